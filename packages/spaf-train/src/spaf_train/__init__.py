@@ -1,0 +1,5 @@
+"""Pre-training and fine-tuning of spatial single-cell foundation models."""
+
+from importlib.metadata import version
+
+__version__ = version("spaf-train")
