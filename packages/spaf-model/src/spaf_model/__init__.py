@@ -2,4 +2,42 @@
 
 from importlib.metadata import version
 
+from spaf_model import tl
+from spaf_model.batching import token_budget_batches
+from spaf_model.config import SpatialFormerConfig
+from spaf_model.context import context_ids
+from spaf_model.embedding import EmbeddingSettings, PairEmbeddings, embed_cell_pairs, embed_cells
+from spaf_model.errors import InputError
+from spaf_model.expression import match_genes
+from spaf_model.kernels import KernelChoice, select_kernel
+from spaf_model.model import SpatialFormer
+from spaf_model.spatialformer import SpatialFormerNetwork
+from spaf_model.token_batch import TokenBatch
+from spaf_model.tokens import RankedCells, check_counts, rank_genes
+from spaf_model.vocabulary import CONTEXT_KINDS, GeneMatch, Vocabulary
+
 __version__ = version("spaf-model")
+
+__all__ = [
+    "CONTEXT_KINDS",
+    "EmbeddingSettings",
+    "GeneMatch",
+    "InputError",
+    "KernelChoice",
+    "PairEmbeddings",
+    "RankedCells",
+    "SpatialFormer",
+    "SpatialFormerConfig",
+    "SpatialFormerNetwork",
+    "TokenBatch",
+    "Vocabulary",
+    "check_counts",
+    "context_ids",
+    "embed_cell_pairs",
+    "embed_cells",
+    "match_genes",
+    "rank_genes",
+    "select_kernel",
+    "tl",
+    "token_budget_batches",
+]

@@ -1,0 +1,100 @@
+"""Reading the counts of an AnnData as ranked tokens, some rows at a time and never as a dense copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_model.errors import InputError
+from spaf_model.tokens import RankedCells, rank_genes
+from spaf_model.vocabulary import GeneMatch, Vocabulary
+
+_SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
+_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id")
+
+
+def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: float) -> GeneMatch:
+    """Find the genes of ``var`` in a vocabulary, by names or Ensembl ids, whichever find most.
+
+    Names are looked for in the index and in the usual columns of gene symbols; ids in the usual columns of Ensembl ids.
+
+    Raises
+    ------
+    InputError
+        If too few genes match (see `Vocabulary.match`), or two genes of the input are one gene of the model.
+    """
+    symbol_sources: list[Any] = [var.index, *(var[column] for column in _SYMBOL_COLUMNS if column in var.columns)]
+    id_sources: list[Any] = [None, *(var[column] for column in _ID_COLUMNS if column in var.columns)]
+    sources = [
+        (symbols.astype(str).tolist(), None if gene_ids is None else gene_ids.astype(str).tolist())
+        for symbols in symbol_sources
+        for gene_ids in id_sources
+    ]
+    symbols, gene_ids = max(sources, key=lambda source: len(vocabulary.look_up(*source).matched))
+    best = vocabulary.match(symbols, gene_ids, min_fraction=min_fraction)
+    if best.duplicated:
+        raise InputError(
+            f"Gene {best.duplicated[0]!r} occurs more than once among the genes of the input "
+            f"({len(best.duplicated)} such); sum or drop the repeated columns first."
+        )
+    return best
+
+
+class ExpressionReader:
+    """Counts of an AnnData, read by rows and ranked.
+
+    X or the layer may be CSR, CSC, dense, or a part of a backed file; only the rows asked for are converted.
+
+    Raises
+    ------
+    InputError
+        If the layer does not exist, or there is no X.
+    """
+
+    def __init__(
+        self,
+        adata: anndata.AnnData,
+        match: GeneMatch,
+        vocabulary: Vocabulary,
+        *,
+        layer: str | None,
+        max_genes: int | None,
+    ) -> None:
+        if layer is not None and layer not in adata.layers:
+            names = ", ".join(adata.layers) or "none"
+            raise InputError(f"There is no layer {layer!r}; the layers are: {names}.")
+        source: Any = adata.X if layer is None else adata.layers[layer]
+        if source is None:
+            raise InputError("The AnnData has no X; name the layer that holds the counts with layer=.")
+        # Rows of a column-wise matrix cost a pass over all of it, so it is turned once; it stays sparse.
+        if getattr(source, "format", None) == "csc":
+            in_memory: Any = source.to_memory() if hasattr(source, "to_memory") else source
+            source = in_memory.tocsr()
+        self._source: Any = source
+        self._names = adata.obs_names.to_numpy()
+        self._token_ids = match.token_ids
+        self._scale = vocabulary.scale
+        self._max_genes = max_genes
+
+    def rank(self, rows: slice | NDArray[np.int64]) -> RankedCells:
+        """Return the ranked gene tokens of some rows (ascending positions)."""
+        chunk: Any = self._source[rows]
+        if not sparse.issparse(chunk):
+            chunk = np.asarray(chunk)
+        matrix: Any = sparse.csr_array(chunk)
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+        return rank_genes(
+            matrix.indptr,
+            self._token_ids[matrix.indices],
+            matrix.data,
+            self._scale,
+            max_genes=self._max_genes,
+            cell_names=self._names[rows],
+        )

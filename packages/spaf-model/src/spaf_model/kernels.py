@@ -1,0 +1,239 @@
+"""Attention kernels, and the one function that chooses among them.
+
+All kernels compute softmax(scale q.k + bias) v with the symmetric ALiBi bias ``-slope_h |i - j|`` and with padded keys
+left out. They agree to rounding, so the choice is one of speed and memory:
+
+- ``explicit`` builds the weights (B, H, L, L): the reference, and the only one that can return them.
+- ``sdpa`` is `torch.nn.functional.scaled_dot_product_attention` with the bias as an additive mask.
+- ``flex`` is FlexAttention compiled for a GPU, which computes the bias inside the kernel, so that no (H, L, L) exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+
+from spaf_model.errors import InputError
+
+KernelName = Literal["explicit", "sdpa", "flex"]
+KERNELS: tuple[KernelName, ...] = get_args(KernelName)
+
+_FLEX_MIN_HEAD_DIM = 16  # FlexAttention on CUDA refuses smaller heads
+_FLEX_MIN_LENGTH = 1024  # below it, the bias tensor costs less than compiling
+_DENSE_ELEMENTS = 1 << 22  # largest padded bias (B, H, L, L) that is built at once
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelChoice:
+    """A kernel and why it was chosen."""
+
+    name: KernelName
+    reason: str
+
+
+def select_kernel(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    head_dim: int,
+    length: int,
+    need_weights: bool = False,
+    *,
+    dropout: bool = False,
+    forced: KernelName | None = None,
+) -> KernelChoice:
+    """Choose an attention kernel.
+
+    Parameters
+    ----------
+    device, dtype
+        Where and in which precision attention runs.
+    head_dim
+        Dimensions of one head.
+    length
+        Positions of the padded sequences.
+    need_weights
+        Whether the attention weights are wanted.
+    dropout
+        Whether dropout is drawn on the attention weights.
+    forced
+        A kernel to use whatever the rules say.
+
+    Raises
+    ------
+    InputError
+        If the forced kernel does not exist or cannot do what is asked; the sentence says why.
+    """
+    device = torch.device(device)
+    obstacle = _flex_obstacle(device, dtype, head_dim, dropout=dropout)
+    if forced is not None:
+        if forced not in KERNELS:
+            raise InputError(f"There is no kernel {forced!r}; the kernels are: {', '.join(KERNELS)}.")
+        if need_weights and forced != "explicit":
+            raise InputError(f"The kernel {forced!r} cannot return attention weights; 'explicit' can.")
+        if forced == "flex" and obstacle is not None:
+            raise InputError(f"The kernel 'flex' cannot be used: {obstacle}.")
+        return KernelChoice(forced, "asked for by name")
+    if need_weights:
+        return KernelChoice("explicit", "attention weights are wanted")
+    if obstacle is None and length >= _FLEX_MIN_LENGTH:
+        return KernelChoice("flex", f"{length} positions on {device.type}: the bias is computed inside the kernel")
+    why_not = obstacle if obstacle is not None else f"'flex' pays from {_FLEX_MIN_LENGTH} positions"
+    return KernelChoice("sdpa", f"fused attention with the bias as a mask; {why_not}")
+
+
+def available_kernels(device: torch.device | str) -> dict[str, str]:
+    """Say of each kernel whether it can be used on a device, or why not."""
+    obstacle = _flex_obstacle(torch.device(device), torch.float32, _FLEX_MIN_HEAD_DIM, dropout=False)
+    return {
+        "explicit": "available; returns attention weights",
+        "sdpa": "available",
+        "flex": f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions" if obstacle is None else obstacle,
+    }
+
+
+def _flex_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, *, dropout: bool) -> str | None:
+    """Say why FlexAttention cannot be used, or None where it can."""
+    if device.type != "cuda":
+        return f"'flex' needs a CUDA device, not {device.type}"
+    if importlib.util.find_spec("torch.nn.attention.flex_attention") is None:
+        return "this torch has no torch.nn.attention.flex_attention"
+    if dropout:
+        return "'flex' has no dropout"
+    if dtype == torch.float64:
+        return "'flex' does not compute in float64"
+    if head_dim < _FLEX_MIN_HEAD_DIM:
+        return f"'flex' needs heads of at least {_FLEX_MIN_HEAD_DIM} dimensions, not {head_dim}"
+    return None
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """Return the ALiBi slope of each head (Press et al. 2022, https://arxiv.org/abs/2108.12409).
+
+    For n = 2^k heads the slopes are s, s^2, .. s^n with s = 2^(-8/n). For other n they are those of the largest power
+    of two below n, followed by every other slope of the power of two above.
+    """
+    power = 1 << (n_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 / power * (head + 1)) for head in range(power)]
+    if power < n_heads:
+        slopes += alibi_slopes(2 * power)[0::2][: n_heads - power]
+    return slopes
+
+
+class AttentionBias:
+    """The ALiBi bias of one batch and its padding, in the form that a kernel asks for, each built once.
+
+    Parameters
+    ----------
+    n_heads, length
+        H and L.
+    mask
+        Real positions, bool (B, L), or None where nothing is padding.
+    """
+
+    def __init__(self, n_heads: int, length: int, mask: torch.Tensor | None, *, device: torch.device) -> None:
+        self.mask = mask
+        self.slopes = torch.tensor(alibi_slopes(n_heads), dtype=torch.float32, device=device)
+        self._length = length
+        self._dense: dict[tuple[bool, torch.dtype], torch.Tensor] = {}
+
+    def dense(self, *, padded: bool, dtype: torch.dtype) -> torch.Tensor:
+        """Return the bias as (1, H, L, L), or with padded keys at -inf as (B, H, L, L)."""
+        padded = padded and self.mask is not None
+        if (padded, dtype) not in self._dense:
+            if padded:
+                assert self.mask is not None
+                bias = self.dense(padded=False, dtype=dtype).masked_fill(~self.mask[:, None, None, :], -math.inf)
+            else:
+                position = torch.arange(self._length, device=self.slopes.device, dtype=torch.float32)
+                distance = (position[:, None] - position[None, :]).abs()
+                bias = (-self.slopes[:, None, None] * distance).to(dtype).unsqueeze(0)
+            self._dense[padded, dtype] = bias
+        return self._dense[padded, dtype]
+
+    @functools.cached_property
+    def lengths(self) -> list[int]:
+        """Real positions of each sequence of a batch with padding."""
+        assert self.mask is not None
+        return [int(length) for length in self.mask.sum(dim=1).tolist()]
+
+
+def attend(
+    name: KernelName,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: AttentionBias,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Return attention outputs (B, H, L, K) of queries, keys and values (B, H, L, K); any values at padding.
+
+    `dropout` is drawn on the attention weights; give 0 outside training.
+    """
+    return _KERNELS[name](q, k, v, bias, scale, dropout)
+
+
+def attention_weights(q: torch.Tensor, k: torch.Tensor, bias: AttentionBias, *, scale: float) -> torch.Tensor:
+    """Return the attention weights (B, H, L, L) of queries and keys (B, H, L, K)."""
+    scores = torch.matmul(q, k.transpose(-1, -2)) * scale + bias.dense(padded=True, dtype=torch.float32)
+    return scores.softmax(dim=-1)
+
+
+def _explicit(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
+) -> torch.Tensor:
+    weights = attention_weights(q, k, bias, scale=scale)
+    return torch.matmul(F.dropout(weights, dropout, training=dropout > 0).to(v.dtype), v)
+
+
+def _sdpa(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
+) -> torch.Tensor:
+    attention = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout, scale=scale)
+    n_heads, length = q.shape[1:3]
+    if bias.mask is None or q.device.type != "cpu" or q.shape[0] * n_heads * length**2 <= _DENSE_ELEMENTS:
+        return attention(q, k, v, attn_mask=bias.dense(padded=True, dtype=q.dtype))
+    # One call a cell: a bias for every cell would take B H L L values, and this one skips the padding besides.
+    whole = bias.dense(padded=False, dtype=q.dtype)
+    pieces = []
+    for cell, n in enumerate(bias.lengths):
+        one = slice(cell, cell + 1)
+        piece = attention(q[one, :, :n], k[one, :, :n], v[one, :, :n], attn_mask=whole[:, :, :n, :n])
+        pieces.append(F.pad(piece, (0, 0, 0, length - n)))
+    return torch.cat(pieces)
+
+
+@functools.cache
+def _flex_attention() -> Callable[..., Any]:
+    # Imported when used: it brings torch's compiler, which takes seconds to load.
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flex(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
+) -> torch.Tensor:
+    assert dropout == 0.0
+    attention = _flex_attention()
+    slopes = bias.slopes
+    real = None if bias.mask is None else bias.mask.sum(dim=1)
+
+    def score(value: Any, cell: Any, head: Any, query: Any, key: Any) -> Any:
+        value = value - slopes[head] * (query - key).abs()
+        return value if real is None else torch.where(key < real[cell], value, -math.inf)
+
+    out = attention(q, k, v, score_mod=score, scale=scale)
+    assert isinstance(out, torch.Tensor)
+    return out
+
+
+_KERNELS: dict[str, Callable[..., torch.Tensor]] = {"explicit": _explicit, "sdpa": _sdpa, "flex": _flex}

@@ -1,0 +1,139 @@
+"""Model directories: ``config.json``, ``vocabulary.json``, ``model.safetensors`` and ``card.md``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from spaf_model._files import read_json_object
+from spaf_model.config import SpatialFormerConfig
+from spaf_model.errors import InputError
+from spaf_model.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+FAMILY = "spatialformer"
+CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "vocabulary.json", "model.safetensors", "card.md"
+_LISTED = 6  # tensors named in one message
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDirectory:
+    """Contents of a model directory."""
+
+    config: SpatialFormerConfig
+    vocabulary: Vocabulary
+    tensors: dict[str, torch.Tensor]
+    card: str
+
+
+def write_model_directory(
+    path: str | Path,
+    *,
+    config: SpatialFormerConfig,
+    vocabulary: Vocabulary,
+    tensors: Mapping[str, torch.Tensor],
+    card: str,
+) -> None:
+    """Write a model directory, whole or not at all; an older model directory of that name is replaced.
+
+    Raises
+    ------
+    InputError
+        If `path` is something else than a model directory or an empty folder.
+    """
+    path = Path(path)
+    if path.exists() and not _replaceable(path):
+        raise InputError(f"{path} exists and is not a model directory; nothing was written.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        new = staging / "new"
+        new.mkdir()
+        content = {"family": FAMILY, "format_version": FORMAT_VERSION, "config": config.as_dict()}
+        (new / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        vocabulary.save(new / VOCABULARY_FILE)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new / WEIGHTS_FILE)
+        (new / CARD_FILE).write_text(card, "utf-8")
+        if path.exists():
+            path.rename(staging / "old")
+        new.rename(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replaceable(path: Path) -> bool:
+    return path.is_dir() and ((path / CONFIG_FILE).is_file() or not any(path.iterdir()))
+
+
+def read_model_directory(path: str | Path) -> ModelDirectory:
+    """Read a model directory; tensors are read, nothing is unpickled.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, of another family or of a newer format version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a model directory: there is no such folder.")
+    missing = [name for name in (CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE) if not (path / name).is_file()]
+    if missing:
+        raise InputError(f"{path} is not a model directory: it has no {', '.join(missing)}.")
+    content = read_json_object(path / CONFIG_FILE, newest=FORMAT_VERSION)
+    if content.get("family") != FAMILY:
+        raise InputError(f"{path / CONFIG_FILE} has the family {content.get('family')!r}; known families: {FAMILY}.")
+    if not isinstance(content.get("config"), dict):
+        raise InputError(f"{path / CONFIG_FILE} has no 'config'.")
+    try:
+        config = SpatialFormerConfig.from_dict(content["config"])
+    except InputError as error:
+        raise InputError(f"{path / CONFIG_FILE}: {error}") from error
+    vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
+    if config.n_tokens != vocabulary.n_tokens:
+        raise InputError(
+            f"{path}: {CONFIG_FILE} has n_tokens {config.n_tokens}, {VOCABULARY_FILE} has {vocabulary.n_tokens} tokens."
+        )
+    try:
+        with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise InputError(f"{path / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
+    card_file = path / CARD_FILE
+    card = card_file.read_text("utf-8") if card_file.is_file() else ""
+    return ModelDirectory(config=config, vocabulary=vocabulary, tensors=tensors, card=card)
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Give a module (which may be on the meta device) its tensors.
+
+    Raises
+    ------
+    InputError
+        If tensors are missing, unexpected or misshapen; the sentence lists them.
+    """
+    expected = module.state_dict()
+    problems = []
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    misshapen = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            problems.append(f"{kind}: {', '.join(names[:_LISTED])}{more}")
+    if problems:
+        raise InputError(f"The tensors of {source} do not fit its configuration; {'; '.join(problems)}.")
+    converted = {name: tensors[name].to(expected[name].dtype) for name in expected}
+    module.load_state_dict(converted, assign=True)

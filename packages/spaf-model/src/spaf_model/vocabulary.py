@@ -1,0 +1,319 @@
+"""The vocabulary: what the ids of a model mean, and how a data set's genes find theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaf_model._files import read_json_object, replace_file
+from spaf_model.errors import InputError
+
+CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of a sequence
+UNKNOWN = "unknown"
+FORMAT_VERSION = 1
+_SPECIAL = ("pad", "cls", "mask", "sep")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneMatch:
+    """How the genes of a data set were found in a vocabulary.
+
+    ``token_ids`` holds the token of each gene of the input, -1 where there is none. A gene whose token an earlier gene
+    of the input already took is in ``duplicated`` and has -1 as well.
+    """
+
+    token_ids: NDArray[np.int64]  # (n_genes of the input,)
+    matched: list[str]
+    unmatched: list[str]
+    duplicated: list[str]
+
+    @property
+    def fraction(self) -> float:
+        """Matched genes as a share of the genes of the input."""
+        return len(self.matched) / max(self.token_ids.size, 1)
+
+
+class Vocabulary:
+    """Tokens of a model: special, context and gene tokens, with the scale that genes are ranked by.
+
+    `Vocabulary.build` makes one for a new model and `Vocabulary.load` reads one; the constructor takes the parts, as an
+    importer of a published checkpoint has them, and keeps every id.
+
+    Parameters
+    ----------
+    tokens
+        Text of each token, unique; a token's id is its position.
+    special
+        Ids of ``pad``, ``cls``, ``mask`` and ``sep``.
+    context
+        For each of the kinds condition, tissue, species and assay: name -> id.
+    scale
+        What counts are divided by for ranking, one per token, above 0; 1 for tokens that are not genes.
+    gene_ids
+        Ensembl id of each token ("" where there is none), or None.
+
+    Raises
+    ------
+    InputError
+        If tokens repeat, an id is out of range or used twice, or a scale is not above 0.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        *,
+        special: Mapping[str, int],
+        context: Mapping[str, Mapping[str, int]],
+        scale: NDArray[Any] | Sequence[float],
+        gene_ids: Sequence[str] | None = None,
+    ) -> None:
+        self.tokens = [str(token) for token in tokens]
+        self.n_tokens = len(self.tokens)
+        self.scale: NDArray[np.float32] = np.asarray(scale, dtype=np.float32)
+        self.special = {name: int(special[name]) for name in _SPECIAL if name in special}
+        self.context = {
+            kind: {str(name): int(token) for name, token in context.get(kind, {}).items()} for kind in CONTEXT_KINDS
+        }
+        self.gene_ids = None if gene_ids is None else [str(gene) for gene in gene_ids]
+        self._check(special, context)
+        self.pad, self.cls, self.mask, self.sep = (self.special[name] for name in _SPECIAL)
+        is_gene = np.ones(self.n_tokens, dtype=bool)
+        is_gene[self._reserved()] = False
+        self.gene_token_ids: NDArray[np.int64] = np.flatnonzero(is_gene).astype(np.int64)
+        self._symbol_tokens = {self.tokens[token]: int(token) for token in self.gene_token_ids}
+        self._id_tokens: dict[str, int] = {}
+        if self.gene_ids is not None:
+            for token in self.gene_token_ids:
+                if self.gene_ids[token]:
+                    self._id_tokens.setdefault(_without_version(self.gene_ids[token]), int(token))
+
+    def _reserved(self) -> list[int]:
+        return [*self.special.values(), *(token for names in self.context.values() for token in names.values())]
+
+    def _check(self, special: Mapping[str, int], context: Mapping[str, Mapping[str, int]]) -> None:
+        repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
+        if repeated:
+            raise InputError(f"Each token must be unique; {repeated[0]!r} occurs more than once.")
+        if set(special) != set(_SPECIAL):
+            raise InputError(f"special must have the keys {', '.join(_SPECIAL)}; it has: {', '.join(special)}.")
+        if not set(context) <= set(CONTEXT_KINDS):
+            raise InputError(f"context has the kinds {', '.join(CONTEXT_KINDS)}, not {', '.join(context)}.")
+        reserved = self._reserved()
+        outside = [token for token in reserved if not 0 <= token < self.n_tokens]
+        if outside:
+            raise InputError(f"Token id {outside[0]} is outside the {self.n_tokens} tokens.")
+        repeated_ids = [token for token, count in Counter(reserved).items() if count > 1]
+        if repeated_ids:
+            raise InputError(f"Token id {repeated_ids[0]} has more than one meaning.")
+        if self.scale.shape != (self.n_tokens,):
+            raise InputError(f"scale must have one value per token ({self.n_tokens}), not shape {self.scale.shape}.")
+        bad = np.flatnonzero(~(np.isfinite(self.scale) & (self.scale > 0)))
+        if bad.size:
+            raise InputError(f"scale must be above 0; token {self.tokens[bad[0]]!r} has {self.scale[bad[0]]}.")
+        if self.gene_ids is not None and len(self.gene_ids) != self.n_tokens:
+            raise InputError(f"gene_ids must have one value per token ({self.n_tokens}), not {len(self.gene_ids)}.")
+
+    @classmethod
+    def build(
+        cls,
+        genes: Sequence[str],
+        *,
+        scale: NDArray[Any] | Sequence[float],
+        gene_ids: Sequence[str] | None = None,
+        species: Iterable[str] = (),
+        assay: Iterable[str] = (),
+        tissue: Iterable[str] = (),
+        condition: Iterable[str] = (),
+    ) -> Vocabulary:
+        """Make a vocabulary for a new model.
+
+        Tokens are laid out as special, context (each kind begins with its ``unknown``), genes in the order given. Names
+        of context are sorted, so that the order in which slides were seen does not matter.
+
+        Parameters
+        ----------
+        genes
+            Gene symbols, unique.
+        scale
+            What each gene's counts are divided by for ranking, one per gene, above 0.
+        gene_ids
+            Ensembl ids of the genes, or None.
+        species, assay, tissue, condition
+            Names that get a token beside ``unknown``.
+
+        Examples
+        --------
+        >>> vocabulary = Vocabulary.build(["EPCAM", "CD4"], scale=[2.0, 1.0], tissue=["Breast"])
+        >>> vocabulary.tokens[vocabulary.context_id("tissue", "Breast")]
+        'tissue:Breast'
+        """
+        if len(genes) == 0:
+            raise InputError("A vocabulary needs at least one gene.")
+        if len(scale) != len(genes):
+            raise InputError(f"scale must have one value per gene ({len(genes)}), not {len(scale)}.")
+        if gene_ids is not None and len(gene_ids) != len(genes):
+            raise InputError(f"gene_ids must have one value per gene ({len(genes)}), not {len(gene_ids)}.")
+        tokens = [f"[{name.upper()}]" for name in _SPECIAL]
+        special = {name: position for position, name in enumerate(_SPECIAL)}
+        context: dict[str, dict[str, int]] = {}
+        names_of = {"condition": condition, "tissue": tissue, "species": species, "assay": assay}
+        for kind in CONTEXT_KINDS:
+            names = [UNKNOWN, *sorted({str(name) for name in names_of[kind]} - {UNKNOWN})]
+            context[kind] = {name: len(tokens) + position for position, name in enumerate(names)}
+            tokens.extend(f"{kind}:{name}" for name in names)
+        n_before = len(tokens)
+        return cls(
+            [*tokens, *genes],
+            special=special,
+            context=context,
+            scale=np.concatenate([np.ones(n_before, dtype=np.float32), np.asarray(scale, dtype=np.float32)]),
+            gene_ids=None if gene_ids is None else [*[""] * n_before, *gene_ids],
+        )
+
+    def context_id(self, kind: str, name: str) -> int:
+        """Return the token id of a condition, tissue, species or assay.
+
+        Upper and lower case are not told apart unless two names differ by nothing else.
+
+        Raises
+        ------
+        InputError
+            If the kind or the name is not known; the sentence lists the known ones.
+        """
+        if kind not in self.context:
+            raise InputError(f"Unknown kind of context {kind!r}; the kinds are: {', '.join(CONTEXT_KINDS)}.")
+        names = self.context[kind]
+        if name in names:
+            return names[name]
+        similar = [known for known in names if known.lower() == str(name).lower()]
+        if len(similar) == 1:
+            return names[similar[0]]
+        raise InputError(f"The model knows no {kind} {str(name)!r}; it knows: {', '.join(names) or 'none'}.")
+
+    def look_up(self, symbols: Sequence[str], gene_ids: Sequence[str] | None = None) -> GeneMatch:
+        """Find the token of each gene of a data set, however few there are.
+
+        A gene is looked up by its Ensembl id where both sides have one (without the version), else by its symbol.
+
+        Parameters
+        ----------
+        symbols
+            Gene symbols of the input; may also be Ensembl ids.
+        gene_ids
+            Ensembl ids of the input, or None.
+        """
+        names = [str(symbol) for symbol in symbols]
+        token_ids = np.full(len(names), -1, dtype=np.int64)
+        matched: list[str] = []
+        unmatched: list[str] = []
+        duplicated: list[str] = []
+        taken: set[int] = set()
+        for position, name in enumerate(names):
+            gene_id = name if gene_ids is None else str(gene_ids[position])
+            token = self._id_tokens.get(_without_version(gene_id), self._symbol_tokens.get(name))
+            if token is None:
+                unmatched.append(name)
+            elif token in taken:
+                duplicated.append(name)
+            else:
+                taken.add(token)
+                token_ids[position] = token
+                matched.append(name)
+        return GeneMatch(token_ids=token_ids, matched=matched, unmatched=unmatched, duplicated=duplicated)
+
+    def match(
+        self, symbols: Sequence[str], gene_ids: Sequence[str] | None = None, *, min_fraction: float = 0.5
+    ) -> GeneMatch:
+        """Find the token of each gene of a data set, as `look_up` does, and fail where too few have one.
+
+        Parameters
+        ----------
+        symbols, gene_ids
+            As for `look_up`.
+        min_fraction
+            Least share of the smaller of the two gene sets that must match: a panel of 300 genes may be a part of a
+            vocabulary of 6,000, and a whole transcriptome may contain a vocabulary of 300.
+
+        Raises
+        ------
+        InputError
+            If fewer genes match, or none.
+        """
+        match = self.look_up(symbols, gene_ids)
+        n_matched, n_input, n_known = len(match.matched), match.token_ids.size, self.gene_token_ids.size
+        if n_matched == 0 or n_matched < min_fraction * min(n_input, n_known):
+            raise InputError(
+                f"Only {n_matched} of {n_input} genes are among the model's {n_known} genes "
+                f"(at least {min_fraction:.0%} of the smaller set are needed); the input has genes like "
+                f"{', '.join(map(str, symbols[:3]))}, "
+                f"the model like {', '.join(self.tokens[token] for token in self.gene_token_ids[:3])}."
+            )
+        return match
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary as JSON, through a temporary file."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "special": self.special,
+            "context": self.context,
+            "tokens": self.tokens,
+            "scale": [float(value) for value in self.scale],
+            "gene_ids": self.gene_ids,
+        }
+        replace_file(Path(path), lambda temporary: temporary.write_text(json.dumps(content, indent=1), "utf-8"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read a vocabulary that `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is not such a vocabulary, or of a newer format version.
+        FileNotFoundError
+            If there is no file.
+        """
+        content = read_json_object(Path(path), newest=FORMAT_VERSION)
+        missing = [key for key in ("tokens", "special", "context", "scale") if key not in content]
+        if missing:
+            raise InputError(f"{path} is not a vocabulary: it has no {missing[0]!r}.")
+        try:
+            return cls(
+                content["tokens"],
+                special=content["special"],
+                context=content["context"],
+                scale=content["scale"],
+                gene_ids=content.get("gene_ids"),
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} is not a vocabulary: {error}.") from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return (
+            self.tokens == other.tokens
+            and self.special == other.special
+            and self.context == other.context
+            and self.gene_ids == other.gene_ids
+            and bool(np.array_equal(self.scale, other.scale))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        context = ", ".join(f"{len(names)} {kind}" for kind, names in self.context.items())
+        return f"Vocabulary({self.gene_token_ids.size} genes, {context})"
+
+
+def _without_version(gene_id: str) -> str:
+    return gene_id.partition(".")[0] if gene_id.startswith("ENS") else gene_id

@@ -1,0 +1,46 @@
+import torch
+import torch.nn.functional as F
+
+from spaf_model.kernels import AttentionBias, KernelChoice
+from spaf_model.spatialformer.convolution import MaskedBatchNorm, depthwise_convolution
+from spaf_model.spatialformer.sequences import SequenceContext
+
+
+def test_depthwise_convolution_agrees_with_conv1d_and_its_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = []
+    for fast in (True, False):
+        generator.manual_seed(0)
+        x = torch.randn(3, 11, 6, generator=generator, requires_grad=True)
+        weight = torch.randn(6, 5, generator=generator, requires_grad=True)
+        bias = torch.randn(6, generator=generator, requires_grad=True)
+        if fast:
+            y = depthwise_convolution(x, weight, bias)
+        else:
+            y = F.conv1d(x.transpose(1, 2), weight.unsqueeze(1), bias, padding=2, groups=6).transpose(1, 2)
+        y.square().sum().backward()
+        gradients.append((y.detach(), x.grad, weight.grad, bias.grad))
+    for fast_tensor, slow_tensor in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast_tensor, slow_tensor, atol=1e-4, rtol=1e-5)
+
+
+def test_batch_norm_sees_real_positions_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 3, generator=generator)
+    mask = torch.arange(6) < torch.tensor([[6], [2]])
+    x[~mask] = 1e6
+    bias = AttentionBias(1, 6, mask, device=torch.device("cpu"))
+    positions = mask.reshape(-1).nonzero().squeeze(1)
+    context = SequenceContext(
+        mask=mask, positions=positions, shape=(2, 6), bias=bias, kernel=KernelChoice("explicit", "test")
+    )
+    norm = MaskedBatchNorm(3, eps=1e-5, momentum=0.05)
+    normed = norm(x, context)
+    real = x[mask]
+    expected = (real - real.mean(0)) / torch.sqrt(real.var(0, unbiased=False) + 1e-5)
+    torch.testing.assert_close(normed[mask], expected)
+    torch.testing.assert_close(norm.running_mean, 0.05 * real.mean(0))
+    torch.testing.assert_close(norm.running_var, 0.95 + 0.05 * real.var(0, unbiased=True))
+    scale, shift = norm.affine()
+    by_torch = F.batch_norm(real, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5)
+    torch.testing.assert_close(real * scale + shift, by_torch)

@@ -1,0 +1,44 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from spaf_model import CONTEXT_KINDS, InputError, Vocabulary, context_ids
+
+
+@pytest.fixture
+def obs() -> pd.DataFrame:
+    columns = {"condition": "Disease", "species": "Human", "assay": "Xenium"}
+    table = pd.DataFrame({kind: [name] * 3 for kind, name in columns.items()}, index=["a", "b", "c"])
+    table["tissue"] = pd.Categorical(["Lung", "Breast", "Lung"])
+    return table
+
+
+def test_columns_of_obs_in_the_order_of_the_sequence(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    ids = context_ids(vocabulary, obs)
+    assert CONTEXT_KINDS == ("condition", "tissue", "species", "assay")
+    assert ids.dtype == np.int64
+    expected = [[vocabulary.context_id(kind, str(obs.iloc[row][kind])) for kind in CONTEXT_KINDS] for row in range(3)]
+    assert ids.tolist() == expected
+    assert ids[0, 1] != ids[1, 1]
+
+
+def test_argument_goes_before_the_column(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    ids = context_ids(vocabulary, obs, {"tissue": "unknown", "assay": None})
+    assert (ids[:, 1] == vocabulary.context_id("tissue", "unknown")).all()
+
+
+def test_missing_kind_says_what_to_give(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="no column 'assay'; give assay=, one of: unknown, Xenium .'unknown' says"):
+        context_ids(vocabulary, obs.drop(columns="assay"))
+
+
+def test_unknown_name_lists_the_known(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    obs["tissue"] = "Kidney"
+    with pytest.raises(InputError, match="no tissue 'Kidney'; it knows: unknown, Breast, Lung"):
+        context_ids(vocabulary, obs)
+
+
+def test_cell_without_a_value_is_named(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    obs["tissue"] = pd.Categorical(["Lung", None, "Lung"])
+    with pytest.raises(InputError, match=r"obs\['tissue'\] has no value for cell 'b'"):
+        context_ids(vocabulary, obs)

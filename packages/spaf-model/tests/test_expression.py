@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from spaf_model import InputError, Vocabulary, match_genes, rank_genes
+from spaf_model.expression import ExpressionReader
+
+
+def test_genes_by_index_by_symbol_column_or_by_id(vocabulary: Vocabulary, genes: list[str]) -> None:
+    numbers = [f"n{position}" for position in range(len(genes))]
+    ids = [f"ENSG{position:011d}.3" for position in range(len(genes))]
+    tables = [
+        pd.DataFrame(index=genes),
+        pd.DataFrame({"gene_name": genes}, index=numbers),
+        pd.DataFrame({"gene_ids": ids}, index=numbers),
+        pd.DataFrame(index=ids),
+        pd.DataFrame({"gene_name": numbers, "feature_id": numbers}, index=genes),
+    ]
+    for table in tables:
+        np.testing.assert_array_equal(
+            match_genes(table, vocabulary, min_fraction=1.0).token_ids, vocabulary.gene_token_ids
+        )
+
+
+def test_source_with_most_matches_wins(vocabulary: Vocabulary, genes: list[str]) -> None:
+    half = [gene if position % 2 else f"x{position}" for position, gene in enumerate(genes)]
+    table = pd.DataFrame({"gene_symbols": genes}, index=half)
+    assert len(match_genes(table, vocabulary, min_fraction=1.0).matched) == len(genes)
+
+
+def test_too_few_and_no_genes(vocabulary: Vocabulary) -> None:
+    with pytest.raises(InputError, match="Only 1 of 4 genes"):
+        match_genes(pd.DataFrame(index=["GENE1", "x", "y", "z"]), vocabulary, min_fraction=0.5)
+    assert len(match_genes(pd.DataFrame(index=["GENE1", "x"]), vocabulary, min_fraction=0.0).matched) == 1
+    with pytest.raises(InputError, match="Only 0 of 2 genes"):
+        match_genes(pd.DataFrame(index=["y", "x"]), vocabulary, min_fraction=0.0)
+
+
+def test_repeated_gene_is_refused_by_name(vocabulary: Vocabulary) -> None:
+    table = pd.DataFrame({"gene_name": ["GENE1", "GENE2", "GENE1"]}, index=["a", "b", "c"])
+    with pytest.raises(InputError, match="'GENE1' occurs more than once"):
+        match_genes(table, vocabulary, min_fraction=0.0)
+
+
+@pytest.mark.parametrize(
+    "form", ["csr", "csc", "dense", "csr backed", "csc backed", "dense backed", "csr_array", "layer"]
+)
+def test_all_forms_of_a_matrix_give_the_same_tokens(
+    form: str, adata: anndata.AnnData, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    counts = adata.X.tocsr()
+    match = match_genes(adata.var, vocabulary, min_fraction=1.0)
+    expected = rank_genes(counts.indptr, match.token_ids[counts.indices], counts.data, vocabulary.scale)
+    converted: dict[str, Any] = {
+        "csr": counts,
+        "csc": counts.tocsc(),
+        "dense": counts.toarray(),
+        "csr_array": sp.csr_array(counts),
+    }
+    layer = None
+    kind = form.split()[0]
+    if kind == "layer":
+        adata.layers["counts"] = counts
+        adata.X = np.log1p(counts.toarray())
+        layer = "counts"
+    else:
+        adata.X = converted[kind]
+    if form.endswith("backed"):
+        adata.write_h5ad(tmp_path / "slide.h5ad")
+        adata = anndata.read_h5ad(tmp_path / "slide.h5ad", backed="r")
+    reader = ExpressionReader(adata, match, vocabulary, layer=layer, max_genes=None)
+    pieces = [reader.rank(slice(0, 25)), reader.rank(np.arange(25, 60))]
+    if form.endswith("backed"):
+        adata.file.close()
+    np.testing.assert_array_equal(np.concatenate([piece.tokens for piece in pieces]), expected.tokens)
+    np.testing.assert_array_equal(np.concatenate([piece.n_genes for piece in pieces]), expected.n_genes)
+
+
+def test_repeated_entries_of_a_csr_are_added_and_the_input_is_left_alone(vocabulary: Vocabulary) -> None:
+    counts = sp.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 40))
+    adata = anndata.AnnData(counts, var=pd.DataFrame(index=vocabulary.tokens[-40:]))
+    match = match_genes(adata.var, vocabulary, min_fraction=1.0)
+    ranked = ExpressionReader(adata, match, vocabulary, layer=None, max_genes=None).rank(slice(0, 1))
+    assert ranked.tokens.tolist() == vocabulary.gene_token_ids[:2].tolist()
+    assert adata.X.nnz == 3
+
+
+def test_missing_layer_lists_the_layers(adata: anndata.AnnData, vocabulary: Vocabulary) -> None:
+    match = match_genes(adata.var, vocabulary, min_fraction=1.0)
+    with pytest.raises(InputError, match="no layer 'counts'; the layers are: none"):
+        ExpressionReader(adata, match, vocabulary, layer="counts", max_genes=None)

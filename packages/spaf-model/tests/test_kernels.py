@@ -1,0 +1,139 @@
+import math
+import warnings
+
+import pytest
+import torch
+
+from spaf_model import InputError, select_kernel
+from spaf_model.kernels import KERNELS, AttentionBias, alibi_slopes, attend, attention_weights, available_kernels
+
+
+def random_qkv(n_cells: int, n_heads: int, length: int, head_dim: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(3, n_cells, n_heads, length, head_dim, generator=generator).unbind(0)
+
+
+def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int], scale: float) -> torch.Tensor:
+    """One query of one head of one cell at a time, in double precision."""
+    out = torch.full(q.shape, math.nan, dtype=torch.float64)
+    slopes = alibi_slopes(q.shape[1])
+    for cell, n in enumerate(lengths):
+        for head, slope in enumerate(slopes):
+            for i in range(n):
+                scores = torch.stack(
+                    [
+                        q[cell, head, i].double() @ k[cell, head, j].double() * scale - slope * abs(i - j)
+                        for j in range(n)
+                    ]
+                )
+                out[cell, head, i] = scores.softmax(0) @ v[cell, head, :n].double()
+    return out
+
+
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
+@pytest.mark.parametrize("name", ["explicit", "sdpa"])
+@pytest.mark.parametrize("cell_by_cell", [False, True])
+def test_kernels_agree_with_slow_attention(
+    name: str, lengths: list[int], cell_by_cell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cell_by_cell:
+        monkeypatch.setattr("spaf_model.kernels._DENSE_ELEMENTS", 0)
+    q, k, v = random_qkv(len(lengths), 3, 9, 4)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    bias = AttentionBias(3, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
+    expected = slow_attention(q, k, v, lengths, 0.3)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n].double(), expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_agree_between_kernels() -> None:
+    gradients = {}
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    for name in ("explicit", "sdpa"):
+        q, k, v = (tensor.requires_grad_() for tensor in random_qkv(2, 4, 9, 8))
+        bias = AttentionBias(4, 9, mask, device=torch.device("cpu"))
+        out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
+        (out * mask[:, None, :, None]).square().sum().backward()
+        gradients[name] = torch.stack([q.grad, k.grad, v.grad])  # type: ignore[list-item]
+    torch.testing.assert_close(gradients["explicit"], gradients["sdpa"], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 4]])
+def test_flex_agrees_with_explicit_uncompiled(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    flex = pytest.importorskip("torch.nn.attention.flex_attention")
+    monkeypatch.setattr("spaf_model.kernels._flex_attention", lambda: flex.flex_attention)
+    q, k, v = random_qkv(2, 4, 9, 16)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*flex_attention.* called without torch.compile")
+        out = attend("flex", q, k, v, bias, scale=0.3)
+    expected = attend("explicit", q, k, v, bias, scale=0.3)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n], expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["sdpa", "flex"])
+def test_kernels_agree_on_a_gpu(name: str) -> None:
+    lengths = [300, 17, 120]
+    q, k, v = (tensor.cuda() for tensor in random_qkv(3, 4, 300, 32))
+    mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
+    bias = AttentionBias(4, 300, mask, device=q.device)
+    out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
+    expected = attend("explicit", q, k, v, bias, scale=0.3)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n], expected[cell, :, :n], atol=1e-4, rtol=1e-4)
+
+
+def test_weights_sum_to_one_over_real_keys() -> None:
+    q, k, _ = random_qkv(2, 4, 7, 8)
+    mask = torch.arange(7) < torch.tensor([[7], [3]])
+    weights = attention_weights(q, k, AttentionBias(4, 7, mask, device=torch.device("cpu")), scale=1.0)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
+    assert (weights[1, :, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 8, 64])
+def test_slopes_of_a_power_of_two(n_heads: int) -> None:
+    slopes = alibi_slopes(n_heads)
+    assert slopes == pytest.approx([2 ** (-8 * (head + 1) / n_heads) for head in range(n_heads)])
+
+
+def test_slopes_of_other_numbers_interleave_the_next_power() -> None:
+    # 6 heads: those of 4, then the 1st and 3rd of 8.
+    assert alibi_slopes(6) == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])
+    assert len(alibi_slopes(12)) == 12
+
+
+def test_selection_on_cpu_says_why() -> None:
+    choice = select_kernel("cpu", torch.float32, 8, 100)
+    assert choice.name == "sdpa"
+    assert "cpu" in choice.reason
+    assert select_kernel("cpu", torch.float32, 8, 100, need_weights=True).name == "explicit"
+    assert select_kernel("cpu", torch.float32, 8, 100, forced="explicit").name == "explicit"
+
+
+def test_selection_on_cuda_needs_no_gpu() -> None:
+    assert select_kernel("cuda", torch.float32, 64, 4000).name == "flex"
+    assert select_kernel("cuda", torch.float32, 64, 100).name == "sdpa"
+    assert "16" in select_kernel("cuda", torch.float32, 8, 4000).reason
+    assert select_kernel("cuda", torch.float32, 64, 4000, dropout=True).name == "sdpa"
+    assert "float64" in select_kernel("cuda", torch.float64, 64, 4000).reason
+
+
+def test_impossible_wishes_are_refused() -> None:
+    with pytest.raises(InputError, match="explicit, sdpa, flex"):
+        select_kernel("cpu", torch.float32, 8, 10, forced="flush")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot return attention weights"):
+        select_kernel("cpu", torch.float32, 8, 10, True, forced="sdpa")
+    with pytest.raises(InputError, match="'flex' cannot be used: .*CUDA"):
+        select_kernel("cpu", torch.float32, 64, 10, forced="flex")
+
+
+def test_available_kernels_lists_all() -> None:
+    available = available_kernels("cpu")
+    assert tuple(available) == KERNELS
+    assert "CUDA" in available["flex"]

@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, Vocabulary
+
+
+@pytest.fixture
+def directory(model: SpatialFormer, tmp_path: Path) -> Path:
+    model.card = "# A card\n"
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_round_trip_to_the_last_bit(model: SpatialFormer, directory: Path) -> None:
+    loaded = SpatialFormer.from_pretrained(directory)
+    assert loaded.config == model.config
+    assert loaded.vocabulary == model.vocabulary
+    assert loaded.card == "# A card\n"
+    assert not loaded.network.training
+    state = loaded.network.state_dict()
+    assert list(state) == list(model.network.state_dict())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.network.state_dict().items())
+    assert sorted(file.name for file in directory.iterdir()) == [
+        "card.md",
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+    ]
+    assert [file.name for file in directory.parent.iterdir()] == ["model"]
+
+
+def test_frozen_table_stays_frozen_and_the_rest_trains(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    config = SpatialFormerConfig(width=16, n_layers=1, n_heads=2, train_type_embedding=False)
+    SpatialFormer(config, vocabulary).save_pretrained(tmp_path / "model")
+    network = SpatialFormer.from_pretrained(tmp_path / "model").network
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["embedding.types.weight"]
+
+
+def test_config_says_family_version_and_layout(directory: Path) -> None:
+    content = json.loads((directory / "config.json").read_text())
+    assert (content["family"], content["format_version"]) == ("spatialformer", 1)
+    assert content["config"]["attention_layout"] == "[q|k|v][head][dim]"
+    assert content["config"]["attention_scale"] == 8**-0.5
+
+
+def test_saving_again_replaces_and_saving_elsewhere_does_not(model: SpatialFormer, directory: Path) -> None:
+    model.card = "new"
+    model.save_pretrained(directory)
+    assert SpatialFormer.from_pretrained(directory).card == "new"
+    other = directory.parent / "precious"
+    other.mkdir()
+    (other / "data.txt").write_text("mine")
+    with pytest.raises(InputError, match="precious exists and is not a model directory"):
+        model.save_pretrained(other)
+    assert (other / "data.txt").read_text() == "mine"
+
+
+def test_failure_while_writing_leaves_nothing(
+    model: SpatialFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("spaf_model.model_directory.save_file", fail)
+    with pytest.raises(OSError, match="No space"):
+        model.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_weights_are_one_sentence(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    content = weights.read_bytes()
+    for length in (0, 4, len(content) // 2, len(content) - 1):
+        weights.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"model\.safetensors is damaged or truncated"):
+            SpatialFormer.from_pretrained(directory)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_listed(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["pair_head.weight"]
+    tensors["surplus"] = torch.zeros(1)
+    tensors["embedding.norm.bias"] = torch.zeros(5)
+    save_file(tensors, weights)
+    with pytest.raises(InputError) as error:
+        SpatialFormer.from_pretrained(directory)
+    message = str(error.value)
+    assert "missing: pair_head.weight" in message
+    assert "unexpected: surplus" in message
+    assert "misshapen: embedding.norm.bias (5,) instead of (32,)" in message
+
+
+def test_long_lists_are_cut(directory: Path) -> None:
+    save_file({"surplus": torch.zeros(1)}, directory / "model.safetensors")
+    with pytest.raises(InputError, match=r"missing: .* and \d+ more; unexpected: surplus"):
+        SpatialFormer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format version 2, and this spaf-model reads up to 1"),
+        ({"family": "scgpt"}, "family 'scgpt'; known families: spatialformer"),
+        ({"config": []}, "no 'config'"),
+        ({"config": {"width": "wide"}}, r"config\.json: width must be"),
+        ({"config": {"n_tokens": 5}}, r"n_tokens 5, vocabulary\.json has"),
+    ],
+)
+def test_other_configs_are_refused(directory: Path, change: dict[str, object], message: str) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        SpatialFormer.from_pretrained(directory)
+
+
+def test_what_is_not_a_model_directory(tmp_path: Path, directory: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        SpatialFormer.from_pretrained(tmp_path / "nowhere")
+    (directory / "vocabulary.json").unlink()
+    with pytest.raises(InputError, match=r"it has no vocabulary\.json"):
+        SpatialFormer.from_pretrained(directory)

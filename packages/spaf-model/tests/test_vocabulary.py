@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spaf_model import InputError, Vocabulary
+
+
+def test_build_lays_out_special_context_genes(vocabulary: Vocabulary, genes: list[str]) -> None:
+    assert [vocabulary.pad, vocabulary.cls, vocabulary.mask, vocabulary.sep] == [0, 1, 2, 3]
+    assert [vocabulary.tokens[token] for token in vocabulary.gene_token_ids] == genes
+    assert vocabulary.tokens[vocabulary.context_id("tissue", "Lung")] == "tissue:Lung"
+    assert len({vocabulary.context_id(kind, "unknown") for kind in ("condition", "tissue", "species", "assay")}) == 4
+    assert vocabulary.n_tokens == 4 + (2 + 3 + 2 + 2) + len(genes)
+
+
+def test_scale_is_one_outside_genes(vocabulary: Vocabulary) -> None:
+    assert vocabulary.scale.dtype == np.float32
+    others = np.setdiff1d(np.arange(vocabulary.n_tokens), vocabulary.gene_token_ids)
+    assert (vocabulary.scale[others] == 1).all()
+    np.testing.assert_allclose(vocabulary.scale[vocabulary.gene_token_ids], np.linspace(0.5, 3.0, 40), rtol=1e-6)
+
+
+def test_order_of_context_names_does_not_matter() -> None:
+    first = Vocabulary.build(["A"], scale=[1.0], tissue=["Lung", "Breast"])
+    second = Vocabulary.build(["A"], scale=[1.0], tissue=["Breast", "Lung", "unknown"])
+    assert first == second
+
+
+def test_context_ignores_case_where_unambiguous(vocabulary: Vocabulary) -> None:
+    assert vocabulary.context_id("tissue", "breast") == vocabulary.context_id("tissue", "Breast")
+    twins = Vocabulary.build(["A"], scale=[1.0], tissue=["Skin", "SKIN"])
+    assert twins.context_id("tissue", "SKIN") != twins.context_id("tissue", "Skin")
+    with pytest.raises(InputError, match="no tissue 'skin'"):
+        twins.context_id("tissue", "skin")
+
+
+def test_unknown_context_lists_the_known(vocabulary: Vocabulary) -> None:
+    with pytest.raises(InputError, match="no tissue 'Kidney'; it knows: unknown, Breast, Lung"):
+        vocabulary.context_id("tissue", "Kidney")
+    with pytest.raises(InputError, match="kind of context 'organ'"):
+        vocabulary.context_id("organ", "Kidney")
+
+
+def test_imported_ids_are_kept_with_sep_among_the_genes() -> None:
+    vocabulary = Vocabulary(
+        ["PAD", "CLS", "MASK", "Human", "Lung", "Healthy", "Xenium", "G1", "SEP", "G2"],
+        special={"pad": 0, "cls": 1, "mask": 2, "sep": 8},
+        context={"species": {"Human": 3}, "tissue": {"Lung": 4}, "condition": {"Healthy": 5}, "assay": {"Xenium": 6}},
+        scale=np.ones(10),
+    )
+    assert vocabulary.gene_token_ids.tolist() == [7, 9]
+    assert vocabulary.match(["G2", "SEP", "Lung"], min_fraction=0.0).token_ids.tolist() == [9, -1, -1]
+    with pytest.raises(InputError, match="no tissue 'unknown'"):
+        vocabulary.context_id("tissue", "unknown")
+
+
+def test_match_reports_matched_unmatched_and_duplicated(vocabulary: Vocabulary) -> None:
+    match = vocabulary.match(["GENE3", "OTHER", "GENE0", "GENE3"])
+    first = vocabulary.gene_token_ids[0]
+    assert match.token_ids.tolist() == [first + 3, -1, first, -1]
+    assert (match.matched, match.unmatched, match.duplicated) == (["GENE3", "GENE0"], ["OTHER"], ["GENE3"])
+    assert match.fraction == 0.5
+
+
+def test_match_by_ensembl_id_without_version(vocabulary: Vocabulary) -> None:
+    first = vocabulary.gene_token_ids[0]
+    by_column = vocabulary.match(["new name", "GENE9"], ["ENSG00000000002.7", "ENSG99999999999"])
+    assert by_column.token_ids.tolist() == [first + 2, first + 9]
+    by_name = vocabulary.match(["ENSG00000000004.1"])
+    assert by_name.token_ids.tolist() == [first + 4]
+
+
+def test_match_fails_below_the_fraction_of_the_smaller_set(vocabulary: Vocabulary, genes: list[str]) -> None:
+    with pytest.raises(InputError, match=r"Only 1 of 4 genes.*like X, Y, Z.*like GENE0, GENE1, GENE2"):
+        vocabulary.match(["X", "Y", "Z", "GENE1"])
+    # A whole transcriptome holds the vocabulary, so the share of its own genes that match is small and fine.
+    assert len(vocabulary.match([*genes, *(f"X{position}" for position in range(1000))]).matched) == len(genes)
+
+
+def test_save_and_load(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    vocabulary.save(tmp_path / "vocabulary.json")
+    loaded = Vocabulary.load(tmp_path / "vocabulary.json")
+    assert loaded == vocabulary
+    assert loaded.scale.tobytes() == vocabulary.scale.tobytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["vocabulary.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "format version 99"),
+        ({"format_version": "1"}, "no format_version"),
+        ({"tokens": ["A"]}, "outside the 1 tokens"),
+        ({"scale": [1.0]}, "one value per token"),
+        ({"scale": "abc"}, "not a vocabulary"),
+        ({"special": {"pad": 0}}, "keys pad, cls, mask, sep"),
+        ({"special": None}, "not a vocabulary"),
+    ],
+)
+def test_damaged_file_is_one_sentence(
+    vocabulary: Vocabulary, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "vocabulary.json"
+    vocabulary.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message) as error:
+        Vocabulary.load(path)
+    assert "vocabulary.json" in str(error.value)
+
+
+def test_file_that_is_not_json(tmp_path: Path) -> None:
+    (tmp_path / "v.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        Vocabulary.load(tmp_path / "v.json")
+    (tmp_path / "v.json").write_text("[]")
+    with pytest.raises(InputError, match="JSON object"):
+        Vocabulary.load(tmp_path / "v.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"genes": ["A", "A"], "scale": [1, 1]}, "'A' occurs more than once"),
+        ({"genes": ["A"], "scale": [0.0]}, "'A' has 0.0"),
+        ({"genes": ["A"], "scale": [np.nan]}, "above 0"),
+        ({"genes": ["A"], "scale": [1, 1]}, "one value per gene"),
+        ({"genes": [], "scale": []}, "at least one gene"),
+        ({"genes": ["A"], "scale": [1], "gene_ids": []}, "gene_ids"),
+    ],
+)
+def test_build_refuses(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Vocabulary.build(**arguments)  # type: ignore[arg-type]
+
+
+def test_one_id_one_meaning() -> None:
+    with pytest.raises(InputError, match="id 1 has more than one meaning"):
+        Vocabulary(["a", "b"], special={"pad": 0, "cls": 1, "mask": 1, "sep": 1}, context={}, scale=[1, 1])
