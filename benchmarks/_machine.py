@@ -1,0 +1,34 @@
+"""What a measurement was made on, without names of hosts, users or folders."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def describe(*packages: str) -> dict[str, Any]:
+    """Return the processor, the number of cores and the versions of Python and of packages."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in packages},
+    }
+
+
+def write_results(name: str, results: dict[str, Any]) -> None:
+    """Write results as JSON beside the scripts and say where."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"written: benchmarks/results/{path.name}")

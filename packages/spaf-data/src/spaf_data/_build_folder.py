@@ -1,0 +1,90 @@
+"""The folder of a build: finished or not there.
+
+A build works in a hidden folder beside the wanted one and renames it at the end. One that was killed is taken up
+again by the same command; one that failed leaves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spaf_data.errors import InputError
+
+COMMAND = "spaf-data build"
+RECORD = "build.json"
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Raise an `InputError` where `out` is taken by something else than a build that may be replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not is_build(out):
+        raise InputError(f"{out} is not empty and not a build of spaf-data; give another folder with --out")
+    if not overwrite:
+        raise InputError(f"{out} holds a build already; replace it with --overwrite or give another folder with --out")
+
+
+def is_build(path: Path) -> bool:
+    """Whether a folder is a finished build."""
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("command") == COMMAND
+
+
+def fingerprint(path: Path) -> list[list[Any]]:
+    """Return name, size and time of the files of a bundle: enough to see that a killed build had the same input."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+
+
+@contextmanager
+def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
+    """Yield a hidden folder beside `out` that takes its place at the end.
+
+    A folder left by a killed build of the same plan is used again, with the slides that it has.
+    """
+    out = out.absolute()
+    folder = out.parent / f".{out.name}.unfinished"
+    plan = json.loads(json.dumps(plan))
+    if folder.exists() and read_json(folder / "plan.json") != plan:
+        shutil.rmtree(folder)
+    (folder / "slides").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "plan.json", plan)
+    try:
+        yield folder
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    (folder / "plan.json").unlink()
+    for summary in (folder / "slides").glob("*.json"):
+        summary.unlink()
+    earlier = out.parent / f".{out.name}.replaced"
+    shutil.rmtree(earlier, ignore_errors=True)
+    if out.exists() and any(out.iterdir()):
+        os.replace(out, earlier)
+    os.replace(folder, out)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return the contents of a JSON object; None where there is no such file or it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    unfinished = file.with_name(f".{file.name}")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)

@@ -1,0 +1,189 @@
+"""Count the transcripts of every cell: from `Transcripts` to the AnnData of a slide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numba import njit
+from scipy.sparse import csr_matrix
+
+from spaf_data import keys
+from spaf_data._record import versions
+from spaf_data.errors import InputError
+from spaf_data.transcripts import Transcripts
+
+
+def bin_transcripts(
+    transcripts: Transcripts,
+    *,
+    min_transcripts: int = 30,
+    slide: str | None = None,
+    tissue: str | None = None,
+    condition: str | None = None,
+    species: str | None = None,
+    assay: str | None = None,
+) -> AnnData:
+    """Count genes per cell and return the AnnData of a slide.
+
+    Parameters
+    ----------
+    transcripts
+        The kept transcripts of one slide.
+    min_transcripts
+        Cells with fewer are dropped and counted.
+    slide, tissue, condition, species, assay
+        What the slide is; where None, what the run says of itself, else ``"unknown"``.
+
+    Returns
+    -------
+    AnnData
+        ``X``
+            Counts, CSR int32, cells x genes; gene indices sorted in each row.
+        ``obs``
+            Index: cell ids. ``n_transcripts``; ``nucleus_fraction``, the share of transcripts in the nucleus (NaN
+            where the run does not say); ``area`` in um2 if known; categorical ``slide``, ``tissue``,
+            ``condition``, ``species``, ``assay``.
+        ``var``
+            Index: gene names. ``gene_ids`` if known.
+        ``obsm["spatial"]``
+            Centroids in um, float64, shape (n_cells, 2): of the segmentation if known, else the mean position of
+            the cell's transcripts.
+        ``uns["spaf"]``
+            ``versions``, ``parameters`` and ``account``: transcripts ``read``, ``controls``, ``low_quality``,
+            ``unassigned``, ``kept``, of these ``in_small_cells`` and ``binned``; ``cells``, of these ``small_cells``
+            and ``kept_cells``.
+
+    Raises
+    ------
+    InputError
+        If no cell has `min_transcripts` transcripts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> transcripts = Transcripts.from_arrays(
+    ...     x=np.arange(3.0), y=np.zeros(3), gene=np.array([1, 1, 0]), cell=np.array([0, 0, 1]),
+    ...     genes=["ACTB", "KRT5"], cells=["a", "b"],
+    ... )
+    >>> slide = bin_transcripts(transcripts, min_transcripts=2, tissue="Skin")
+    >>> slide.obs_names.tolist(), slide.X.toarray().tolist(), slide.obsm["spatial"].tolist()
+    (['a'], [[0, 2]], [[0.5, 0.0]])
+    """
+    depth = np.diff(transcripts.offsets)
+    kept = np.flatnonzero(depth >= min_transcripts)
+    if len(kept) == 0:
+        raise InputError(
+            f"no cell has {min_transcripts} transcripts (min_transcripts): of {transcripts.n_cells} cells "
+            f"the largest has {depth.max(initial=0)}"
+        )
+    indptr = np.zeros(len(kept) + 1, np.int64)
+    np.cumsum(_count_genes(transcripts.offsets, transcripts.gene, kept), out=indptr[1:])
+    genes = np.empty(indptr[-1], np.int32)
+    counts = np.empty(indptr[-1], np.int32)
+    _fill_counts(transcripts.offsets, transcripts.gene, kept, indptr, genes, counts)
+    nuclear, means = _cell_sums(transcripts.offsets, transcripts.x, transcripts.y, transcripts.in_nucleus, kept)
+
+    n_transcripts = depth[kept]
+    obs = pd.DataFrame(
+        {
+            keys.N_TRANSCRIPTS: n_transcripts.astype(np.int32),
+            keys.NUCLEUS_FRACTION: nuclear / n_transcripts if transcripts.nucleus_known else np.nan,
+        },
+        index=pd.Index(transcripts.cells[kept].astype(object), dtype=object),
+    )
+    if transcripts.areas is not None:
+        obs[keys.AREA] = transcripts.areas[kept]
+    given = {
+        keys.SLIDE: slide,
+        keys.TISSUE: tissue,
+        keys.CONDITION: condition,
+        keys.SPECIES: species,
+        keys.ASSAY: assay,
+    }
+    described = {key: value or transcripts.metadata.get(key) or keys.UNKNOWN for key, value in given.items()}
+    for key, value in described.items():
+        obs[key] = pd.Categorical.from_codes(np.zeros(len(kept), np.int8), categories=pd.Index([value]))
+
+    var = pd.DataFrame(index=pd.Index(np.array(transcripts.genes, dtype=object), dtype=object))
+    if transcripts.gene_ids is not None:
+        var[keys.GENE_IDS] = np.array(transcripts.gene_ids, dtype=object)
+    shape = (len(kept), transcripts.n_genes)
+    account = {
+        **transcripts.account.as_dict(),
+        "in_small_cells": int(depth.sum() - n_transcripts.sum()),
+        "binned": int(n_transcripts.sum()),
+        "cells": transcripts.n_cells,
+        "small_cells": transcripts.n_cells - len(kept),
+        "kept_cells": len(kept),
+    }
+    return AnnData(
+        X=csr_matrix((counts, genes, indptr), shape=shape),
+        obs=obs,
+        var=var,
+        obsm={keys.SPATIAL: means if transcripts.centroids is None else transcripts.centroids[kept]},
+        uns={
+            keys.SPAF: {
+                "versions": versions(),
+                "parameters": {
+                    **transcripts.parameters,
+                    "min_transcripts": min_transcripts,
+                    "centroids": "transcripts" if transcripts.centroids is None else "segmentation",
+                    **described,
+                },
+                "account": account,
+            }
+        },
+    )
+
+
+@njit(cache=True)
+def _count_genes(offsets: np.ndarray, gene: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the number of different genes of each kept cell; transcripts of a cell are sorted by gene."""
+    found = np.zeros(len(kept), np.int64)
+    for row in range(len(kept)):
+        start, stop = offsets[kept[row]], offsets[kept[row] + 1]
+        n = 0
+        for i in range(start, stop):
+            if i == start or gene[i] != gene[i - 1]:
+                n += 1
+        found[row] = n
+    return found
+
+
+@njit(cache=True)
+def _fill_counts(
+    offsets: np.ndarray,
+    gene: np.ndarray,
+    kept: np.ndarray,
+    indptr: np.ndarray,
+    genes: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Write the runs of equal genes of each kept cell as the entries of its CSR row."""
+    for row in range(len(kept)):
+        start, stop = offsets[kept[row]], offsets[kept[row] + 1]
+        entry = indptr[row] - 1
+        for i in range(start, stop):
+            if i == start or gene[i] != gene[i - 1]:
+                entry += 1
+                genes[entry] = gene[i]
+                counts[entry] = 0
+            counts[entry] += 1
+
+
+@njit(cache=True)
+def _cell_sums(
+    offsets: np.ndarray, x: np.ndarray, y: np.ndarray, in_nucleus: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nuclear transcripts and the mean position, shape (n, 2), of each kept cell."""
+    nuclear = np.zeros(len(kept), np.int64)
+    means = np.zeros((len(kept), 2), np.float64)
+    for row in range(len(kept)):
+        start, stop = offsets[kept[row]], offsets[kept[row] + 1]
+        for i in range(start, stop):
+            nuclear[row] += in_nucleus[i]
+            means[row, 0] += x[i]
+            means[row, 1] += y[i]
+        means[row] /= stop - start
+    return nuclear, means

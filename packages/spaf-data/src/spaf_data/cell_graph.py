@@ -1,0 +1,211 @@
+"""The graph of neighbouring cells, under squidpy's keys."""
+
+from typing import Literal
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from spaf_data import keys
+from spaf_data.errors import InputError
+from spaf_data.pairs import cells_by_library, check_coordinates, positive_pairs, sorted_pairs
+
+Edges = npt.NDArray[np.int64]
+
+# Cells of a tissue are 5 to 50 um apart, spots of a Visium array 100 um, bins of Visium HD 2 um.
+_LEAST_SPACING, _LARGEST_SPACING = 1.0, 120.0
+
+
+def spatial_neighbors(
+    adata: ad.AnnData,
+    *,
+    method: Literal["radius", "knn", "delaunay"] = "radius",
+    radius: float = 30.0,
+    n_neighbors: int = 6,
+    max_distance: float | None = None,
+    library_key: str | None = None,
+    check_units: bool = True,
+    key_added: str = "spatial",
+) -> None:
+    """Build the graph of neighbouring cells from the centroids in ``obsm["spatial"]``.
+
+    Parameters
+    ----------
+    adata
+        Cells with centroids in um.
+    method
+        ``"radius"``: cells at most ``radius`` apart; ``"knn"``: each cell to its ``n_neighbors`` nearest ones, which
+        is not symmetric; ``"delaunay"``: edges of the Delaunay triangulation.
+    radius
+        In um, for ``method="radius"``.
+    n_neighbors
+        For ``method="knn"``.
+    max_distance
+        Longest edge in um for ``"knn"`` and ``"delaunay"``; any length if not given.
+    library_key
+        Column of ``obs`` with the slide of each cell; cells of two slides are never neighbours.
+    check_units
+        Refuse coordinates whose median distance to the nearest cell is below 1 or above 120, because they are
+        probably no um.
+    key_added
+        Start of the keys that are written.
+
+    Returns
+    -------
+    Nothing. Writes ``obsp["{key_added}_connectivities"]`` (1 where two cells are neighbours; float32 CSR),
+    ``obsp["{key_added}_distances"]`` (um; float32 CSR of the same pattern) and ``uns["{key_added}_neighbors"]`` (keys
+    and parameters), as squidpy does.
+
+    Raises
+    ------
+    InputError
+        If coordinates are missing, not finite or probably no um, or an option cannot be used.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np
+    >>> adata = ad.AnnData(np.ones((3, 1)), obsm={"spatial": np.array([[0.0, 0.0], [10.0, 0.0], [60.0, 0.0]])})
+    >>> spatial_neighbors(adata, radius=30.0)
+    >>> adata.obsp["spatial_distances"].toarray()[0].tolist()
+    [0.0, 10.0, 0.0]
+    """
+    if keys.SPATIAL not in adata.obsm:
+        raise InputError(f"the AnnData has no obsm {keys.SPATIAL!r} with the coordinates of its cells in um.")
+    points = check_coordinates(adata.obsm[keys.SPATIAL])
+    if library_key is not None and library_key not in adata.obs:
+        raise InputError(f"the AnnData has no obs column {library_key!r}; it has: {', '.join(adata.obs.columns)}.")
+    library = None if library_key is None else adata.obs[library_key].to_numpy()
+    if check_units:
+        _check_units(points, library)
+
+    match method:
+        case "radius":
+            pairs = positive_pairs(points, radius, library=library)
+            edges = sorted_pairs([pairs, pairs[:, ::-1]])
+        case "knn":
+            edges = nearest_neighbors(points, n_neighbors, library=library)
+        case "delaunay":
+            pairs = delaunay_pairs(points, library=library)
+            edges = sorted_pairs([pairs, pairs[:, ::-1]])
+        case _:
+            raise InputError(f"there is no method {method!r} of cell graphs; there are: radius, knn, delaunay.")
+    distances = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1).astype(np.float32)
+    if method != "radius" and max_distance is not None:
+        near = distances <= max_distance
+        edges, distances = edges[near], distances[near]
+
+    connectivities_key, distances_key = f"{key_added}_connectivities", f"{key_added}_distances"
+    adata.obsp[connectivities_key] = _matrix(np.ones_like(distances), edges, len(points))
+    adata.obsp[distances_key] = _matrix(distances, edges, len(points))
+    chosen: dict[str, str | int | float] = {"method": method}
+    if method == "radius":
+        chosen["radius"] = float(radius)
+    if method == "knn":
+        chosen["n_neighbors"] = int(n_neighbors)
+    if method != "radius" and max_distance is not None:
+        chosen["max_distance"] = float(max_distance)
+    if library_key is not None:
+        chosen["library_key"] = library_key
+    adata.uns[f"{key_added}_neighbors"] = {
+        "connectivities_key": connectivities_key,
+        "distances_key": distances_key,
+        "params": chosen,
+    }
+
+
+def nearest_neighbors(
+    coordinates: npt.NDArray[np.floating], n_neighbors: int = 6, *, library: npt.ArrayLike | None = None
+) -> Edges:
+    """Find the nearest cells of each cell.
+
+    Parameters
+    ----------
+    coordinates
+        Array (n_cells, 2) in um.
+    n_neighbors
+        Neighbours of each cell; all others of its slide where there are fewer.
+    library
+        The slide of each cell.
+
+    Returns
+    -------
+    Array (n_edges, 2) of cell and neighbour, sorted.
+
+    Raises
+    ------
+    InputError
+        If coordinates are not finite or of the wrong shape, or there are no neighbours to find.
+    """
+    points = check_coordinates(coordinates)
+    if n_neighbors < 1:
+        raise InputError(f"n_neighbors must be at least 1, not {n_neighbors}.")
+    found = []
+    for cells in cells_by_library(library, len(points)):
+        # One more than wanted, because a cell finds itself, if not behind others at its very place.
+        n_found = min(n_neighbors + 1, len(cells))
+        if n_found < 2:
+            continue
+        nearest = np.asarray(cKDTree(points[cells]).query(points[cells], k=n_found)[1])
+        others = nearest != np.arange(len(cells))[:, None]
+        others[others.all(axis=1), -1] = False
+        rows = np.repeat(cells, n_found - 1)
+        found.append(np.stack([rows, cells[nearest[others]]], axis=1))
+    return sorted_pairs(found)
+
+
+def delaunay_pairs(coordinates: npt.NDArray[np.floating], *, library: npt.ArrayLike | None = None) -> Edges:
+    """Find the edges of the Delaunay triangulation of each slide.
+
+    Parameters
+    ----------
+    coordinates
+        Array (n_cells, 2) in um.
+    library
+        The slide of each cell.
+
+    Returns
+    -------
+    Array (n_edges, 2) of cells i < j, sorted.
+
+    Raises
+    ------
+    InputError
+        If coordinates are not finite or of the wrong shape, or a slide has fewer than three cells or all on a line.
+    """
+    points = check_coordinates(coordinates)
+    found = []
+    for cells in cells_by_library(library, len(points)):
+        try:
+            triangles = Delaunay(points[cells]).simplices
+        except (QhullError, ValueError) as error:
+            raise InputError(
+                f"a Delaunay triangulation needs three cells that are not on one line, but a slide of {len(cells)} "
+                "cells has none."
+            ) from error
+        sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+        found.append(np.unique(np.sort(cells[sides], axis=1), axis=0))
+    return sorted_pairs(found)
+
+
+def _matrix(values: npt.NDArray[np.float32], edges: Edges, n_cells: int) -> sparse.csr_matrix:
+    # Made from sorted edges, so that two cells at one place keep their edge although its length is 0.
+    indptr = np.searchsorted(edges[:, 0], np.arange(n_cells + 1))
+    return sparse.csr_matrix((values, edges[:, 1], indptr), shape=(n_cells, n_cells))
+
+
+def _check_units(points: npt.NDArray[np.float64], library: npt.ArrayLike | None) -> None:
+    nearest = [
+        np.asarray(cKDTree(points[cells]).query(points[cells], k=2)[0])[:, 1]
+        for cells in cells_by_library(library, len(points))
+        if len(cells) > 1
+    ]
+    if not nearest:
+        return
+    spacing = float(np.median(np.concatenate(nearest)))
+    if not _LEAST_SPACING <= spacing <= _LARGEST_SPACING:
+        raise InputError(
+            f"the median distance of a cell to the nearest one is {spacing:.4g}, which is no tissue in um: are the "
+            "coordinates pixels or mm? (check_units=False accepts them.)"
+        )

@@ -1,0 +1,259 @@
+"""The command line ``spaf-data``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spaf_data.build import BuildOptions, SlideSource, build_corpus
+from spaf_data.corpus import Corpus
+from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
+from spaf_data.errors import InputError
+from spaf_data.readers import find_bundles
+from spaf_data.simulate import simulate_bundle
+
+app = typer.Typer(
+    help="Spatial-omics runs in, slide tables and training corpora out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Dataset(StrEnum):
+    """Public data sets that are fetched by name."""
+
+    xenium_breast_window = "xenium_breast_window"
+
+
+def main() -> None:
+    """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno is None:  # not of the file system
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+
+
+def _fail(sentence: str) -> None:
+    sys.stderr.write(f"spaf-data: {' '.join(sentence.split()).removesuffix('.')}.\n")
+    raise SystemExit(2)
+
+
+def _about(text: str) -> Any:
+    return typer.Option(help=text, metavar="TEXT", rich_help_panel="What the slides are")
+
+
+def _how(text: str, unit: str = "N") -> Any:
+    return typer.Option(help=text, metavar=unit, rich_help_panel="How they are made")
+
+
+_JSON = typer.Option("--json", help="Print the answer as JSON.")
+_DEFAULTS = BuildOptions()
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to make.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option("--input", "-i", metavar="FOLDER", help="A bundle or a folder of bundles; may be given again."),
+    ] = None,
+    dataset: Annotated[
+        Dataset | None, typer.Option(metavar="NAME", help=f"Instead of --input: {', '.join(Dataset)}.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+    slide: Annotated[str | None, _about("Name, for one bundle; default: its folder's.")] = None,
+    tissue: Annotated[str | None, _about("Default: what the bundle says, else unknown.")] = None,
+    condition: Annotated[str | None, _about("Such as Healthy or Disease; default: unknown.")] = None,
+    species: Annotated[str | None, _about("Default: what the bundle says, else unknown.")] = None,
+    assay: Annotated[str | None, _about("Default: what the bundle says, else unknown.")] = None,
+    min_qv: Annotated[float, _how("Drop transcripts of lower quality.")] = _DEFAULTS.min_qv,
+    min_transcripts: Annotated[int, _how("Drop cells with fewer transcripts.")] = _DEFAULTS.min_transcripts,
+    radius: Annotated[float, _how("Cells closer than this are neighbours.", "UM")] = _DEFAULTS.radius,
+    colocalization_radius: Annotated[
+        float, _how("Transcripts closer than this are proximal.", "UM")
+    ] = _DEFAULTS.colocalization_radius,
+    colocalization_min_transcripts: Annotated[
+        int, _how("A gene is co-localised with others of a community from so many transcripts on.")
+    ] = _DEFAULTS.colocalization_min_transcripts,
+    validation_fraction: Annotated[
+        float, _how("Share of a slide's cells held out as a region.")
+    ] = _DEFAULTS.validation_fraction,
+    gap: Annotated[float, _how("Between the held-out region and the rest.", "UM")] = _DEFAULTS.gap,
+    block_cells: Annotated[int, _how("Cells that a block of the corpus owns, at most.")] = _DEFAULTS.block_cells,
+) -> None:
+    """Build slide tables and a training corpus from Xenium bundles.
+
+    Writes OUT/slides/SLIDE.h5ad, OUT/corpus/manifest.json with its shards, and OUT/build.json.
+
+    For example, on a folder of the instrument, and on a public data set:
+
+      spaf-data build --input output-XETG00001__0002578__region --tissue Breast --condition Disease --out built
+
+      spaf-data build --dataset xenium_breast_window --out built
+    """
+    if (dataset is None) == (not inputs):
+        raise InputError("give either --input (a folder with transcripts) or --dataset, and not both")
+    given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
+    options = BuildOptions(
+        min_qv=min_qv,
+        min_transcripts=min_transcripts,
+        radius=radius,
+        colocalization_radius=colocalization_radius,
+        colocalization_min_transcripts=colocalization_min_transcripts,
+        validation_fraction=validation_fraction,
+        gap=gap,
+        block_cells=block_cells,
+    )
+    if dataset is not None:
+        bundles = [xenium_breast_window()]
+        slide = slide or dataset.value
+        given = {key: given[key] or value for key, value in BREAST_WINDOW_METADATA.items()}
+    else:
+        bundles = [bundle for path in inputs or [] for bundle in find_bundles(path)]
+    if slide is not None and len(bundles) > 1:
+        raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
+    sources = [SlideSource(path=bundle, slide=slide or _slide_name(bundle), **given) for bundle in bundles]
+    with _progress() as report:
+        record = build_corpus(sources, out, options, overwrite=overwrite, progress=report)
+    if as_json:
+        _print_json(record)
+    else:
+        _print_build(record, out)
+
+
+def _slide_name(bundle: Path) -> str:
+    bundle = bundle.resolve()
+    return bundle.name if bundle.is_dir() else bundle.parent.name
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A corpus, or the folder of a build.")],
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Say what a corpus holds.
+
+    Example: spaf-data info built
+    """
+    corpus = Corpus(_corpus_folder(path))
+    totals = corpus.manifest.totals()
+    if as_json:
+        _print_json({"genes": len(corpus.genes), "slides": corpus.slides, "totals": totals})
+        return
+    table = Table(title=f"{len(corpus.genes)} genes")
+    for column in ("slide", "tissue", "condition", "species", "assay"):
+        table.add_column(column)
+    for name, context in corpus.slides.items():
+        table.add_row(name, *(str(context[key]) for key in ("tissue", "condition", "species", "assay")))
+    sizes = Table()
+    sizes.add_column("split")
+    for column in ("blocks", "cells", "pairs", "shards", "bytes"):
+        sizes.add_column(column, justify="right")
+    for split, counts in sorted(totals.items(), key=lambda item: (item[0] == "all", item[0])):
+        sizes.add_row(split, *(f"{counts[key]:,}" for key in ("blocks", "cells", "pairs", "shards", "bytes")))
+    console = Console()
+    console.print(table)
+    console.print(sizes)
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(help="A corpus, or the folder of a build.")]) -> None:
+    """Check every byte of a corpus against its manifest; exit code 2 names the shard that differs.
+
+    Example: spaf-data verify built
+    """
+    folder = _corpus_folder(path)
+    corpus = Corpus(folder)
+    corpus.verify()
+    Console().print(f"{folder}: {len(corpus.block_refs())} blocks, every byte as recorded", soft_wrap=True)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    cells: Annotated[int, typer.Option(help="Cells of the slide.")] = 2000,
+    genes: Annotated[int, typer.Option(help="Genes of the panel.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = 150.0,
+) -> None:
+    """Write a Xenium-shaped bundle with planted truth (truth.json).
+
+    Example: spaf-data simulate --cells 10000 --genes 500 --seed 1 --out simulated
+    """
+    with _progress() as report:
+        simulate_bundle(
+            out,
+            n_cells=cells,
+            n_genes=genes,
+            seed=seed,
+            depth=depth,
+            progress=lambda fraction: report("simulation", "writing cells", fraction),
+        )
+
+
+def _corpus_folder(path: Path) -> Path:
+    return path / "corpus" if (path / "corpus").is_dir() else path
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str, float], None]]:
+    """Yield a function that shows how far a thing is, as a bar on stderr; silent where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(name: str, step: str, fraction: float) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(step, total=1.0, name=name)
+            progress.update(tasks[name], description=step, completed=fraction)
+
+        yield report
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def _print_build(record: dict[str, Any], out: Path) -> None:
+    table = Table(title="What went in and what was dropped")
+    table.add_column("")
+    for slide in record["slides"]:
+        table.add_column(slide["slide"], justify="right")
+    labels = {
+        "read": "transcripts read",
+        "controls": "- control features",
+        "low_quality": "- low quality",
+        "unassigned": "- in no cell",
+        "in_small_cells": "- in small cells",
+        "binned": "= counted",
+        "cells": "cells",
+        "small_cells": "- small cells",
+        "kept_cells": "= kept",
+    }
+    for key, label in labels.items():
+        table.add_row(label, *(f"{slide['account'][key]:,}" for slide in record["slides"]))
+    table.add_row("genes", *(f"{slide['n_genes']:,}" for slide in record["slides"]))
+    table.add_row("co-localised gene pairs", *(f"{slide['n_gene_pairs']:,}" for slide in record["slides"]))
+    for split in ("train", "validation", "gap"):
+        table.add_row(f"{split} cells", *(f"{slide['split'][split]:,}" for slide in record["slides"]))
+    console = Console()
+    console.print(table)
+    console.print(f"{out}: {record['seconds']:.1f} s, {record['peak_rss_mb']:,.0f} MB at most", soft_wrap=True)

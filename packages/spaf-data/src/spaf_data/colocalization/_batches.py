@@ -1,0 +1,55 @@
+"""Cells in batches over threads: Numba kernels that release the lock, each batch returning arrays of its own size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numba
+import numpy as np
+
+from spaf_data.errors import InputError
+
+# Small enough that threads finish together, large enough that a batch takes milliseconds.
+_TRANSCRIPTS_A_BATCH = 1 << 14
+
+Result = TypeVar("Result")
+
+
+def batch_bounds(n_transcripts: np.ndarray) -> np.ndarray:
+    """Return where to cut a table of cells so that batches hold about equally many transcripts."""
+    if len(n_transcripts) == 0:
+        return np.zeros(1, np.int64)
+    batch = (np.cumsum(n_transcripts) - n_transcripts) // _TRANSCRIPTS_A_BATCH
+    return np.concatenate(([0], np.flatnonzero(np.diff(batch)) + 1, [len(n_transcripts)]))
+
+
+def map_batches(
+    kernel: Callable[[slice], Result], n_transcripts: np.ndarray, *, n_threads: int | None
+) -> Iterator[Result]:
+    """Yield ``kernel(cells)`` of every batch of cells, in the order of the cells, whatever thread ran it.
+
+    Threads rather than `numba.prange`: batches take what is free (a cell of 50,000 transcripts holds up one thread,
+    not all), and each result is as long as it needs to be.
+    """
+    bounds = batch_bounds(n_transcripts)
+    batches = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    n_threads = check_threads(n_threads)
+    if n_threads == 1 or len(batches) < 2:
+        yield from map(kernel, batches)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        yield from pool.map(kernel, batches)
+
+
+def check_threads(n_threads: int | None) -> int:
+    """Return the number of threads to use: Numba's own where none is given."""
+    if n_threads is None:
+        return min(
+            numba.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30
+        )
+    if n_threads < 1:
+        raise InputError(f"n_threads is {n_threads}; it must be at least 1")
+    return n_threads

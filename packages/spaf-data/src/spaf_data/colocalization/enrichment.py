@@ -1,0 +1,336 @@
+"""Gene pairs with more proximal transcript pairs than shuffled labels give.
+
+The statistic of a pair (a, b) is the join count: edges of the proximity graph between a transcript of a and one of b
+(Moran 1948; Cliff & Ord 1981, "Spatial Processes"). Its moments are taken with one gene held in place while the labels
+of all the others are permuted over their transcripts, separately in the nucleus and outside it. Every transcript j then
+has a fixed number h_j of neighbours of gene a, the join count is the sum of h over a sample without replacement of
+n_b of the N transcripts that are not of a, and so (Cochran 1977, "Sampling Techniques", theorem 2.2)
+
+    E = n_b mean(h),    Var = n_b (N - n_b) / (N - 1) var(h),
+
+summed over compartments and, for a slide, over cells. Both directions are taken and the weaker one counts: a gene that
+merely sits where transcripts are dense is close to everything, but a second gene that is spread like the rest is then
+no closer to it than chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numba import njit
+from scipy import stats
+
+from spaf_data.colocalization._batches import map_batches
+from spaf_data.colocalization.cells import CellTranscripts
+from spaf_data.colocalization.communities import check_min_transcripts
+from spaf_data.colocalization.graph import MAX_STORED, build_graph, check_radius, neighbours, widest_row
+from spaf_data.colocalization.louvain import group_nodes
+from spaf_data.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairEnrichment:
+    """Enrichment of gene pairs in a slide and in its cells.
+
+    ``statistics`` has a row for each tested pair, sorted by (gene_a, gene_b): codes ``gene_a`` < ``gene_b``,
+    ``n_cells`` with both genes, ``observed`` and ``expected`` proximal transcript pairs, ``z``, one-sided ``p`` and
+    Benjamini-Hochberg ``fdr``. Cell ``i`` has the scores ``z[indptr[i]:indptr[i + 1]]`` of the rows of
+    ``statistics`` in ``pair``.
+    """
+
+    statistics: pd.DataFrame
+    indptr: np.ndarray  # int64 (n_cells + 1)
+    pair: np.ndarray  # int32 (n_scores), ascending in a cell
+    z: np.ndarray  # float32 (n_scores)
+
+
+@njit(cache=True, nogil=True)
+def pair_position(a, b, n_genes):  # type: ignore[no-untyped-def]
+    """Position of the pair a < b among all pairs of `n_genes` genes in the order (0, 1), (0, 2) ... (1, 2) ..."""
+    return a * (2 * n_genes - a - 1) // 2 + b - a - 1
+
+
+@njit(cache=True, nogil=True)
+def join_counts(graph, labels, n_labels, compartment):  # type: ignore[no-untyped-def]
+    """Count the joins of every two genes of a cell, and describe the neighbourhoods of each gene.
+
+    `labels` are the genes of the nodes, numbered from 0 without gaps. Returns for gene a and compartment s (0 or 1)
+    ``count[a, s]``; ``mean[a, s]`` and ``spread[a, s]``, the mean of h over the N transcripts of s that are not of a
+    and their variance divided by N - 1; the transcripts of each compartment; and the joins above zero as
+    (a, b, number), a < b.
+    """
+    n = len(labels)
+    members, first = group_nodes(labels, n_labels)
+    size = np.zeros(2, np.int64)
+    count = np.zeros((n_labels, 2), np.int64)
+    for i in range(n):
+        size[compartment[i]] += 1
+        count[labels[i], compartment[i]] += 1
+    mean = np.zeros((n_labels, 2))
+    spread = np.zeros((n_labels, 2))
+    near = np.zeros(n, np.int32)
+    joins = np.zeros(n_labels, np.int64)
+    joined = np.empty((16 * n_labels, 3), np.int64)
+    n_joined = 0
+    buffer = np.empty(widest_row(graph), np.int32)
+    for a in range(n_labels):
+        for i in members[first[a] : first[a + 1]]:
+            row, start, stop = neighbours(graph, i, buffer)
+            # Unsigned indices spare Numba's test for negative ones.
+            for k in range(np.uint64(start), np.uint64(stop)):
+                near[np.uint32(row[k])] += 1
+        total = np.zeros(2, np.int64)
+        squares = np.zeros(2, np.int64)
+        for j in range(n):
+            h = np.int64(near[j])
+            if h == 0:
+                continue
+            near[j] = 0
+            joins[labels[j]] += h
+            if labels[j] != a:
+                total[compartment[j]] += h
+                squares[compartment[j]] += h * h
+        for s in range(2):
+            others = size[s] - count[a, s]
+            if others > 0:
+                mean[a, s] = total[s] / others
+            if others > 1:
+                spread[a, s] = max(squares[s] / others - mean[a, s] ** 2, 0.0) / (others - 1)
+        if n_joined + n_labels > len(joined):
+            joined = np.concatenate((joined, np.empty((n_joined + n_labels, 3), np.int64)))
+        for b in range(n_labels):
+            if b > a and joins[b] > 0:
+                joined[n_joined, 0] = a
+                joined[n_joined, 1] = b
+                joined[n_joined, 2] = joins[b]
+                n_joined += 1
+            joins[b] = 0
+    return count, mean, spread, size, joined[:n_joined]
+
+
+@njit(cache=True, nogil=True)
+def sampled_moments(a, b, count, mean, spread, size):  # type: ignore[no-untyped-def]
+    """Return expectation and variance of the joins of a and b with a held in place."""
+    expected = 0.0
+    variance = 0.0
+    for s in range(2):
+        n_b = count[b, s]
+        expected += n_b * mean[a, s]
+        variance += n_b * (size[s] - count[a, s] - n_b) * spread[a, s]
+    return expected, variance
+
+
+@njit(cache=True, nogil=True)
+def _batch_joins(x, y, z, gene, compartment, starts, stops, n_genes, radius, min_transcripts, max_stored):  # type: ignore[no-untyped-def]
+    n_cells = len(starts)
+    n_entries = np.zeros(n_cells, np.int64)
+    most = np.int64(0)
+    for cell in range(n_cells):
+        most += min(stops[cell] - starts[cell], n_genes)
+    genes = np.empty(most, np.int32)
+    counts = np.empty((most, 2), np.int32)
+    means = np.empty((most, 2))
+    spreads = np.empty((most, 2))
+    sizes = np.zeros((n_cells, 2), np.int64)
+    positions = np.empty(4096, np.int64)
+    joins = np.empty(4096, np.int64)
+    n_scores = np.zeros(n_cells, np.int64)
+    scored = np.empty(256, np.int64)
+    scores = np.empty(256, np.float32)
+    slot = np.empty(n_genes, np.int32)
+    e = 0
+    k = 0
+    m = 0
+    for cell in range(n_cells):
+        rows = slice(starts[cell], stops[cell])
+        order, graph, _ = build_graph(x[rows], y[rows], z[rows], gene[rows], radius, max_stored)
+        codes = gene[rows][order]
+        present = np.unique(codes)
+        slot[present] = np.arange(len(present))
+        count, mean, spread, size, joined = join_counts(graph, slot[codes], len(present), compartment[rows][order])
+        n_entries[cell] = len(present)
+        genes[e : e + len(present)] = present
+        counts[e : e + len(present)] = count
+        means[e : e + len(present)] = mean
+        spreads[e : e + len(present)] = spread
+        sizes[cell] = size
+        e += len(present)
+        if k + len(joined) > len(positions):
+            positions = np.concatenate((positions, np.empty(k + len(joined), np.int64)))
+            joins = np.concatenate((joins, np.empty(k + len(joined), np.int64)))
+        if m + len(joined) > len(scored):
+            scored = np.concatenate((scored, np.empty(m + len(joined), np.int64)))
+            scores = np.concatenate((scores, np.empty(m + len(joined), np.float32)))
+        for a, b, number in joined:
+            position = pair_position(present[a], present[b], n_genes)
+            positions[k] = position
+            joins[k] = number
+            k += 1
+            if count[a].sum() < min_transcripts or count[b].sum() < min_transcripts:
+                continue
+            expected_a, variance_a = sampled_moments(a, b, count, mean, spread, size)
+            expected_b, variance_b = sampled_moments(b, a, count, mean, spread, size)
+            if variance_a > 0 and variance_b > 0:
+                z_a = (number - expected_a) / np.sqrt(variance_a)
+                z_b = (number - expected_b) / np.sqrt(variance_b)
+                scored[m] = position
+                scores[m] = min(z_a, z_b)
+                n_scores[cell] += 1
+                m += 1
+    # Copies, for the arrays are sized for the worst case.
+    entries = (genes[:e].copy(), counts[:e].copy(), means[:e].copy(), spreads[:e].copy())
+    return n_entries, entries, sizes, positions[:k], joins[:k], n_scores, scored[:m].copy(), scores[:m].copy()
+
+
+@njit(cache=True, nogil=True)
+def _add_at(total, positions, values):  # type: ignore[no-untyped-def]
+    for k in range(len(positions)):
+        total[positions[k]] += values[k]
+
+
+@njit(cache=True, nogil=True)
+def _sum_moments(  # type: ignore[no-untyped-def]
+    first_gene, last_gene, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes, n_known
+):
+    """Sum over cells, in their order, the moments of all pairs of some genes with later ones.
+
+    Returns for each pair of the genes from `first_gene` up to `last_gene`: cells with both, then expectation and
+    variance with a held in place, and with b.
+    """
+    n_pairs = pair_position(last_gene - 1, n_known, n_known) - pair_position(first_gene, first_gene + 1, n_known)
+    sums = np.zeros((max(n_pairs, 0), 5))
+    for a in range(first_gene, last_gene):
+        row = pair_position(a, a + 1, n_known) - pair_position(first_gene, first_gene + 1, n_known) - a - 1
+        for entry in by_gene[gene_starts[a] : gene_starts[a + 1]]:
+            c = cell[entry]
+            for other in range(entry + 1, indptr[c + 1]):
+                b = genes[other]
+                if b >= n_known:
+                    break
+                of_pair = sums[row + b]
+                of_pair[0] += 1
+                for s in range(2):
+                    n_a = counts[entry, s]
+                    n_b = counts[other, s]
+                    rest = sizes[c, s] - n_a - n_b
+                    of_pair[1] += n_b * means[entry, s]
+                    of_pair[2] += n_b * rest * spreads[entry, s]
+                    of_pair[3] += n_a * means[other, s]
+                    of_pair[4] += n_a * rest * spreads[other, s]
+    return sums
+
+
+def enrichment_p(observed: np.ndarray, expected: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return the chance of at least `observed` joins, given their expectation and variance.
+
+    Joins come in clumps, about ``variance / expected`` at a time; a Poisson number of clumps has the skewness
+    ``sqrt(variance) / expected``. The tail is that of the Pearson III distribution with these three moments, with a
+    continuity correction of half a join. (The normal tail is too light: with labels of a real section shuffled it
+    gave 4 times too many p-values below 1e-5, this one fewer than nominal at every level.)
+    """
+    deviation = np.sqrt(variance)
+    p = stats.pearson3.sf((observed - 0.5 - expected) / deviation, deviation / expected)
+    return np.clip(np.asarray(p, dtype=np.float64), 0.0, 1.0)
+
+
+def pair_enrichment(
+    cells: CellTranscripts,
+    *,
+    radius: float = 5.0,
+    min_transcripts: int = 3,
+    min_expected: float = 1.0,
+    n_threads: int | None = None,
+    max_stored: int = MAX_STORED,
+) -> PairEnrichment:
+    """Test every gene pair for more proximal transcript pairs than shuffled labels give.
+
+    Parameters
+    ----------
+    cells
+        Transcripts of the cells, `gene` below ``cells.n_genes``. Pairs of the first ``cells.n_known`` are tested.
+    radius
+        Largest distance of two proximal transcripts in um, inclusive.
+    min_transcripts
+        Fewest transcripts of both genes in a cell for a score of that cell. Tests of the slide use all transcripts.
+    min_expected
+        Smallest expected join count of the slide for a pair to be tested. It depends on the numbers of transcripts
+        and the graph, hardly on the outcome, so that leaving pairs out does not bias the others.
+    n_threads
+        Threads over cells, then over genes; Numba's number when None. The result does not depend on it.
+    max_stored
+        As for `community_pairs`.
+
+    Raises
+    ------
+    InputError
+        If `radius`, `min_transcripts`, `min_expected` or `n_threads` is not positive.
+
+    Notes
+    -----
+    Cells in which both genes are present count although they hold no join. Time grows with the number of proximal
+    transcript pairs and with the square of the genes in a cell; memory with 48 bytes x number of pairs of the panel
+    and 40 bytes x genes of each cell.
+    """
+    check_radius(radius)
+    check_min_transcripts(min_transcripts)
+    if not min_expected > 0:
+        raise InputError(f"min_expected is {min_expected}; it must be positive")
+    n_genes, n_known = cells.n_genes, cells.n_known
+
+    def count_joins(batch: slice) -> tuple:  # type: ignore[type-arg]
+        return _batch_joins(
+            cells.x, cells.y, cells.z, cells.gene, cells.compartment, cells.starts[batch], cells.stops[batch],
+            n_genes, float(radius), min_transcripts, max_stored,
+        )  # fmt: skip
+
+    observed = np.zeros(n_genes * (n_genes - 1) // 2, np.int64)
+    kept = [count_joins(slice(0, 0))]  # so that a table without cells has arrays of the right type
+    for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads):
+        _add_at(observed, result[3], result[4])
+        kept.append((*result[:3], None, None, *result[5:]))
+    n_entries, n_scores, scored, scores = (np.concatenate([result[k] for result in kept]) for k in (0, 5, 6, 7))
+    sizes = np.concatenate([result[2] for result in kept])
+    genes, counts, means, spreads = (np.concatenate([result[1][k] for result in kept]) for k in range(4))
+    del kept
+    indptr = np.concatenate(([0], np.cumsum(n_entries)))
+    cell = np.repeat(np.arange(len(n_entries)), n_entries)
+    by_gene = np.argsort(genes, kind="stable")
+    gene_starts = np.searchsorted(genes[by_gene], np.arange(n_genes + 1))
+
+    def sum_moments(batch: slice) -> np.ndarray:
+        return _sum_moments(
+            batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes, n_known
+        )  # fmt: skip
+
+    of_known = np.diff(gene_starts)[:n_known]
+    sums = np.concatenate([np.zeros((0, 5)), *map_batches(sum_moments, of_known, n_threads=n_threads)])
+    gene_a, gene_b = (codes.astype(np.int64) for codes in np.triu_indices(n_known, 1))
+    n_both, expected_a, variance_a, expected_b, variance_b = sums.T
+    tested = (np.minimum(expected_a, expected_b) >= min_expected) & (np.minimum(variance_a, variance_b) > 0)
+    positions = pair_position(gene_a[tested], gene_b[tested], n_genes)
+    joins = observed[positions]
+    moments = [(expected_a[tested], variance_a[tested]), (expected_b[tested], variance_b[tested])]
+    z = np.stack([(joins - expected) / np.sqrt(variance) for expected, variance in moments])
+    weaker = z.argmin(axis=0)
+    p = np.maximum(*(enrichment_p(joins, expected, variance) for expected, variance in moments))
+    statistics = pd.DataFrame(
+        {
+            "gene_a": gene_a[tested].astype(np.int32),
+            "gene_b": gene_b[tested].astype(np.int32),
+            "n_cells": n_both[tested].astype(np.int64),
+            "observed": joins,
+            "expected": np.where(weaker == 0, moments[0][0], moments[1][0]),
+            "z": z.min(axis=0),
+            "p": p,
+            "fdr": stats.false_discovery_control(p) if len(p) else p,
+        }
+    )
+    number = np.full(len(observed), -1, np.int32)
+    number[positions] = np.arange(len(positions), dtype=np.int32)
+    pair = number[scored]
+    owner = np.repeat(np.arange(len(n_scores)), n_scores)[pair >= 0]
+    score_indptr = np.zeros(len(n_scores) + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=len(n_scores)), out=score_indptr[1:])
+    return PairEnrichment(statistics=statistics, indptr=score_indptr, pair=pair[pair >= 0], z=scores[pair >= 0])

@@ -1,0 +1,146 @@
+"""How many co-localised gene pairs survive noise in the coordinates or the loss of the outer cytoplasm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
+from spaf_data.colocalization.communities import CellPairs, community_pairs
+from spaf_data.errors import InputError
+from spaf_data.transcripts import Transcripts
+
+
+def robustness(
+    transcripts: Transcripts,
+    *,
+    jitter: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
+    kept_fraction: Sequence[float] = (0.9, 0.75, 0.5),
+    nucleus: bool = True,
+    radius: float = 5.0,
+    min_transcripts: int = 3,
+    dimensions: int | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> pd.DataFrame:
+    """Compare the gene pairs of ``colocalize(method="communities")`` with those of perturbed transcripts.
+
+    Parameters
+    ----------
+    transcripts
+        Transcripts of a slide.
+    jitter
+        Standard deviations in um of Gaussian noise, added to every coordinate that is used.
+    kept_fraction
+        Quantiles, in (0, 1), of the distance from the cell's centroid in x and y; transcripts beyond are lost.
+    nucleus
+        Also lose everything outside the nucleus, if `transcripts` say where it is.
+    radius, min_transcripts, dimensions, n_threads
+        As for `colocalize`.
+    seed
+        Seed of the noise.
+
+    Returns
+    -------
+    Tidy table: ``perturbation`` ("jitter", "outer" or "nucleus"), ``level`` (um, fraction kept, NaN), ``scope``
+    ("slide", with pairs of all cells added up, or "cell"), ``cell`` (id, None for the slide), ``n_reference``,
+    ``n_perturbed``, ``n_shared`` (gene pairs), ``recall`` (shared / reference), ``precision`` (shared / perturbed) and
+    ``jaccard`` (shared / in either); a share of nothing is NaN.
+
+    Raises
+    ------
+    InputError
+        If a level is out of range, or as for `colocalize`.
+    """
+    if not all(np.isfinite(sigma) and sigma >= 0 for sigma in jitter):
+        raise InputError(f"jitter is {list(jitter)}; it must be numbers of um that are not negative")
+    if not all(0 < fraction < 1 for fraction in kept_fraction):
+        raise InputError(f"kept_fraction is {list(kept_fraction)}; it must be between 0 and 1")
+    cells = select_cells(transcripts, cells=transcripts.cells, genes=pd.Index(transcripts.genes), dimensions=dimensions)
+    n_dimensions = choose_dimensions(transcripts, dimensions)
+
+    def find(perturbed: CellTranscripts) -> CellPairs:
+        return community_pairs(perturbed, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads)
+
+    def perturb() -> Iterator[tuple[str, float, CellTranscripts]]:
+        for sigma in jitter:
+            yield "jitter", float(sigma), _jittered(cells, sigma, n_dimensions, np.random.default_rng(seed))
+        distance = _distance_from_centroid(transcripts)
+        for fraction in kept_fraction:
+            limit = _quantile_by_cell(distance, transcripts, fraction)
+            yield "outer", float(fraction), _kept(cells, distance <= limit[transcripts.cell])
+        if nucleus and transcripts.nucleus_known:
+            yield "nucleus", float("nan"), _kept(cells, transcripts.in_nucleus)
+
+    reference = find(cells)
+    frames = []
+    for perturbation, level, perturbed in perturb():
+        frame = _compare(reference, find(perturbed), transcripts)
+        frame.insert(0, "perturbation", perturbation)
+        frame.insert(1, "level", level)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _jittered(cells: CellTranscripts, sigma: float, n_dimensions: int, rng: np.random.Generator) -> CellTranscripts:
+    noise = rng.normal(0.0, sigma, (n_dimensions, len(cells.x))).astype(np.float32)
+    z = cells.z + noise[2] if n_dimensions == 3 else cells.z
+    return replace(cells, x=cells.x + noise[0], y=cells.y + noise[1], z=z)
+
+
+def _kept(cells: CellTranscripts, kept: np.ndarray) -> CellTranscripts:
+    before = np.concatenate(([0], np.cumsum(kept)))
+    return replace(
+        cells,
+        x=cells.x[kept], y=cells.y[kept], z=cells.z[kept], gene=cells.gene[kept], compartment=cells.compartment[kept],
+        starts=before[cells.starts], stops=before[cells.stops],
+    )  # fmt: skip
+
+
+def _distance_from_centroid(transcripts: Transcripts) -> np.ndarray:
+    n = np.maximum(np.bincount(transcripts.cell, minlength=transcripts.n_cells), 1)
+    offset = [
+        values - (np.bincount(transcripts.cell, weights=values, minlength=transcripts.n_cells) / n)[transcripts.cell]
+        for values in (transcripts.x.astype(np.float64), transcripts.y.astype(np.float64))
+    ]
+    return np.hypot(*offset)
+
+
+def _quantile_by_cell(values: np.ndarray, transcripts: Transcripts, fraction: float) -> np.ndarray:
+    """Smallest value of each cell that at least `fraction` of its transcripts do not exceed."""
+    ordered = values[np.lexsort((values, transcripts.cell))]
+    n = np.diff(transcripts.offsets)
+    return ordered[transcripts.offsets[:-1] + np.maximum(np.ceil(fraction * n).astype(np.int64), 1) - 1]
+
+
+def _compare(reference: CellPairs, perturbed: CellPairs, transcripts: Transcripts) -> pd.DataFrame:
+    n_cells, n_genes = transcripts.n_cells, transcripts.n_genes
+
+    def by_cell(pairs: CellPairs) -> np.ndarray:
+        cell = np.repeat(np.arange(n_cells), np.diff(pairs.indptr))
+        return (cell * n_genes + pairs.gene_a) * n_genes + pairs.gene_b
+
+    both = np.intersect1d(by_cell(reference), by_cell(perturbed), assume_unique=True)
+    counts = pd.DataFrame(
+        {
+            "n_reference": np.diff(reference.indptr),
+            "n_perturbed": np.diff(perturbed.indptr),
+            "n_shared": np.bincount(both // (n_genes * n_genes), minlength=n_cells),
+        }
+    )
+    frame = pd.concat([counts.sum().to_frame().T, counts], ignore_index=True)
+    frame.insert(0, "scope", np.repeat(["slide", "cell"], [1, n_cells]))
+    frame.insert(1, "cell", [None, *transcripts.cells.tolist()])
+    shared = frame["n_shared"].to_numpy(np.float64)
+    denominators = {
+        "recall": frame["n_reference"],
+        "precision": frame["n_perturbed"],
+        "jaccard": frame["n_reference"] + frame["n_perturbed"] - frame["n_shared"],
+    }
+    for name, denominator in denominators.items():
+        out_of = denominator.to_numpy(np.float64)
+        frame[name] = np.divide(shared, out_of, out=np.full(len(frame), np.nan), where=out_of > 0)
+    return frame

@@ -1,0 +1,140 @@
+"""The block: a compact tile of one slide with its halo, and its bytes.
+
+A block is stored as the magic number ``SPAFBLCK``, the length of the header (32 bits, little-endian), the header (JSON)
+and the arrays one after the other, each as :mod:`spaf_data.corpus.arrays` describes. The header names them in order,
+with their encodings and lengths.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spaf_data.corpus.arrays import decode_array, encode_array
+from spaf_data.errors import InputError
+
+_MAGIC = b"SPAFBLCK"
+_PREFIX = struct.Struct("<8sI")
+_TYPE = "spaf-block"
+_VERSION = "0.1.0"
+
+# Name of each stored array -> whether differences are stored. The order is the order in the file.
+_ARRAYS = {
+    "cell_ids": False,
+    "coordinates": False,
+    "indptr": True,
+    "genes": True,
+    "counts": False,
+    "colocalized_indptr": True,
+    "colocalized": True,
+    "positive_pairs": True,
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Block:
+    """A compact tile of one slide and one split: its own cells first, then the halo.
+
+    The halo holds the cells of neighbouring blocks that the positive pairs of this block reach. Every cell of a
+    corpus is owned by exactly one block, and so is every positive pair. Counts are raw and genes are codes, so a
+    block depends on no model.
+    """
+
+    key: str  # name of the block, unique in its corpus
+    slide: str
+    split: str  # "train", "validation", ...
+    n_owned: int  # the first n_owned cells belong to the block
+    cell_ids: npt.NDArray[np.str_]  # (n_cells,)
+    coordinates: npt.NDArray[np.float32]  # (n_cells, 2), um
+    indptr: npt.NDArray[np.int64]  # (n_cells + 1,): cell c has the entries indptr[c]:indptr[c + 1]
+    genes: npt.NDArray[np.int32]  # (n_entries,): codes into Corpus.genes, ascending within a cell
+    counts: npt.NDArray[np.int32]  # (n_entries,): transcripts, at least 1
+    colocalized_indptr: npt.NDArray[np.int64]  # (n_cells + 1,), as indptr, for the rows of colocalized
+    colocalized: npt.NDArray[np.int32]  # (n_edges, 2): codes of two genes a < b that sit together in the cell
+    positive_pairs: npt.NDArray[np.int32]  # (n_pairs, 2): cells i < j of the block within the positive radius
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, halo included."""
+        return len(self.cell_ids)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of positive pairs, all owned by this block."""
+        return len(self.positive_pairs)
+
+
+def encode_block(block: Block) -> bytes:
+    """Return the bytes of a block; equal blocks give equal bytes."""
+    records, payloads = {}, []
+    for name, delta in _ARRAYS.items():
+        records[name], payload = encode_array(getattr(block, name), delta=delta)
+        payloads.append(payload)
+    header = {
+        "encoding-type": _TYPE,
+        "encoding-version": _VERSION,
+        "key": block.key,
+        "slide": block.slide,
+        "split": block.split,
+        "n_owned": block.n_owned,
+        "arrays": records,
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *payloads])
+
+
+def decode_block(data: bytes) -> Block:
+    """Return the block that :func:`encode_block` stored.
+
+    Raises
+    ------
+    InputError
+        If the bytes are no block, a block of a version that is not known here, or damaged.
+    """
+    try:
+        magic, header_bytes = _PREFIX.unpack_from(data)
+        start = _PREFIX.size + header_bytes
+        header = json.loads(data[_PREFIX.size : start]) if magic == _MAGIC else None
+    except (struct.error, ValueError) as error:
+        raise InputError(f"the bytes are no block ({error}).") from error
+    if header is None or header.get("encoding-type") != _TYPE:
+        raise InputError("the bytes are no block.")
+    if header["encoding-version"] != _VERSION:
+        raise InputError(
+            f"block {header.get('key')} has encoding version {header['encoding-version']}, "
+            f"and this version reads {_VERSION}."
+        )
+    try:
+        arrays = {}
+        view = memoryview(data)
+        for name in _ARRAYS:
+            record = header["arrays"][name]
+            arrays[name] = decode_array(record, view[start : start + record["nbytes"]])
+            start += record["nbytes"]
+        block = Block(
+            key=header["key"], slide=header["slide"], split=header["split"], n_owned=header["n_owned"], **arrays
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"block {header.get('key')} is damaged: {error}") from error
+    problem = "bytes are left over" if start != len(data) else _inconsistency(block)
+    if problem:
+        raise InputError(f"block {block.key} is damaged: {problem}.")
+    return block
+
+
+def _inconsistency(block: Block) -> str | None:
+    n_cells = block.n_cells
+    if block.coordinates.shape != (n_cells, 2) or not 0 <= block.n_owned <= n_cells:
+        return "the numbers of cells differ"
+    for indptr, n_rows in ((block.indptr, len(block.genes)), (block.colocalized_indptr, len(block.colocalized))):
+        if len(indptr) != n_cells + 1 or indptr[0] != 0 or indptr[-1] != n_rows or np.any(np.diff(indptr) < 0):
+            return "row pointers do not fit"
+    if len(block.genes) != len(block.counts):
+        return "the numbers of genes and counts differ"
+    if block.colocalized.shape[1:] != (2,) or block.positive_pairs.shape[1:] != (2,):
+        return "pairs do not have two members"
+    if block.n_pairs and block.positive_pairs.max() >= n_cells:
+        return "a pair names a cell that the block does not hold"
+    return None

@@ -1,0 +1,237 @@
+"""One slide, checked and in canonical order: what blocks are cut from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anndata as ad
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from spaf_data import keys
+from spaf_data.errors import InputError
+from spaf_data.gene_statistics import check_counts
+from spaf_data.pairs import check_coordinates
+
+Slide: TypeAlias = ad.AnnData | str | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideHeader:
+    """What a corpus must know of a slide before it reads the slide."""
+
+    name: str
+    context: dict[str, str]  # tissue, condition, species, assay
+    genes: tuple[str, ...]
+    gene_ids: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SlideTable:
+    """The cells of a slide that are in a split, in an order that does not depend on that of the rows.
+
+    Cells are sorted by x, y and name. Gene codes are those of the corpus.
+    """
+
+    header: SlideHeader
+    cell_ids: npt.NDArray[np.str_]  # (n_cells,)
+    coordinates: npt.NDArray[np.float32]  # (n_cells, 2), um
+    split: npt.NDArray[np.str_]  # (n_cells,)
+    counts: sparse.csr_matrix  # int32, cells x genes of the corpus, no explicit zeros, columns sorted
+    colocalized: sparse.csr_matrix  # bool, cells x gene pairs, columns sorted
+    gene_pairs: npt.NDArray[np.int32]  # (n_gene_pairs, 2), codes a < b, sorted
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of everything that the blocks of this slide are made from."""
+        digest = hashlib.sha256(repr(self.header).encode())
+        for text in (self.cell_ids, self.split):
+            digest.update("\0".join(text).encode() + b"\0\0")
+        for array in (
+            self.coordinates,
+            *(getattr(m, part) for m in (self.counts, self.colocalized) for part in ("indptr", "indices", "data")),
+            self.gene_pairs,
+        ):
+            little = np.ascontiguousarray(array, dtype=_FINGERPRINT_TYPE[array.dtype.kind])
+            digest.update(f"{little.shape}".encode())
+            digest.update(little.data)
+        return digest.hexdigest()
+
+
+# Index arrays of scipy are int32 or int64 as it sees fit; a fingerprint must not depend on that.
+_FINGERPRINT_TYPE = {"f": "<f4", "i": "<i8", "b": "?"}
+
+
+def read_header(slide: Slide) -> SlideHeader:
+    """Read the name, the context and the genes of a slide, without its matrices.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a column is missing or not constant, or two genes have one name.
+    """
+    adata = _open(slide, backed="r")
+    try:
+        where = _where(slide)
+        missing = [column for column in (keys.SLIDE, *keys.CONTEXT) if column not in adata.obs]
+        if missing:
+            raise InputError(
+                f"{where} has no obs column {missing[0]!r}; a slide needs: {', '.join((keys.SLIDE, *keys.CONTEXT))}."
+            )
+        values = {column: _constant(adata.obs[column], column, where) for column in (keys.SLIDE, *keys.CONTEXT)}
+        genes = pd.Index(adata.var_names.astype(str))
+        if genes.has_duplicates:
+            raise InputError(f"{where} has two genes named {genes[genes.duplicated()][0]!r}.")
+        gene_ids = None
+        if keys.GENE_IDS in adata.var:
+            gene_ids = tuple("" if pd.isna(value) else str(value) for value in adata.var[keys.GENE_IDS])
+        return SlideHeader(name=values.pop(keys.SLIDE), context=values, genes=tuple(genes), gene_ids=gene_ids)
+    finally:
+        if adata.isbacked:
+            adata.file.close()
+
+
+def read_slide(
+    slide: Slide,
+    header: SlideHeader,
+    genes: Sequence[str],
+    *,
+    split_key: str,
+    colocalization_key: str | None,
+    min_colocalization: float,
+) -> SlideTable:
+    """Read a slide and check everything that goes into blocks.
+
+    Parameters
+    ----------
+    slide
+        Slide AnnData, or the path of its h5ad file.
+    header
+        Header of the same slide.
+    genes
+        Genes of the corpus; all genes of the slide are among them.
+    split_key
+        Column of ``obs`` with the split of each cell; cells of the split ``gap`` are left out.
+    colocalization_key
+        Key of ``obsm`` and ``uns`` of the co-localised gene pairs; with ``None`` blocks have none.
+    min_colocalization
+        Entries above this are co-localised pairs.
+
+    Raises
+    ------
+    InputError
+        If something is missing, or counts, coordinates, names or gene pairs cannot be used.
+    """
+    adata = _open(slide)
+    where = _where(slide)
+    if split_key not in adata.obs:
+        raise InputError(f"{where} has no obs column {split_key!r}; it has: {', '.join(adata.obs.columns)}.")
+    if keys.SPATIAL not in adata.obsm:
+        raise InputError(f"{where} has no obsm {keys.SPATIAL!r} with the coordinates of its cells in um.")
+    if adata.obs[split_key].isna().any():
+        raise InputError(f"{where} has cells without a split in obs column {split_key!r}.")
+    split = adata.obs[split_key].astype(str).to_numpy()
+    cell_ids = adata.obs_names.astype(str)
+    if cell_ids.has_duplicates:
+        raise InputError(f"{where} has two cells named {cell_ids[cell_ids.duplicated()][0]!r}.")
+    names = cell_ids.to_numpy(dtype=str)
+    try:
+        coordinates = check_coordinates(adata.obsm[keys.SPATIAL]).astype(np.float32)
+        counts = _counts(adata, names)
+        colocalized, gene_pairs = _colocalized(adata, genes, colocalization_key, min_colocalization)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+    order = np.lexsort((names, coordinates[:, 1], coordinates[:, 0]))
+    order = order[split[order] != keys.GAP]
+    to_corpus = pd.Index(list(genes)).get_indexer(adata.var_names.astype(str))
+    return SlideTable(
+        header=header,
+        cell_ids=names[order],
+        coordinates=coordinates[order],
+        split=split[order],
+        counts=_take(counts, order, to_corpus, len(genes)),
+        colocalized=_take(colocalized, order, np.arange(len(gene_pairs)), len(gene_pairs)),
+        gene_pairs=gene_pairs,
+    )
+
+
+def _open(slide: Slide, backed: Any = None) -> ad.AnnData:
+    if isinstance(slide, ad.AnnData):
+        return slide
+    if not Path(slide).is_file():
+        raise InputError(f"there is no slide {slide}.")
+    try:
+        return ad.read_h5ad(slide, backed=backed)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{Path(slide).name} cannot be read as an h5ad file ({error}).") from error
+
+
+def _where(slide: Slide) -> str:
+    return "the slide AnnData" if isinstance(slide, ad.AnnData) else Path(slide).name
+
+
+def _constant(column: pd.Series, name: str, where: str) -> str:
+    values = column.unique()
+    if len(values) != 1 or pd.isna(values[0]):
+        shown = ", ".join(repr(value) for value in values[:5])
+        raise InputError(f"{where} must have one value in obs column {name!r}, not {len(values)}: {shown}.")
+    return str(values[0])
+
+
+def _counts(adata: ad.AnnData, names: npt.NDArray[np.str_]) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix(adata.X)
+    try:
+        check_counts(matrix.data)
+    except InputError:
+        bad = np.flatnonzero((matrix.data < 0) | (matrix.data != np.floor(matrix.data)) | ~np.isfinite(matrix.data))
+        # A count beyond int32 is the one kind that is not among these.
+        entry = bad[0] if len(bad) else int(np.argmax(matrix.data))
+        cell = names[np.searchsorted(matrix.indptr, entry, side="right") - 1]
+        gene = adata.var_names[matrix.indices[entry]]
+        raise InputError(
+            f"counts must be integers of at least 0, but cell {cell!r} has {matrix.data[entry]} of gene {gene!r}."
+        ) from None
+    return matrix.astype(np.int32)
+
+
+def _colocalized(
+    adata: ad.AnnData, genes: Sequence[str], key: str | None, minimum: float
+) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
+    """Return cells x gene pairs with columns in the order of the corpus' gene codes, and the pairs."""
+    if key is None:
+        return sparse.csr_matrix(np.empty((adata.n_obs, 0), bool)), np.empty((0, 2), np.int32)
+    if key not in adata.obsm or key not in adata.uns:
+        raise InputError(
+            f"co-localised gene pairs are missing: no {key!r} in both obsm and uns (None leaves them out)."
+        )
+    names = pd.DataFrame(adata.uns[key]["pairs"])
+    matrix = sparse.csr_matrix(adata.obsm[key])
+    if matrix.shape[1] != len(names):
+        raise InputError(f"obsm {key!r} has {matrix.shape[1]} columns, but uns {key!r} names {len(names)} gene pairs.")
+    index = pd.Index(list(genes))
+    codes = np.stack([index.get_indexer(pd.Index(names[c].astype(str))) for c in ("gene_a", "gene_b")], axis=1)
+    if (codes < 0).any():
+        row, column = np.argwhere(codes < 0)[0]
+        raise InputError(f"uns {key!r} names the gene {names.iloc[row, column]!r}, which the slide does not have.")
+    codes.sort(axis=1)
+    order = np.lexsort((codes[:, 1], codes[:, 0]))
+    repeated = (np.diff(codes[order], axis=0) == 0).all(axis=1)
+    if (codes[:, 0] == codes[:, 1]).any() or repeated.any():
+        raise InputError(f"uns {key!r} names a gene pair twice, or a gene with itself.")
+    kept = sparse.csr_matrix((matrix.data > minimum, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return kept[:, order], codes[order].astype(np.int32)
+
+
+def _take(
+    matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], n_columns: int
+) -> sparse.csr_matrix:
+    """Return rows of a matrix with its columns renumbered, without explicit zeros, sorted."""
+    taken = matrix[rows]
+    result = sparse.csr_matrix((taken.data, columns[taken.indices], taken.indptr), shape=(len(rows), n_columns))
+    result.sum_duplicates()
+    result.eliminate_zeros()
+    return result

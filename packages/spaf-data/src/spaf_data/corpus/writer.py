@@ -1,0 +1,263 @@
+"""Write a corpus: slides in, shards and a manifest out."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spaf_data import keys
+from spaf_data.corpus.block import Block
+from spaf_data.corpus.journal import Journal
+from spaf_data.corpus.manifest import NAME, Manifest
+from spaf_data.corpus.reader import Corpus
+from spaf_data.corpus.shard import Shard, is_safe_name, safe_name, write_shard
+from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_header, read_slide
+from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
+from spaf_data.errors import InputError
+from spaf_data.gene_statistics import GeneStatistics
+from spaf_data.pairs import positive_pairs
+
+logger = logging.getLogger(__name__)
+
+
+def write_corpus(
+    slides: Iterable[Slide],
+    path: str | Path,
+    *,
+    positive_radius: float = 30.0,
+    block_cells: int = 1024,
+    shard_blocks: int = 512,
+    split_key: str = keys.SPLIT,
+    colocalization_key: str | None = keys.COLOCALIZATION,
+    min_colocalization: float = 0.0,
+    resume: bool = True,
+    overwrite: bool = False,
+) -> Corpus:
+    """Write slides as a corpus: shards of blocks, and a manifest.
+
+    Each split of each slide is cut into compact tiles. A tile with its halo is a block, and some hundred blocks are a
+    shard, ``<slide>-<split>-<number>.tar``. ``manifest.json`` comes last. The bytes are a function of the contents of
+    the slides and the arguments: not of the order of rows, nor of whether the build was killed and taken up again.
+
+    Parameters
+    ----------
+    slides
+        Slide AnnData or paths of h5ad files, one slide each: integer counts in ``X``, centroids in um in
+        ``obsm["spatial"]``, ``slide``, ``tissue``, ``condition``, ``species`` and ``assay`` (one value each) and the
+        split in ``obs``. Paths are read one at a time.
+    path
+        Folder of the corpus.
+    positive_radius
+        Cells at most this far apart, in um, are positive pairs.
+    block_cells
+        Most cells that a block owns.
+    shard_blocks
+        Blocks in a shard.
+    split_key
+        Column of ``obs`` with the split of each cell. Cells of the split ``gap`` are left out.
+    colocalization_key
+        Key of the co-localised gene pairs in ``obsm`` and ``uns``. With None blocks hold none.
+    min_colocalization
+        Gene pairs above this value in a cell are co-localised in it.
+    resume
+        Keep the complete shards of a build into the same folder that did not finish.
+    overwrite
+        Replace a finished corpus.
+
+    Returns
+    -------
+    The corpus.
+
+    Raises
+    ------
+    InputError
+        If a slide cannot be used, two slides have one name or disagree about a gene's id, a positive pair crosses
+        from one split to another, or the folder holds a finished corpus or something else.
+    OSError
+        If writing fails, for instance on a full disk. Nothing is then left under its final name but complete shards,
+        which the next call keeps.
+
+    Notes
+    -----
+    The genes of the corpus are those of the first slide in their order, then the new ones of the next slide, and so
+    on. A gene that a slide does not measure has no counts in its blocks. Memory is that of one slide.
+
+    Examples
+    --------
+    >>> corpus = write_corpus(["slides/a.h5ad", "slides/b.h5ad"], "corpus")  # doctest: +SKIP
+    >>> block = corpus.read(corpus.block_refs("train")[0])  # doctest: +SKIP
+    """
+    folder = Path(path)
+    slides = list(slides)
+    parameters = {
+        "positive_radius": float(positive_radius),
+        "block_cells": _at_least_one(block_cells, "block_cells"),
+        "shard_blocks": _at_least_one(shard_blocks, "shard_blocks"),
+        "split_key": split_key,
+        "colocalization_key": colocalization_key,
+        "min_colocalization": float(min_colocalization),
+    }
+    versions = {"spaf-data": version("spaf-data")}
+    headers = [read_header(slide) for slide in slides]
+    genes, gene_ids = _union_genes(headers)
+    stems = _stems([header.name for header in headers])
+    journal = _claim(folder, resume=resume, overwrite=overwrite)
+
+    statistics = GeneStatistics.empty()
+    records: dict[str, dict[str, Any]] = {}
+    shards: list[Shard] = []
+    for slide, header in zip(slides, headers, strict=True):
+        table = read_slide(
+            slide,
+            header,
+            genes,
+            split_key=split_key,
+            colocalization_key=colocalization_key,
+            min_colocalization=min_colocalization,
+        )
+        fingerprint = table.fingerprint()
+        inputs = _hash([versions, parameters, genes, fingerprint])
+        shards += _write_slide(table, folder, stems[header.name], parameters, journal, inputs)
+        statistics = statistics.merge(GeneStatistics.of_slide(genes, [table.counts[table.split == keys.TRAIN]]))
+        records[header.name] = {"context": header.context, "n_genes": len(header.genes), "fingerprint": fingerprint}
+        logger.info("slide %s: %d cells", header.name, len(table.cell_ids))
+    if not shards:
+        raise InputError("no slide has a cell that is in a split: there is nothing to write.")
+    journal.drop_shards(keep={shard.name for shard in shards})
+    Manifest(
+        parameters=parameters,
+        versions=versions,
+        genes=genes,
+        gene_ids=gene_ids,
+        gene_statistics=statistics.to_frame(),
+        slides=records,
+        shards=tuple(shards),
+    ).write(folder)
+    journal.close()
+    return Corpus(folder)
+
+
+def _write_slide(
+    table: SlideTable, folder: Path, stem: str, parameters: dict[str, Any], journal: Journal, inputs: str
+) -> list[Shard]:
+    """Write the shards of one slide that are not complete yet; return all of them."""
+    shard_blocks = parameters["shard_blocks"]
+    layout = []  # for each split: its cells, their tiles, and the names of its shards
+    for split in np.unique(table.split).tolist():
+        if not is_safe_name(split) or len(split) > 20:
+            raise InputError(f"slide {table.header.name} has a split {split!r}; use up to 20 letters, digits, - or _.")
+        cells = np.flatnonzero(table.split == split)
+        tiles = tile_cells(table.coordinates[cells], parameters["block_cells"])
+        n_shards = math.ceil((int(tiles.max()) + 1) / shard_blocks)
+        layout.append((split, cells, tiles, [f"{stem}-{split}-{number:05d}.tar" for number in range(n_shards)]))
+    shards = {name: journal.find(name, inputs) for *_, names in layout for name in names}
+
+    if any(shard is None for shard in shards.values()):
+        pairs = positive_pairs(table.coordinates, parameters["positive_radius"])
+        _check_splits_apart(table, pairs, parameters["positive_radius"])
+        for split, cells, tiles, names in layout:
+            place = np.full(len(table.split), -1, np.int64)
+            place[cells] = np.arange(len(cells))
+            blocks = blocks_of_cells(tiles, place[pairs[place[pairs[:, 0]] >= 0]])
+            for number, name in enumerate(names):
+                part = list(islice(blocks, shard_blocks))
+                if shards[name] is None:
+                    named = _blocks(table, cells, part, f"{stem}-{split}", number * shard_blocks)
+                    shard = write_shard(folder / name, table.header.name, split, named)
+                    journal.add(shard, inputs)
+                    shards[name] = shard
+    return [shard for shard in shards.values() if shard is not None]
+
+
+def _blocks(
+    table: SlideTable, cells: npt.NDArray[np.int64], parts: Sequence[BlockCells], stem: str, first: int
+) -> Iterator[Block]:
+    for number, part in enumerate(parts, first):
+        rows = cells[np.concatenate([part.owned, part.halo])]
+        counts, colocalized = table.counts[rows], table.colocalized[rows]
+        yield Block(
+            key=f"{stem}-{number:07d}",
+            slide=table.header.name,
+            split=str(table.split[rows[0]]),
+            n_owned=len(part.owned),
+            cell_ids=table.cell_ids[rows],
+            coordinates=table.coordinates[rows],
+            indptr=counts.indptr.astype(np.int64),
+            genes=counts.indices.astype(np.int32),
+            counts=counts.data,
+            colocalized_indptr=colocalized.indptr.astype(np.int64),
+            colocalized=table.gene_pairs[colocalized.indices],
+            positive_pairs=part.pairs,
+        )
+
+
+def _check_splits_apart(table: SlideTable, pairs: npt.NDArray[np.int64], radius: float) -> None:
+    crossing = pairs[table.split[pairs[:, 0]] != table.split[pairs[:, 1]]]
+    if len(crossing):
+        left, right = crossing[0]
+        raise InputError(
+            f"slide {table.header.name}: {len(crossing)} pairs of cells within {radius:g} um are in two splits, "
+            f"such as {table.cell_ids[left]} in {table.split[left]} and {table.cell_ids[right]} in "
+            f"{table.split[right]}; put the cells between them into the split 'gap' (see split_regions)."
+        )
+
+
+def _union_genes(headers: Sequence[SlideHeader]) -> tuple[list[str], list[str] | None]:
+    """Return the genes of all slides in order of appearance, and their ids if any slide has some."""
+    ids: dict[str, str] = {}
+    for header in headers:
+        for gene, gene_id in zip(header.genes, header.gene_ids or [""] * len(header.genes), strict=True):
+            known = ids.get(gene)
+            if known and gene_id and known != gene_id:
+                raise InputError(f"slides disagree about gene {gene!r}: it has the ids {known} and {gene_id}.")
+            ids[gene] = known or gene_id
+    return list(ids), list(ids.values()) if any(ids.values()) else None
+
+
+def _stems(names: Sequence[str]) -> dict[str, str]:
+    stems: dict[str, str] = {}
+    for name in names:
+        if name in stems:
+            raise InputError(f"two slides are named {name!r}.")
+        stems[name] = safe_name(name, stems.values())
+    return stems
+
+
+def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Journal:
+    """Make sure that the folder is ours to write to, and open its journal."""
+    journal = Journal(folder)
+    if (folder / NAME).exists():
+        if not overwrite:
+            raise InputError(f"{folder} holds a finished corpus already (overwrite=True replaces it).")
+        old = Manifest.read(folder)
+        # First, so that the folder is still known as ours if this is interrupted.
+        journal.open()
+        (folder / NAME).unlink()
+        for shard in old.shards:
+            (folder / shard.name).unlink(missing_ok=True)
+    elif folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder.")
+    elif folder.is_dir() and any(folder.iterdir()) and not journal.exists:
+        raise InputError(f"{folder} is not empty and holds no corpus: choose another folder.")
+    journal.open()
+    if not resume:
+        journal.drop_shards(keep=set())
+    return journal
+
+
+def _at_least_one(value: int, name: str) -> int:
+    if not (isinstance(value, int | np.integer) and value >= 1):
+        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return int(value)
+
+
+def _hash(contents: Any) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()

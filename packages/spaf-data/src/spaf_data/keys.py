@@ -1,0 +1,41 @@
+"""Names of the keys that this package writes into an AnnData, in one place.
+
+``obs``
+    ``slide``, ``tissue``, ``condition``, ``species``, ``assay`` (categorical, one value a slide), ``split``
+    (categorical: ``train``, ``validation`` or ``gap``), ``n_transcripts``, ``nucleus_fraction`` and ``area``.
+``var``
+    ``gene_ids``.
+``obsm``
+    ``spatial`` (centroids in um), ``colocalization`` (cells x gene pairs, CSR).
+``obsp``
+    ``spatial_connectivities``, ``spatial_distances``.
+``uns``
+    ``spaf`` (versions, parameters, account), ``colocalization``, ``spatial_neighbors``.
+"""
+
+SLIDE = "slide"
+TISSUE = "tissue"
+CONDITION = "condition"
+SPECIES = "species"
+ASSAY = "assay"
+CONTEXT = (TISSUE, CONDITION, SPECIES, ASSAY)
+UNKNOWN = "unknown"
+
+SPLIT = "split"
+TRAIN = "train"
+VALIDATION = "validation"
+GAP = "gap"
+
+N_TRANSCRIPTS = "n_transcripts"
+NUCLEUS_FRACTION = "nucleus_fraction"
+AREA = "area"
+
+GENE_IDS = "gene_ids"
+
+SPATIAL = "spatial"
+COLOCALIZATION = "colocalization"
+CONNECTIVITIES = "spatial_connectivities"
+DISTANCES = "spatial_distances"
+NEIGHBORS = "spatial_neighbors"
+
+SPAF = "spaf"

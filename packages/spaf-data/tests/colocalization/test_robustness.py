@@ -1,0 +1,53 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from spaf_data import InputError, Transcripts
+from spaf_data.colocalization import robustness
+
+
+def test_no_noise_keeps_everything_and_more_noise_keeps_less(slide: Transcripts) -> None:
+    found = robustness(slide, jitter=(0.0, 0.5, 4.0), kept_fraction=(0.9, 0.5), seed=1)
+    overall = found[found.scope == "slide"].set_index(["perturbation", "level"])
+    assert list(overall.index) == [("jitter", 0.0), ("jitter", 0.5), ("jitter", 4.0), ("outer", 0.9), ("outer", 0.5)]
+    assert overall.loc[("jitter", 0.0), ["recall", "precision", "jaccard"]].tolist() == [1.0, 1.0, 1.0]
+    assert 1 > overall.jaccard["jitter", 0.5] > overall.jaccard["jitter", 4.0]
+    assert overall.recall["outer", 0.9] > overall.recall["outer", 0.5]
+    assert overall.n_perturbed["outer", 0.9] > overall.n_perturbed["outer", 0.5]
+
+
+def test_cells_add_up_to_the_slide(slide: Transcripts) -> None:
+    found = robustness(slide, jitter=(1.0,), kept_fraction=())
+    of_cells = found[found.scope == "cell"]
+    assert of_cells.cell.tolist() == slide.cells.tolist()
+    counts = ["n_reference", "n_perturbed", "n_shared"]
+    overall = found[found.scope == "slide"].iloc[0]
+    assert of_cells[counts].sum().tolist() == overall[counts].tolist()
+    union = of_cells.n_reference + of_cells.n_perturbed - of_cells.n_shared
+    filled = of_cells[union > 0]
+    assert np.allclose(filled.jaccard, filled.n_shared / union[union > 0])
+    assert overall.recall == pytest.approx(overall.n_shared / overall.n_reference)
+    assert overall.precision == pytest.approx(overall.n_shared / overall.n_perturbed)
+
+
+def test_seed_and_threads(slide: Transcripts) -> None:
+    first = robustness(slide, jitter=(1.0,), kept_fraction=(), seed=4, n_threads=1)
+    pd.testing.assert_frame_equal(first, robustness(slide, jitter=(1.0,), kept_fraction=(), seed=4, n_threads=3))
+    other = robustness(slide, jitter=(1.0,), kept_fraction=(), seed=5)
+    assert not first.equals(other)
+
+
+def test_nucleus(transcripts: Transcripts) -> None:
+    found = robustness(transcripts, jitter=(), kept_fraction=())
+    assert found.perturbation.unique().tolist() == ["nucleus"]
+    assert found.level.isna().all()
+    overall = found.iloc[0]
+    assert 0 < overall.n_perturbed < overall.n_reference
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"jitter": (-1.0,)}, "jitter"), ({"kept_fraction": (1.0,)}, "kept_fraction")]
+)
+def test_bad_levels(slide: Transcripts, options: dict, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        robustness(slide, **options)

@@ -1,0 +1,46 @@
+"""Data that the tests of this package share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spaf_data import Transcripts, read_transcripts, simulate_bundle
+
+N_CELLS = 400
+N_GENES = 40
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated bundle of 400 cells and 40 genes; not to be written to."""
+    return simulate_bundle(tmp_path_factory.mktemp("simulated") / "bundle", n_cells=N_CELLS, n_genes=N_GENES, seed=3)
+
+
+@pytest.fixture(scope="session")
+def transcripts(bundle: Path) -> Transcripts:
+    """The transcripts of `bundle`."""
+    return read_transcripts(bundle)
+
+
+@pytest.fixture
+def table(bundle: Path) -> pd.DataFrame:
+    """The first rows of the table of transcripts of `bundle`, to be changed at will."""
+    return pd.read_parquet(bundle / "transcripts.parquet").head(5000).copy()
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Callable[..., Path]:
+    """Write a table as ``transcripts.parquet``, ``.csv`` or ``.csv.gz`` into a new folder and return the folder."""
+
+    def write(table: pd.DataFrame, name: str = "transcripts.parquet", **options: object) -> Path:
+        folder = tmp_path / f"written-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        if name.endswith(".parquet"):
+            table.to_parquet(folder / name, index=False, **options)
+        else:
+            table.to_csv(folder / name, index=False, **options)
+        return folder
+
+    return write

@@ -1,0 +1,319 @@
+import gzip
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+
+from spaf_data import InputError, find_bundles, read_transcripts
+from spaf_data.readers import xenium
+
+ARRAYS = ("x", "y", "z", "gene", "qv", "in_nucleus", "offsets", "cells")
+
+
+def assert_equal(one, other):
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    assert one.genes == other.genes
+    assert one.account == other.account
+
+
+def slow_twin(table, min_qv=20.0):
+    """Do in pandas what the reader does in chunks: return the account and the kept rows in order."""
+    control = table.feature_name.str.startswith(("NegControl", "BLANK"))
+    low = ~control & ~(table.qv >= min_qv)
+    nowhere = ~control & ~low & (table.cell_id == "UNASSIGNED")
+    kept = table[~control & ~low & ~nowhere].sort_values(
+        ["cell_id", "feature_name", "x_location", "y_location", "z_location", "overlaps_nucleus", "qv"]
+    )
+    account = {"controls": control.sum(), "low_quality": low.sum(), "unassigned": nowhere.sum(), "kept": len(kept)}
+    return {"read": len(table), **account}, kept, sorted(table.feature_name[~control].unique())
+
+
+def test_agrees_with_pandas(bundle):
+    table = pd.read_parquet(bundle / "transcripts.parquet")
+    account, kept, genes = slow_twin(table)
+    found = read_transcripts(bundle)
+    assert found.account.as_dict() == account
+    assert min(account.values()) > 0, "the simulation has some of everything"
+    assert found.genes == genes
+    assert np.array(found.genes)[found.gene].tolist() == kept.feature_name.tolist()
+    assert found.cells[found.cell].tolist() == kept.cell_id.tolist()
+    for name, column in {"x": "x_location", "y": "y_location", "z": "z_location", "qv": "qv"}.items():
+        np.testing.assert_array_equal(getattr(found, name), kept[column].to_numpy(np.float32))
+    np.testing.assert_array_equal(found.in_nucleus, kept.overlaps_nucleus.to_numpy(bool))
+
+
+def test_reads_what_the_bundle_says_of_itself(bundle):
+    found = read_transcripts(bundle)
+    cells = pd.read_parquet(bundle / "cells.parquet").set_index("cell_id").loc[found.cells]
+    np.testing.assert_array_equal(found.centroids, cells[["x_centroid", "y_centroid"]].to_numpy())
+    np.testing.assert_array_equal(found.areas, cells.cell_area.to_numpy())
+    assert found.metadata["assay"] == "Xenium"
+    assert found.metadata["slide"] == "simulation_3"
+    panel = json.loads((bundle / "gene_panel.json").read_text())["payload"]["targets"]
+    ids = {target["type"]["data"]["name"]: target["type"]["data"]["id"] for target in panel}
+    assert found.gene_ids == [ids[gene] for gene in found.genes]
+
+
+@pytest.mark.parametrize("rows", [1, 37, 4999, 5000, 100000])
+@pytest.mark.parametrize("in_memory_bytes", [0, 1 << 30])
+def test_neither_chunks_nor_row_order_nor_place_matter(table, write_table, rows, in_memory_bytes):
+    if rows == 1:
+        table = table.head(300)
+    reference = read_transcripts(write_table(table))
+    shuffled = write_table(table.sample(frac=1, random_state=1))
+    found = xenium.read(shuffled, min_qv=20.0, batch_rows=rows, in_memory_bytes=in_memory_bytes)
+    assert_equal(found, reference)
+
+
+@pytest.mark.parametrize("name", ["transcripts.csv", "transcripts.csv.gz"])
+def test_csv_gives_what_parquet_gives(table, write_table, name):
+    reference = read_transcripts(write_table(table))
+    folder = write_table(table.reset_index(), name)  # exports of R begin with a column of row numbers
+    assert_equal(read_transcripts(folder), reference)
+    assert_equal(xenium.read(folder / name, min_qv=20.0, batch_rows=1), reference)
+
+
+def test_integer_cell_ids_of_xoa_1(table, write_table):
+    numbers = [-1 if cell == "UNASSIGNED" else xenium.decode_cell_id(cell)[0] for cell in table.cell_id]
+    reference = read_transcripts(write_table(table))
+    found = read_transcripts(write_table(table.assign(cell_id=numbers)))
+    assert found.account == reference.account
+    assert [int(cell) for cell in found.cells] == sorted(int(cell) for cell in found.cells)
+    assert {xenium.encode_cell_id(int(cell)) for cell in found.cells} == set(reference.cells)
+    assert_equal(read_transcripts(write_table(table.assign(cell_id=numbers), "transcripts.csv")), found)
+
+
+def test_bytes_of_the_first_parquet_files(table, write_table):
+    reference = read_transcripts(write_table(table))
+    as_bytes = table.assign(
+        cell_id=table.cell_id.str.encode("utf-8"), feature_name=table.feature_name.str.encode("utf-8")
+    )
+    assert_equal(read_transcripts(write_table(as_bytes)), reference)
+
+
+def test_categories_that_do_not_occur_are_no_genes(table, write_table):
+    reference = read_transcripts(write_table(table))
+    names = pd.Categorical(table.feature_name, categories=["NOT THERE", *sorted(table.feature_name.unique())])
+    assert_equal(read_transcripts(write_table(table.assign(feature_name=names))), reference)
+
+
+def test_cells_table_with_the_other_spelling_of_ids(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    reference = read_transcripts(bundle)
+    cells = pd.read_parquet(folder / "cells.parquet")
+    cells["cell_id"] = [xenium.decode_cell_id(cell)[0] for cell in cells.cell_id]
+    cells.sample(frac=1, random_state=0).to_parquet(folder / "cells.parquet", index=False)
+    np.testing.assert_array_equal(read_transcripts(folder).centroids, reference.centroids)
+
+
+def test_optional_columns_may_be_missing(table, write_table):
+    found = read_transcripts(write_table(table.drop(columns=["qv", "overlaps_nucleus", "z_location"])))
+    assert found.account.low_quality == 0
+    assert np.isnan(found.qv).all()
+    assert (found.z == 0).all()
+    assert not found.nucleus_known
+    assert "no column qv" in found.parameters["min_qv"]
+
+
+def test_is_gene_marks_controls_with_any_name(table, write_table):
+    gene = table.feature_name.iloc[0]
+    before = read_transcripts(write_table(table))
+    marked = read_transcripts(write_table(table.assign(is_gene=table.feature_name != gene)))
+    assert gene in before.genes
+    assert gene not in marked.genes
+    assert marked.account.controls == before.account.controls + (table.feature_name == gene).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "control"),
+    [
+        ("NegControlProbe_00042", True),
+        ("NegControlCodeword_0500", True),
+        ("antisense_LYZ", True),
+        ("BLANK_0006", True),
+        ("UnassignedCodeword_0001", True),
+        ("DeprecatedCodeword_0321", True),
+        ("Intergenic_Region_1234", True),
+        ("Negr1", False),
+        ("NEGR1", False),
+        ("BLNK", False),
+    ],
+)
+def test_control_names(name, control):
+    assert bool(xenium.CONTROL_NAME.match(name)) is control
+
+
+def test_min_qv_is_a_threshold_that_keeps_its_own_value(table, write_table):
+    folder = write_table(table.assign(qv=20.0))
+    assert read_transcripts(folder).account.low_quality == 0
+    assert read_transcripts(folder, min_qv=0).account == read_transcripts(folder).account
+    with pytest.raises(InputError, match="below quality 20.1"):
+        read_transcripts(folder, min_qv=20.1)
+
+
+@pytest.mark.parametrize(("number", "cell"), [(0, "aaaaaaaa-1"), (1437536272, "ffkpbaba-1"), (2**32 - 1, "pppppppp-1")])
+def test_cell_id_codec(number, cell):
+    assert xenium.encode_cell_id(number) == cell
+    assert xenium.decode_cell_id(cell) == (number, 1)
+
+
+@pytest.mark.parametrize("cell", ["UNASSIGNED", "ffkpbaba", "ffkpbabz-1", "12"])
+def test_what_is_no_cell_id(cell):
+    with pytest.raises(InputError, match="not a Xenium cell id"):
+        xenium.decode_cell_id(cell)
+
+
+def test_missing_column_is_named_with_those_there(table, write_table):
+    with pytest.raises(InputError, match=r"transcripts.parquet has no column 'feature_name'; it has: .*gene_name"):
+        read_transcripts(write_table(table.rename(columns={"feature_name": "gene_name"})))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_truncated_parquet(bundle, tmp_path, keep):
+    content = (bundle / "transcripts.parquet").read_bytes()
+    (tmp_path / "transcripts.parquet").write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(InputError, match=r"transcripts.parquet cannot be read: "):
+        read_transcripts(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["cell_id", "feature_name", "qv", "y_location"])
+def test_damage_inside_a_parquet_column(bundle, tmp_path, column):
+    content = bytearray((bundle / "transcripts.parquet").read_bytes())
+    group = pyarrow.parquet.read_metadata(bundle / "transcripts.parquet").row_group(0)
+    chunk = next(chunk for chunk in map(group.column, range(group.num_columns)) if chunk.path_in_schema == column)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + 400] = bytes(400)
+    (tmp_path / "transcripts.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"transcripts.parquet cannot be read: "):
+        read_transcripts(tmp_path)
+
+
+def test_flipped_byte_in_a_parquet_with_checksums(table, write_table):
+    folder = write_table(table, compression=None, write_page_checksum=True)
+    file = folder / "transcripts.parquet"
+    content = bytearray(file.read_bytes())
+    place = content.index(table.x_location.to_numpy().tobytes()[: 4 * 8])
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"transcripts.parquet cannot be read: .*(checksum|CRC)"):
+        read_transcripts(folder)
+
+
+def test_truncated_gzip(table, write_table):
+    folder = write_table(table, "transcripts.csv.gz")
+    file = folder / "transcripts.csv.gz"
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"transcripts.csv.gz cannot be read: "):
+        read_transcripts(folder)
+
+
+def test_text_in_a_column_of_numbers(table, write_table):
+    folder = write_table(table.astype({"x_location": object}).assign(x_location="left"), "transcripts.csv")
+    with pytest.raises(InputError, match=r"transcripts.csv cannot be read: .*left"):
+        read_transcripts(folder)
+
+
+def test_empty_csv(tmp_path):
+    with gzip.open(tmp_path / "transcripts.csv.gz", "wb"):
+        pass
+    with pytest.raises(InputError, match="cannot be read"):
+        read_transcripts(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", ["x_location", "y_location", "z_location"])
+def test_position_that_is_not_finite(table, write_table, bad, column):
+    kept = slow_twin(table)[1].index[7]
+    table.loc[kept, column] = bad
+    with pytest.raises(InputError, match=rf"not finite \(NaN or infinite\) in row {kept}$"):
+        read_transcripts(write_table(table))
+
+
+def test_nothing_assigned(table, write_table):
+    with pytest.raises(InputError, match="no transcript that is assigned to a cell"):
+        read_transcripts(write_table(table.assign(cell_id="UNASSIGNED")))
+    with pytest.raises(InputError, match="of 0 read"):
+        read_transcripts(write_table(table.head(0)))
+
+
+def test_row_without_a_feature(table, write_table):
+    table.loc[11, "feature_name"] = None
+    with pytest.raises(InputError, match="row without a feature_name"):
+        read_transcripts(write_table(table))
+
+
+def test_null_cells_are_unassigned(table, write_table):
+    reference = read_transcripts(write_table(table))
+    table["cell_id"] = table.cell_id.where(table.cell_id != "UNASSIGNED", None)
+    assert_equal(read_transcripts(write_table(table)), reference)
+    assert_equal(read_transcripts(write_table(table, "transcripts.csv")), reference)
+
+
+def test_file_that_changes_between_the_passes(table, write_table, monkeypatch):
+    folder = write_table(table)
+    original = xenium._Chunks.__call__
+
+    def change(self, with_positions):
+        if with_positions:
+            table.iloc[::-1].head(4000).to_parquet(folder / "transcripts.parquet", index=False)
+        yield from original(self, with_positions)
+
+    monkeypatch.setattr(xenium._Chunks, "__call__", change)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        read_transcripts(folder)
+
+
+def test_cell_without_a_row_in_the_table_of_cells(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    cells = pd.read_parquet(bundle / "cells.parquet")
+    cells.iloc[1:].to_parquet(tmp_path / "bundle" / "cells.parquet")
+    with pytest.raises(InputError, match=f"no row for 1 of the .* cells, the first is '{cells.cell_id[0]}'"):
+        read_transcripts(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["experiment.xenium", "gene_panel.json"])
+def test_damaged_side_files(bundle, tmp_path, name):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / name).write_text('{"payload"')
+    with pytest.raises(InputError, match=f"{name} is not valid JSON"):
+        read_transcripts(tmp_path / "bundle")
+
+
+def test_panel_of_another_shape(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "gene_panel.json").write_text("{}")
+    with pytest.raises(InputError, match=r"no list payload\.targets"):
+        read_transcripts(tmp_path / "bundle")
+
+
+def test_what_is_no_bundle(tmp_path):
+    with pytest.raises(InputError, match=r"looked for transcripts.parquet, transcripts.csv.gz, transcripts.csv"):
+        read_transcripts(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_transcripts(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="choose from auto, xenium"):
+        read_transcripts(tmp_path, platform="visium")
+
+
+def test_find_bundles(bundle, tmp_path):
+    for name in ("b", "a"):
+        shutil.copytree(bundle, tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    assert find_bundles(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert find_bundles(bundle) == [bundle]
+    with pytest.raises(InputError, match="looked for"):
+        find_bundles(tmp_path / "notes")
+
+
+def test_progress_goes_from_0_to_1(bundle, table, write_table):
+    for folder in (bundle, write_table(table, "transcripts.csv.gz")):
+        seen = []
+        read_transcripts(folder, progress=seen.append)
+        assert seen == sorted(seen)
+        assert 0 < seen[0] < 1
+        assert seen[-1] == 1

@@ -1,0 +1,195 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+from spaf_data import BuildOptions, Corpus, InputError, SlideSource, build, build_corpus, simulate_bundle
+
+
+@pytest.fixture(scope="module")
+def built(bundle, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "out"
+    record = build_corpus([SlideSource(path=bundle, slide="s1", tissue="Skin", condition="Healthy")], out)
+    return out, record
+
+
+def contents(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "build.json"
+    }
+
+
+def test_slide_has_what_the_contract_says(built):
+    out, _ = built
+    adata = anndata.read_h5ad(out / "slides" / "s1.h5ad")
+    columns = ["slide", "tissue", "condition", "species", "assay", "split", "n_transcripts", "nucleus_fraction", "area"]
+    assert set(columns) == set(adata.obs.columns)
+    assert adata.obs["tissue"].unique().tolist() == ["Skin"]
+    assert isinstance(adata.obs["split"].dtype, pd.CategoricalDtype)
+    assert set(adata.obsm) == {"spatial", "colocalization"}
+    assert set(adata.obsp) == {"spatial_connectivities", "spatial_distances"}
+    assert adata.obsm["colocalization"].shape == (adata.n_obs, len(adata.uns["colocalization"]["pairs"]))
+    assert {"versions", "parameters", "account"} <= set(adata.uns["spaf"])
+    assert adata.uns["spaf"]["parameters"]["gap"] == 60.0
+
+
+def test_no_validation_cell_is_near_a_training_cell(built):
+    adata = anndata.read_h5ad(built[0] / "slides" / "s1.h5ad")
+    place = {split: adata.obsm["spatial"][adata.obs["split"] == split] for split in ("train", "validation")}
+    assert min(len(cells) for cells in place.values()) > 50
+    nearest, _ = cKDTree(place["train"]).query(place["validation"])
+    assert nearest.min() > 60.0
+
+
+def test_record_agrees_with_the_files(built):
+    out, record = built
+    assert json.loads((out / "build.json").read_text()) == record
+    assert {"command", "versions", "parameters", "seconds", "peak_rss_mb"} <= set(record)
+    adata = anndata.read_h5ad(out / "slides" / "s1.h5ad")
+    corpus = Corpus(out / "corpus")
+    corpus.verify()
+    (slide,) = record["slides"]
+    assert record["n_cells"] == slide["n_cells"] == adata.n_obs
+    assert record["n_transcripts"] == adata.X.sum() == slide["account"]["binned"]
+    assert record["n_genes"] == len(corpus.genes)
+    assert record["n_gene_pairs"] == adata.obsm["colocalization"].shape[1]
+    assert slide["split"] == adata.obs["split"].value_counts().to_dict()
+    assert sum(ref.n_owned for ref in corpus.block_refs()) == slide["split"]["train"] + slide["split"]["validation"]
+
+
+def test_two_slides_and_twice_the_same_bytes(bundle, tmp_path):
+    other = simulate_bundle(tmp_path / "other", n_cells=300, n_genes=50, seed=9)
+    sources = [SlideSource(path=bundle, slide="one"), SlideSource(path=other, slide="two")]
+    record = build_corpus(sources, tmp_path / "a")
+    build_corpus(sources, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert record["n_genes"] == 50
+    assert record["n_cells"] == sum(slide["n_cells"] for slide in record["slides"])
+    shared = max(slide["n_gene_pairs"] for slide in record["slides"])
+    assert shared <= record["n_gene_pairs"] < sum(slide["n_gene_pairs"] for slide in record["slides"])
+    assert set(Corpus(tmp_path / "a" / "corpus").slides) == {"one", "two"}
+
+
+def test_killed_build_is_taken_up_again(bundle, tmp_path):
+    # The second slide never ends, so the process is killed between the first and the third.
+    program = """
+import sys, time
+from pathlib import Path
+from spaf_data import SlideSource, build_corpus
+sources = [SlideSource(path=Path(sys.argv[1]), slide=f"s{i}") for i in range(3)]
+build_corpus(sources, sys.argv[2], progress=lambda slide, *_: time.sleep(600 if slide == "s1" else 0))
+"""
+    sources = [SlideSource(path=bundle, slide=f"s{i}") for i in range(3)]
+    build_corpus(sources, tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "-c", program, str(bundle), str(tmp_path / "killed")])
+    unfinished = tmp_path / ".killed.unfinished"
+    first = unfinished / "slides" / "s0.json"
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first.exists()
+    assert not (tmp_path / "killed").exists()
+    steps = []
+    build_corpus(sources, tmp_path / "killed", progress=lambda slide, step, fraction: steps.append((slide, step)))
+    assert ("s0", "reading transcripts") not in steps
+    assert ("s2", "reading transcripts") in steps
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not unfinished.exists()
+
+
+def test_leftovers_of_another_plan_are_not_used(bundle, tmp_path, monkeypatch):
+    source = SlideSource(path=bundle, slide="s")
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_corpus", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus([source], tmp_path / "out")
+    assert (tmp_path / ".out.unfinished" / "slides" / "s.json").exists()
+    record = build_corpus([source], tmp_path / "out", BuildOptions(min_transcripts=100))
+    assert record["slides"][0]["account"]["in_small_cells"] > 0
+    adata = anndata.read_h5ad(tmp_path / "out" / "slides" / "s.h5ad")
+    assert adata.obs["n_transcripts"].min() >= 100
+
+
+@pytest.mark.parametrize("step", ["read_transcripts", "colocalize", "write_corpus"])
+def test_failure_leaves_nothing(bundle, tmp_path, monkeypatch, step):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build, step, fail)
+    with pytest.raises(OSError, match="No space"):
+        build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_that_is_taken(built, bundle, tmp_path):
+    sources = [SlideSource(path=bundle, slide="s")]
+    (tmp_path / "mine").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="is not empty and not a build"):
+            build_corpus(sources, tmp_path, overwrite=overwrite)
+    assert (tmp_path / "mine").read_text() == "x"
+    with pytest.raises(InputError, match="holds a build already; replace it with --overwrite"):
+        build_corpus(sources, built[0])
+
+
+def test_overwrite_replaces_a_build_only_when_the_new_one_is_done(bundle, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    build_corpus([SlideSource(path=bundle, slide="old")], out)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_corpus", lambda *arguments, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_corpus([SlideSource(path=bundle, slide="new")], out, overwrite=True)
+    assert (out / "slides" / "old.h5ad").exists()
+    build_corpus([SlideSource(path=bundle, slide="new")], out, overwrite=True)
+    assert [file.name for file in (out / "slides").iterdir()] == ["new.h5ad"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_errors_of_a_slide_name_it(bundle, tmp_path):
+    with pytest.raises(InputError, match="slide s7: no cell has 9999 transcripts"):
+        build_corpus([SlideSource(path=bundle, slide="s7")], tmp_path / "out", BuildOptions(min_transcripts=9999))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"radius": 0.0}, "radius must be above 0 um"),
+        ({"radius": np.nan}, "radius must be above 0 um"),
+        ({"gap": 30.0}, r"gap \(30 um\) must be wider than radius"),
+        ({"validation_fraction": 1.0}, "between 0 and 1"),
+        ({"block_cells": 0}, "block_cells must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be(change, message):
+    with pytest.raises(InputError, match=message):
+        BuildOptions(**change)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a\\b"])
+def test_slide_names_become_file_names(bundle, name):
+    with pytest.raises(InputError, match="becomes a file name"):
+        SlideSource(path=bundle, slide=name)
+
+
+def test_slides_have_names_of_their_own(bundle, tmp_path):
+    with pytest.raises(InputError, match="two bundles are named 's'"):
+        build_corpus([SlideSource(path=bundle, slide="s")] * 2, tmp_path / "out")
+    with pytest.raises(InputError, match="no slide"):
+        build_corpus([], tmp_path / "out")

@@ -1,0 +1,149 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spaf_data import cli
+
+
+def run(*arguments, monkeypatch, capsys):
+    """Run the command line in this process; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["spaf-data", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def spaf_data(monkeypatch, capsys):
+    return lambda *arguments: run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+
+def test_from_nothing_to_a_verified_corpus(spaf_data, tmp_path):
+    bundle, out = tmp_path / "slides" / "one", tmp_path / "built"
+    assert spaf_data("simulate", "--cells", 300, "--genes", 40, "--seed", 5, "--out", bundle)[0] == 0
+    code, answer, said = spaf_data("build", "--input", bundle.parent, "--tissue", "Skin", "--out", out, "--json")
+    assert (code, said) == (0, "")
+    record = json.loads(answer)
+    assert [slide["slide"] for slide in record["slides"]] == ["one"]
+    assert record["slides"][0]["tissue"] == "Skin"
+
+    code, answer, _ = spaf_data("info", out, "--json")
+    totals = json.loads(answer)["totals"]
+    assert totals["all"]["cells"] == record["slides"][0]["split"]["train"] + record["slides"][0]["split"]["validation"]
+    code, answer, _ = spaf_data("info", out / "corpus")
+    assert code == 0
+    assert "Skin" in answer
+    assert f"{totals['all']['pairs']:,}" in answer
+
+    assert spaf_data("verify", out)[0] == 0
+    shard = next((out / "corpus").glob("*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    code, _, said = spaf_data("verify", out)
+    assert code == 2
+    assert shard.name in said
+
+
+def test_account_is_shown(spaf_data, bundle, transcripts, tmp_path):
+    code, answer, _ = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    assert code == 0
+    for count in transcripts.account.as_dict().values():
+        assert f"{count:,}" in answer or count == transcripts.account.kept
+
+
+def damaged(kind, table, write_table):
+    if kind == "no bundle":
+        folder = write_table(table)
+        (folder / "transcripts.parquet").rename(folder / "rows.parquet")
+    elif kind == "no feature_name":
+        folder = write_table(table.drop(columns="feature_name"))
+    elif kind == "truncated":
+        folder = write_table(table)
+        file = folder / "transcripts.parquet"
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif kind == "nothing assigned":
+        folder = write_table(table.assign(cell_id="UNASSIGNED"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("no bundle", "is not a bundle of transcripts; looked for transcripts.parquet"),
+        ("no feature_name", "transcripts.parquet has no column 'feature_name'; it has: transcript_id, cell_id"),
+        ("truncated", "transcripts.parquet cannot be read"),
+        ("nothing assigned", "has no transcript that is assigned to a cell"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(spaf_data, table, write_table, tmp_path, kind, sentence):
+    folder = damaged(kind, table, write_table)
+    before = sorted(tmp_path.rglob("*"))
+    code, answer, said = spaf_data("build", "--input", folder, "--out", tmp_path / "out")
+    assert code == 2
+    assert answer == ""
+    assert said.count("\n") == 1
+    assert said.startswith("spaf-data: ")
+    assert sentence in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["build", "--out", "x"], "either --input"),
+        (["build", "--out", "x", "--input", "a", "--dataset", "xenium_breast_window"], "not both"),
+        (["build", "--out", "x", "--input", "nowhere"], "nowhere does not exist"),
+        (["build", "--out", "x", "--dataset", "unheard_of"], "unheard_of"),
+        (["build", "--input", "a"], "--out"),
+        (["info", "nowhere"], "nowhere"),
+        (["simulate", "--genes", "3", "--out", "x"], "n_genes must be at least"),
+    ],
+)
+def test_bad_arguments(spaf_data, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = spaf_data(*arguments)
+    assert code == 2
+    assert sentence in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_name_for_several_slides(spaf_data, table, write_table, tmp_path):
+    folders = [write_table(table), write_table(table)]
+    code, _, said = spaf_data("build", "-i", folders[0], "-i", folders[1], "--slide", "s", "--out", tmp_path / "out")
+    assert code == 2
+    assert "--slide names one slide, and there are 2 bundles" in said
+
+
+def test_disk_full_is_one_sentence(spaf_data, bundle, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("spaf_data.build.write_corpus", fail)
+    code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    assert (code, said) == (2, "spaf-data: No space left on device.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dataset_brings_its_context(spaf_data, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "xenium_breast_window", lambda: bundle)
+    code, answer, _ = spaf_data(
+        "build", "--dataset", "xenium_breast_window", "--condition", "Cancer", "--out", tmp_path / "out", "--json"
+    )
+    assert code == 0
+    (slide,) = json.loads(answer)["slides"]
+    assert {key: slide[key] for key in ("slide", "tissue", "condition", "species", "assay")} == {
+        "slide": "xenium_breast_window", "tissue": "Breast", "condition": "Cancer", "species": "Human",
+        "assay": "Xenium",
+    }  # fmt: skip
+
+
+def test_installed_command_answers():
+    done = subprocess.run([sys.executable, "-m", "spaf_data", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for command in ("build", "info", "verify", "simulate"):
+        assert command in done.stdout
+    assert done.stderr == ""
