@@ -1,0 +1,5 @@
+"""``python -m spaf_train``, which torchrun needs."""
+
+from spaf_train.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""TOML tables into frozen dataclasses and back, with errors that name the option."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union
+
+from spaf_model import InputError
+
+T = TypeVar("T")
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T:
+    """Build a dataclass, and those nested in it, from a TOML table.
+
+    Parameters
+    ----------
+    cls
+        A dataclass whose fields are annotated with bool, int, float, str, a ``Literal``, a tuple of one of these, an
+        optional of one of these, or another such dataclass.
+    table
+        Values by field name; what is absent keeps its default.
+    prefix
+        Name of the table, for messages.
+
+    Raises
+    ------
+    InputError
+        For a key that is no field (with the nearest names), a value of another type, or a value that the dataclass
+        refuses.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in names:
+            raise InputError(_unknown(prefix + key, key, names))
+        values[key] = _convert(hints[key], value, prefix + key)
+    try:
+        return cls(**values)
+    except InputError as error:
+        raise InputError(f"{prefix.rstrip('.')}: {error}") if prefix and prefix not in str(error) else error from None
+
+
+def to_table(instance: Any) -> dict[str, Any]:
+    """Return a dataclass as a TOML table: every field, except those that are None, which TOML cannot say."""
+    table: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            table[field.name] = to_table(value)
+        elif isinstance(value, tuple):
+            table[field.name] = list(value)
+        elif value is not None:
+            table[field.name] = value
+    return table
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one mapping from dotted names to values."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} must be a table of options, not {value!r}.")
+        return from_table(typing.cast(type, hint), value, prefix=f"{name}.")
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
+        return value
+    if origin in (Union, types.UnionType):
+        inner = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+        return _convert(inner[0], value, name)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise InputError(f"{name} must be a list, not {value!r}.")
+        return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, str):
+        return value
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise InputError(f"{name} must be {kinds[hint]}, not {value!r}.")
+
+
+def _unknown(name: str, key: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
+    if near:
+        return f"{name} is not an option; did you mean {' or '.join(near)}?"
+    return f"{name} is not an option; the options there are: {', '.join(names)}."

@@ -1,0 +1,107 @@
+"""The command line ``spaf-train``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+import spaf_data
+import spaf_model
+from spaf_train.config import read_config
+from spaf_train.loop import TrainingDivergedError
+from spaf_train.pretraining import pretrain
+
+app = typer.Typer(
+    name="spaf-train",
+    help="Pre-train spatial single-cell foundation models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spaf-train {version('spaf-train')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on stderr.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Pre-train spatial single-cell foundation models."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+
+
+@app.command("pretrain")
+def pretrain_command(
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a preset: small.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a SpatialFormer on a corpus; the best weights by validation end up in OUT/model.
+
+    For example:
+
+      spaf-train pretrain small --data build/corpus --out runs/first
+
+      spaf-train pretrain my.toml --data build/corpus --out runs/second --set run.steps=2000 --set model.width=128
+
+      spaf-train pretrain small --data build/corpus --out runs/first --resume
+
+      torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
+    """
+    result = pretrain(read_config(config, overrides=overrides or []), data, out, resume=resume)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        answer = {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
+        typer.echo(json.dumps(answer))
+    elif result.finished:
+        typer.echo(f"Took {result.step} steps; the model of step {result.best['step']:.0f} is in {out / 'model'}.")
+    if not result.finished:
+        typer.echo(
+            f"Stopped after step {result.step}, and saved; to continue: "
+            f"spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
+            err=True,
+        )
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user ends in one sentence and exit code 2, divergence in exit code 1."""
+    command = "spaf-train " + " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
+    try:
+        app()
+    except (spaf_model.InputError, spaf_data.InputError) as error:
+        _fail(command, str(error), 2)
+    except TrainingDivergedError as error:
+        _fail(command, str(error), 1)
+    except OSError as error:
+        named = f": {error.filename}" if error.filename else ""
+        _fail(command, f"{error.strerror or error}{named}", 2)
+
+
+def _fail(command: str, sentence: str, code: int) -> None:
+    typer.echo(f"{command.strip()}: {sentence}", err=True)
+    raise SystemExit(code)

@@ -1,0 +1,96 @@
+"""The processes of a run: one alone, or several under torchrun."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from spaf_model import InputError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """One process among the processes of a run; the methods do nothing when it is alone."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks."""
+        if self.world_size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    @torch.no_grad()
+    def average_buffers(self, module: nn.Module) -> None:
+        """Give every rank the mean of the floating-point buffers (running statistics) of all ranks."""
+        if self.world_size == 1:
+            return
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in buffers]) if buffers else torch.zeros(0)
+        if flat.numel() == 0:
+            return
+        dist.all_reduce(flat)
+        flat /= self.world_size
+        for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
+
+
+@contextmanager
+def ranks(device: Device = "auto") -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or stand alone.
+
+    Parameters
+    ----------
+    device
+        ``"cuda"`` takes the GPU of the local rank (nccl), ``"cpu"`` none (gloo), ``"auto"`` a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is cuda, but this machine has no usable CUDA device; choose cpu or auto.")
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place) if dist.is_initialized() else Ranks(0, 1, place)
+        return
+    if use_cuda:
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,289 @@
+"""The training loop: steps, validation, checkpoints, and stopping in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spaf_model import SpatialFormerNetwork
+from spaf_train._checks import require, require_at_least
+from spaf_train.checkpoint import Checkpoints
+from spaf_train.distributed import Device, Ranks
+from spaf_train.loader import Batch, BatchStream
+from spaf_train.metrics import MetricsLog
+from spaf_train.module import TrainingModule
+from spaf_train.objectives import ObjectivesConfig
+from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
+from spaf_train.progress import TrainingProgress
+from spaf_train.signals import StopRequest
+from spaf_train.validation import validate
+
+logger = logging.getLogger(__name__)
+
+BestMetric = Literal[
+    "loss",
+    "loss_masked_genes",
+    "loss_colocalization",
+    "loss_pairs",
+    "accuracy_masked_genes",
+    "auroc_pairs",
+    "auroc_colocalization",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long a run is, when it stops to look, and on what it computes."""
+
+    steps: int = 1000  # optimizer steps
+    log_every: int = 10  # steps between two training rows of metrics.csv, each the mean since the one before
+    validate_every: int = 100  # steps between two validations; there is one after the last step in any case
+    validation_inputs: int = 2048  # inputs of the validation split that are looked at, the same each time
+    checkpoint_every: int = 100  # steps between two checkpoints; there is one after the last step in any case
+    keep: int = 2  # whole states kept
+    best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
+    threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
+    device: Device = "auto"  # auto: a GPU where there is one
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "validate_every", "validation_inputs", "checkpoint_every", "keep"):
+            require_at_least(name, getattr(self, name), 1)
+        require(self.threads >= 0, f"threads must be at least 0, not {self.threads}.")
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss or a gradient is not finite; the message says which, where, and what to do."""
+
+
+class Trainer:
+    """A run in progress: the network, the optimizer and the place in the data.
+
+    Nothing random is kept between steps: what a batch draws, dropout included, is seeded by its place in the stream.
+    So a state is the weights, the optimizer and the place, and a run that continues from it is the run that was not
+    interrupted, bit for bit on the same machine with the same numbers of threads and processes.
+
+    Parameters
+    ----------
+    network
+        What is trained, on the device of `ranks`.
+    objectives, optimizer, run
+        How.
+    train, validation
+        The batches of the two splits.
+    ranks
+        The processes of the run.
+    checkpoints, log_path
+        Where the main process writes.
+    identity
+        Plain values that say which configuration and data a checkpoint belongs to; stored with each.
+    """
+
+    def __init__(
+        self,
+        network: SpatialFormerNetwork,
+        *,
+        objectives: ObjectivesConfig,
+        optimizer: OptimizerConfig,
+        run: RunConfig,
+        train: BatchStream,
+        validation: BatchStream,
+        ranks: Ranks,
+        checkpoints: Checkpoints,
+        log_path: Path,
+        identity: dict[str, Any],
+    ) -> None:
+        self.objectives = objectives
+        self.optimizer_config = optimizer
+        self.run = run
+        self.train = train
+        self.validation = validation
+        self.ranks = ranks
+        self.checkpoints = checkpoints
+        self.log_path = log_path
+        self.identity = identity
+        self.module = TrainingModule(network, objectives).to(ranks.device)
+        self.optimizer = make_optimizer(self.module, optimizer)
+        self.parallel: nn.Module = self.module
+        if ranks.world_size > 1:
+            # The head of an objective that is switched off has no gradient.
+            self.parallel = DistributedDataParallel(
+                self.module, broadcast_buffers=False, find_unused_parameters=len(objectives.enabled) < 3
+            )
+        self.step = 0
+        self.seconds = 0.0
+        self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
+        self._interval: dict[str, float] = {}
+        self._autocast = torch.bfloat16 if run.precision == "bf16" else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state of the run, in tensors and plain values."""
+        return {
+            "identity": self.identity,
+            "step": self.step,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.train.state_dict(),
+            "best": self.best,
+            "interval": self._interval,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self.step = int(state["step"])
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.train.load_state_dict(state["stream"])
+        self.best = state["best"]
+        self._interval = dict(state["interval"])
+        self.seconds = float(state["seconds"])
+
+    def fit(self, stop: StopRequest) -> bool:
+        """Train to the last step.
+
+        Returns
+        -------
+        bool
+            True if the last step was taken, False if the run was asked to stop and saved its state.
+
+        Raises
+        ------
+        TrainingDivergedError
+            If a loss or a gradient is not finite. The last checkpoint stays as it was.
+        """
+        log = MetricsLog(self.log_path, after=self.step) if self.ranks.is_main else None
+        began = time.perf_counter() - self.seconds
+        with TrainingProgress(self.run.steps, completed=self.step, enabled=self.ranks.is_main) as progress:
+            while self.step < self.run.steps:
+                status, stopping = self._train_step(stop)
+                self.seconds = time.perf_counter() - began
+                progress.update(self.step, status)
+                last = self.step == self.run.steps
+                if last or self.step % self.run.log_every == 0:
+                    self._log_interval(log)
+                if last or self.step % self.run.validate_every == 0:
+                    self._validate(log)
+                    self.seconds = time.perf_counter() - began
+                if last or stopping or self.step % self.run.checkpoint_every == 0:
+                    self._save()
+                if stopping and not last:
+                    return False
+        return True
+
+    def _train_step(self, stop: StopRequest) -> tuple[str, bool]:
+        began = time.perf_counter()
+        names = self.objectives.enabled
+        batches = self.train.next_step()
+        own = [[batch.weights()[name] for name in names] + [batch.n_tokens] for batch in batches]
+        # One sum over all ranks: what the losses are divided by, the tokens, and whether any rank is to stop.
+        counts = torch.tensor([*map(sum, zip(*own, strict=True)), float(stop.received)], dtype=torch.float64)
+        *step_weights, n_tokens, stopping = self.ranks.sum(counts.to(self.ranks.device)).tolist()
+        weights = dict(zip(names, step_weights, strict=True))
+        rate = learning_rate(self.step, self.run.steps, self.optimizer_config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        factors = self.objectives.factors(self.step / self.run.steps)
+
+        self.parallel.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.stack(
+            [
+                self._backward(batch, weights, factors, synchronise=place == len(batches) - 1)
+                for place, batch in enumerate(batches)
+            ]
+        )
+        largest = self.optimizer_config.clip_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), largest))
+        step_sums = self.ranks.sum(sums.sum(dim=0)).tolist()
+        if not all(map(math.isfinite, [*step_sums, norm])):
+            raise TrainingDivergedError(self._diagnose(batches, sums))
+        self.optimizer.step()
+        self.ranks.average_buffers(self.module)
+        self.step += 1
+
+        losses = {name: value / max(weights[name], 1.0) for name, value in zip(names, step_sums, strict=False)}
+        step_seconds = time.perf_counter() - began
+        values = {f"loss_{name}": loss for name, loss in losses.items()}
+        values |= {"loss": sum(losses.values()), "learning_rate": rate, "steps": 1.0}
+        values |= {"tokens": n_tokens, "step_seconds": step_seconds}
+        if "masked_genes" in names:
+            values |= {"found": step_sums[-1], "masked": weights["masked_genes"]}
+        for name, value in values.items():
+            self._interval[name] = self._interval.get(name, 0.0) + value
+        return f"loss {values['loss']:.3f}  {n_tokens / step_seconds:,.0f} tokens/s", stopping > 0
+
+    def _backward(
+        self, batch: Batch, weights: dict[str, float], factors: dict[str, float], *, synchronise: bool
+    ) -> Tensor:
+        torch.manual_seed(batch.seed)
+        wait = isinstance(self.parallel, DistributedDataParallel) and not synchronise
+        with self.parallel.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
+            with torch.autocast(self.ranks.device.type, dtype=self._autocast, enabled=self._autocast is not None):
+                share = 1.0 / self.train.sampling.batches_per_step
+                total, sums = self.parallel(batch.to(self.ranks.device), weights, factors, share)
+            # Gradients are averaged over ranks, and the losses are parts of a sum.
+            (total * self.ranks.world_size).backward()
+        assert isinstance(sums, Tensor)
+        return sums
+
+    def _diagnose(self, batches: list[Batch], sums: Tensor) -> str:
+        """Say which objective of which batch is not finite; every rank calls this."""
+        own = [
+            f"the loss of {name} in {batch.name}"
+            for batch, row in zip(batches, sums.tolist(), strict=True)
+            for name, value in zip(self.objectives.enabled, row, strict=False)
+            if not math.isfinite(value)
+        ]
+        found = [what for per_rank in self.ranks.gather(own) for what in per_rank]
+        what = found[0] if found else f"the gradient of {batches[0].name}"
+        kept = self.checkpoints.latest()
+        where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        return (
+            f"Step {self.step + 1}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
+            f"optimizer.warmup_steps or run.precision = fp32 may help."
+        )
+
+    def _log_interval(self, log: MetricsLog | None) -> None:
+        interval, self._interval = self._interval, {}
+        steps = interval["steps"]
+        values = {name: value / steps for name, value in interval.items() if name.startswith(("loss", "learning"))}
+        if "masked" in interval:
+            values["accuracy_masked_genes"] = interval["found"] / max(interval["masked"], 1.0)
+        values |= {"tokens_per_second": interval["tokens"] / interval["step_seconds"], "seconds": self.seconds}
+        if log is not None:
+            log.write(step=self.step, split="train", values=values)
+
+    def _validate(self, log: MetricsLog | None) -> None:
+        batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
+        metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+        if log is not None:
+            log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
+        logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        if self._is_better(metrics):
+            self.best = {**metrics, "step": float(self.step)}
+            if self.ranks.is_main:
+                self.checkpoints.save_best({"network": self.module.network.state_dict()}, step=self.step)
+
+    def _is_better(self, metrics: dict[str, float]) -> bool:
+        name = self.run.best_metric
+        if self.best is None or math.isnan(self.best[name]):
+            return True
+        if name.startswith("loss"):
+            return metrics[name] < self.best[name]
+        return metrics[name] > self.best[name]
+
+    def _save(self) -> None:
+        if self.ranks.is_main:
+            best_step = int(self.best["step"]) if self.best else None
+            self.checkpoints.save(self.state_dict(), step=self.step, best_step=best_step)
+        self.ranks.barrier()

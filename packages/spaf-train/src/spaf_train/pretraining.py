@@ -1,0 +1,242 @@
+"""A pre-training run from a corpus to a model directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spaf_data import Corpus
+from spaf_model import InputError, SpatialFormer
+from spaf_train._options import flatten, to_table
+from spaf_train.card import model_card
+from spaf_train.checkpoint import Checkpoints, load_checkpoint
+from spaf_train.config import PretrainConfig
+from spaf_train.distributed import Ranks, ranks
+from spaf_train.loader import BatchStream
+from spaf_train.loop import Trainer
+from spaf_train.metrics import peak_rss_mb
+from spaf_train.signals import stop_request
+from spaf_train.vocabulary import vocabulary_from_corpus
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("spaf-train", "spaf-model", "spaf-data", "torch", "numpy", "scipy")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainResult:
+    """How a run ended."""
+
+    out: Path  # the folder of the run
+    finished: bool  # False: it was asked to stop and saved its state
+    step: int  # steps taken
+    best: dict[str, float]  # metrics of the best validation, with its step; empty before the first
+
+
+def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, resume: bool = False) -> PretrainResult:
+    """Pre-train a SpatialFormer on a corpus.
+
+    Writes ``config.toml``, ``environment.json``, ``metrics.csv`` and ``checkpoints/`` while it runs, and at the end
+    ``model/`` (the weights that were best by validation, a model directory) and ``run.json``. Under torchrun all
+    processes call this together, and the first one writes.
+
+    Parameters
+    ----------
+    config
+        See `read_config`.
+    corpus
+        Folder of a corpus with the splits train and validation.
+    out
+        Folder of the run.
+    resume
+        Continue from the last checkpoint in `out`; without one the run begins. The continued run takes the same
+        steps as one that was not interrupted.
+
+    Raises
+    ------
+    InputError
+        If the corpus or an option cannot be used, `out` already holds a run and `resume` is False, or the run in `out`
+        has another configuration or other data.
+    TrainingDivergedError
+        If a loss or a gradient is not finite.
+
+    Examples
+    --------
+    ::
+
+        from spaf_train import pretrain, read_config
+
+        result = pretrain(read_config("small"), "build/corpus", "runs/first")
+        result.best["auroc_pairs"]
+    """
+    out = Path(out)
+    source = Corpus(corpus)
+    with ranks(config.run.device) as group, _reproducible(config, group), stop_request() as stop:
+        checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
+        if not resume and (checkpoints.latest() or (out / "run.json").exists()):
+            raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
+        identity = {"config": flatten(to_table(config)), "corpus": _fingerprint(source)}
+        state = _state_to_resume(checkpoints, identity, out) if resume else None
+        group.barrier()
+
+        vocabulary = vocabulary_from_corpus(source, config.vocabulary)
+        model = SpatialFormer(config.model, vocabulary, seed=config.seed)
+        model.to(group.device)
+        streams = _streams(config, source, model, group)
+        if group.is_main:
+            out.mkdir(parents=True, exist_ok=True)
+            _write_text(out / "config.toml", config.to_toml())
+            _write_json(out / "environment.json", _environment(group))
+        trainer = Trainer(
+            model.network,
+            objectives=config.objectives,
+            optimizer=config.optimizer,
+            run=config.run,
+            train=streams["train"],
+            validation=streams["validation"],
+            ranks=group,
+            checkpoints=checkpoints,
+            log_path=out / "metrics.csv",
+            identity=identity,
+        )
+        if state is not None:
+            trainer.load_state_dict(state)
+            logger.info("continuing after step %d", trainer.step)
+        finished = trainer.fit(stop)
+        best = trainer.best or {}
+        if finished and group.is_main:
+            _export(model, trainer, source, config, out, str(corpus))
+        group.barrier()
+        return PretrainResult(out=out, finished=finished, step=trainer.step, best=best)
+
+
+def _streams(config: PretrainConfig, corpus: Corpus, model: SpatialFormer, group: Ranks) -> dict[str, BatchStream]:
+    # Validation sees cells as they are, and every process an equal share of the batches.
+    plain = dataclasses.replace(
+        config.sampling, thinning=0.0, context_dropout=0.0, batches_per_step=group.world_size, positives=1.0
+    )
+    return {
+        split: BatchStream(
+            corpus,
+            model.vocabulary,
+            sampling,
+            config.objectives,
+            split=split,
+            seed=config.seed,
+            max_genes=model.config.max_genes,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
+        for split, sampling in (("train", config.sampling), ("validation", plain))
+    }
+
+
+def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    latest = checkpoints.latest()
+    if latest is None:
+        return None
+    state = load_checkpoint(latest)
+    if state["identity"]["corpus"] != identity["corpus"]:
+        raise InputError(
+            f"{out} was trained on another corpus; choose another folder or give the corpus it began with."
+        )
+    former, now = state["identity"]["config"], identity["config"]
+    changed = [name for name in sorted({*former, *now}) if former.get(name) != now.get(name)]
+    if changed:
+        details = ", ".join(f"{name} was {former.get(name)!r} and is {now.get(name)!r}" for name in changed)
+        raise InputError(f"{out} was begun with another configuration: {details}.")
+    return state
+
+
+def _export(
+    model: SpatialFormer, trainer: Trainer, corpus: Corpus, config: PretrainConfig, out: Path, corpus_name: str
+) -> None:
+    """Write the best weights as a model directory, then run.json."""
+    assert trainer.best is not None
+    best_step = int(trainer.best["step"])
+    model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
+    model.card = model_card(corpus, config, trainer.best)
+    model.save_pretrained(out / "model")
+    _write_json(
+        out / "run.json",
+        {
+            "command": "spaf-train pretrain",
+            "versions": _versions(),
+            "parameters": {"data": corpus_name, "config": to_table(config)},
+            "corpus": _fingerprint(corpus),
+            "seconds": trainer.seconds,
+            "peak_rss_mb": peak_rss_mb(),
+            "steps": trainer.step,
+            "best_step": best_step,
+            "best": trainer.best,
+            "n_parameters": model.n_parameters,
+        },
+    )
+
+
+@contextmanager
+def _reproducible(config: PretrainConfig, group: Ranks) -> Iterator[None]:
+    """Make torch deterministic for the duration of a run, on a fixed number of threads."""
+    if group.device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    # Filling new memory would catch reads of it, at the price of writing everything twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    try:
+        with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Return the SHA-256 of the manifest, which holds that of every shard."""
+    return hashlib.sha256((corpus.path / "manifest.json").read_bytes()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _environment(group: Ranks) -> dict[str, Any]:
+    is_cuda = group.device.type == "cuda"
+    return {
+        "versions": _versions(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(group.device) if is_cuda else "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": group.world_size,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _write_json(path: Path, contents: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(contents, indent=1) + "\n")

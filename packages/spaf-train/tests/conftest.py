@@ -1,0 +1,130 @@
+"""A tiny corpus, and what tests do with it."""
+
+import dataclasses
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from spaf_data import Corpus, write_corpus
+from spaf_model import SpatialFormer, Vocabulary
+from spaf_train import BatchStream, ObjectivesConfig, SamplingConfig, read_config, vocabulary_from_corpus
+
+GENES = [f"G{number:02d}" for number in range(24)]
+
+TINY = """
+seed = 3
+[model]
+width = 16
+n_layers = 1
+n_heads = 2
+conv_kernel = 3
+colocalization_rank = 4
+[sampling]
+window_blocks = 2
+grouping = 64
+token_budget = 600
+batches_per_step = 2
+[optimizer]
+warmup_steps = 2
+[run]
+steps = 6
+log_every = 1
+validate_every = 3
+validation_inputs = 60
+checkpoint_every = 2
+threads = 1
+device = "cpu"
+"""
+
+
+def make_slide(name: str, *, seed: int, tissue: str, n_cells: int = 200) -> anndata.AnnData:
+    """Cells in two stripes of two cell types; in each cell mostly genes of one of three groups are co-localised."""
+    generator = np.random.default_rng(seed)
+    coordinates = generator.uniform((0, 0), (500, 250), (n_cells, 2))
+    cell_type = (coordinates[:, 1] > 125).astype(int)
+    rates = np.where(np.arange(24)[None, :] % 2 == cell_type[:, None], 2.5, 0.3)
+    counts = generator.poisson(rates).astype(np.int32)
+    counts[:, 0] = np.maximum(counts[:, 0], 1)
+    pairs = np.array([(a, b) for a in range(24) for b in range(a + 1, 24)])
+    both = (counts[:, pairs[:, 0]] > 0) & (counts[:, pairs[:, 1]] > 0)
+    alike = pairs[:, 0] // 2 % 3 == pairs[:, 1] // 2 % 3
+    colocalized = both & (generator.random(both.shape) < np.where(alike, 0.9, 0.02))
+    split = np.where(coordinates[:, 0] < 300, "train", np.where(coordinates[:, 0] > 340, "validation", "gap"))
+    obs = pd.DataFrame({"split": split}, index=[f"{name}-{cell}" for cell in range(n_cells)])
+    for column, value in {"slide": name, "tissue": tissue, "condition": "Disease", "species": "Human"}.items():
+        obs[column] = value
+    obs["assay"] = "Xenium"
+    adata = anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=GENES))
+    adata.obsm["spatial"] = coordinates
+    adata.obsm["colocalization"] = sparse.csr_matrix(colocalized.astype(np.int8))
+    genes = np.array(GENES, dtype=object)
+    table = pd.DataFrame({"gene_a": genes[pairs[:, 0]], "gene_b": genes[pairs[:, 1]]})
+    adata.uns["colocalization"] = {"pairs": table, "method": "communities", "parameters": {}}
+    return adata
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    slides = [make_slide("first", seed=0, tissue="Breast"), make_slide("second", seed=1, tissue="Lung")]
+    return write_corpus(slides, tmp_path_factory.mktemp("corpus") / "corpus", block_cells=40)
+
+
+@pytest.fixture(scope="session")
+def other_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return write_corpus([make_slide("first", seed=2, tissue="Breast")], tmp_path_factory.mktemp("other") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def vocabulary(corpus: Corpus) -> Vocabulary:
+    return vocabulary_from_corpus(corpus)
+
+
+@pytest.fixture
+def config_path(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def config(config_path):
+    return read_config(config_path)
+
+
+@pytest.fixture
+def make_stream(corpus, vocabulary):
+    """Return a function that makes a stream of batches; its options are those of the sampling, split and ranks."""
+
+    def make(*, split="train", seed=0, rank=0, world_size=1, objectives=None, max_genes=None, **options):
+        sampling = dataclasses.replace(SamplingConfig(window_blocks=2, grouping=64, token_budget=600), **options)
+        return BatchStream(
+            corpus,
+            vocabulary,
+            sampling,
+            objectives or ObjectivesConfig(),
+            split=split,
+            seed=seed,
+            max_genes=max_genes,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    return make
+
+
+@pytest.fixture
+def network(config, vocabulary):
+    return SpatialFormer(config.model, vocabulary, seed=0).network
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep tests on one thread: the machine may be busy, and threads that wait for each other make it worse."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,64 @@
+import errno
+
+import pytest
+import torch
+
+from spaf_model import InputError
+from spaf_train import Checkpoints, load_checkpoint
+
+
+def names(checkpoints):
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_the_last_states_and_the_best_weights_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert checkpoints.latest() is None
+    for step in (1, 2, 3, 4):
+        if step in (1, 3):
+            checkpoints.save_best({"network": {}}, step=step)
+        checkpoints.save({"step": step}, step=step, best_step=1 if step < 3 else 3)
+    assert names(checkpoints) == ["best-000003.pt", "step-000003.pt", "step-000004.pt"]
+    assert load_checkpoint(checkpoints.latest())["step"] == 4
+
+
+def test_old_best_weights_stay_until_a_state_is_safe(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save_best({"network": {}}, step=1)
+    checkpoints.save({"step": 1}, step=1, best_step=1)
+    checkpoints.save_best({"network": {}}, step=2)
+    assert names(checkpoints) == ["best-000001.pt", "best-000002.pt", "step-000001.pt"]
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save({"step": 1, "weights": torch.ones(3)}, step=1, best_step=None)
+
+    def full(state, file):
+        file.write(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save({"step": 2}, step=2, best_step=None)
+    assert names(checkpoints) == ["step-000001.pt"]
+    assert load_checkpoint(checkpoints.latest())["step"] == 1
+
+
+def test_damaged_and_hostile_files_are_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save({"step": 1, "weights": torch.randn(1000)}, step=1, best_step=None)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"step-000001\.pt cannot be read"):
+        load_checkpoint(path)
+
+    class Hostile:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    torch.save({"step": Hostile()}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_checkpoint(path)
+    with pytest.raises(InputError, match="missing"):
+        load_checkpoint(tmp_path / "step-000009.pt")
