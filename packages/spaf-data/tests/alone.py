@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anndata
+
 import spaf_data
 
 for name in ("torch", "spatialdata", "spaf_model", "spaf_train", "spaf_analysis"):

@@ -19,4 +19,4 @@ with TemporaryDirectory() as folder:
     train = ["spaf-train", "pretrain", "small", "--data", str(build / "corpus"), "--out", str(run), *few_steps]
     subprocess.run(train, check=True)
     model = SpatialFormer.from_pretrained(run / "model")
-print(f"spaf-train alone: a model with {model.vocabulary.n_tokens} tokens after four steps")  # noqa: T201
+print(f"spaf-train alone: a model with {model.vocabulary.n_tokens} tokens after four steps")

@@ -204,12 +204,18 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
         assay=source.assay,
     )
     clock.step("co-localising genes", 0.45)
-    colocalize(
-        adata,
-        transcripts,
-        radius=options.colocalization_radius,
-        min_transcripts=options.colocalization_min_transcripts,
-    )
+    # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
+    for method, key in (("communities", keys.COLOCALIZATION), ("enrichment", keys.COLOCALIZATION_ENRICHMENT)):
+        colocalize(
+            adata,
+            transcripts,
+            method=method,
+            radius=options.colocalization_radius,
+            min_transcripts=options.colocalization_min_transcripts,
+            key_added=key,
+        )
+    # A score of every joined pair in every cell is several times the rest of the table; the slide's statistics stay.
+    del adata.obsm[keys.COLOCALIZATION_ENRICHMENT]
     clock.step("joining cells", 0.8)
     spatial_neighbors(adata, radius=options.radius)
     clock.step("splitting regions", 0.85)

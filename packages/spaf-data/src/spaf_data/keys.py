@@ -10,7 +10,8 @@
 ``obsp``
     ``spatial_connectivities``, ``spatial_distances``.
 ``uns``
-    ``spaf`` (versions, parameters, account), ``colocalization``, ``spatial_neighbors``.
+    ``spaf`` (versions, parameters, account), ``colocalization``, ``colocalization_enrichment`` (with the statistics of
+    the slide), ``spatial_neighbors``.
 """
 
 SLIDE = "slide"
@@ -34,6 +35,7 @@ GENE_IDS = "gene_ids"
 
 SPATIAL = "spatial"
 COLOCALIZATION = "colocalization"
+COLOCALIZATION_ENRICHMENT = "colocalization_enrichment"
 CONNECTIVITIES = "spatial_connectivities"
 DISTANCES = "spatial_distances"
 NEIGHBORS = "spatial_neighbors"

@@ -86,10 +86,11 @@ def _count_links(graph, labels, n_labels, buffer):  # type: ignore[no-untyped-de
     links = np.zeros((len(labels), n_labels), np.int32)
     for i in range(len(labels)):
         row, start, stop = neighbours(graph, i, buffer)
-        of_node = links[i]
-        # Unsigned indices spare Numba's test for negative ones; this loop is a large part of the time.
+        own = np.uint32(labels[i])
+        # This loop is a large part of the time. Each edge is entered at its other end, so that one addition does not
+        # wait for the last; unsigned indices spare Numba's test for negative ones.
         for k in range(np.uint64(start), np.uint64(stop)):
-            of_node[np.uint32(labels[np.uint32(row[k])])] += 1
+            links[np.uint32(row[k]), own] += 1
     return links
 
 
