@@ -1,0 +1,152 @@
+"""Do neighbouring cells look like neighbours to the model? Judged in the held-out region, beside baselines."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import anndata as ad
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from spaf_analysis.clusters import embedded_cells
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import EMBEDDING, SLIDE, SPATIAL, SPLIT, TRAIN, VALIDATION
+from spaf_analysis.metrics import (
+    RADII,
+    CellPairEvaluation,
+    LogisticPairs,
+    PairScore,
+    cosine,
+    evaluate_cell_pairs,
+    matched_pairs,
+    pca_embedding,
+)
+from spaf_model import SpatialFormer
+
+MAIN_RADIUS = 30.0
+SCORES = {
+    "model": "SpatialFormer, pair head",
+    "embedding": "SpatialFormer, cosine of embeddings",
+    "pca": "PCA, cosine",
+    "logistic": "PCA, logistic regression on pairs",
+}
+# Positive pairs that the baseline learns from: it is cheap, so it gets more than are judged.
+_FITTED_PAIRS = 20_000
+_COMPARISONS = {"model": ("pca", "logistic"), "embedding": ("pca",)}
+
+
+@dataclass(frozen=True)
+class CellPairBenchmark:
+    """The judgement, or why there is none.
+
+    Attributes
+    ----------
+    evaluation
+        None when the pairs could not be judged.
+    reason
+        Why there is no evaluation, as the end of a sentence; empty when there is one.
+    n_train, n_validation
+        Cells of both regions that have an embedding.
+    separation
+        Smallest distance in um between a cell of training and a cell of validation on one slide; NaN if there is none.
+    """
+
+    evaluation: CellPairEvaluation | None
+    reason: str
+    n_train: int
+    n_validation: int
+    separation: float
+
+
+def benchmark_cell_pairs(
+    adata: ad.AnnData,
+    model: SpatialFormer,
+    *,
+    key: str = EMBEDDING,
+    radii: tuple[float, ...] = RADII,
+    max_pairs: int = 500,
+    n_replicates: int = 1_000,
+    seed: int = 0,
+) -> CellPairBenchmark:
+    """Judge a model's cell-pair scores in the validation region, beside PCA.
+
+    Four scores are judged on the same pairs (`matched_pairs`): the model's probability that two cells are neighbours,
+    the cosine of its embeddings, the cosine of principal components, and a logistic regression on pairs of principal
+    components. Whatever is fitted (centre, components, regression) is fitted on cells of the training region.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with counts in `X`, `obsm["spatial"]` in um, `obs["split"]` and an embedding.
+    model
+        The model that made the embedding; the context (tissue, ...) is taken from `obs`.
+    key
+        The embedding in `obsm`.
+    radii
+        Largest distances of neighbours in um.
+    max_pairs
+        Largest number of positive pairs at each radius.
+    n_replicates
+        Number of resampled tissues behind each interval.
+    seed
+        Seed of pairs and resampling.
+
+    Returns
+    -------
+    CellPairBenchmark
+        Without an evaluation when one of the regions has too few cells.
+
+    Raises
+    ------
+    InputError
+        If `obs["split"]` or the embedding is missing, or the model refuses the cells.
+    """
+    if SPLIT not in adata.obs:
+        raise InputError(
+            f"obs has no column {SPLIT!r} that says which cells were held out; it has: {', '.join(adata.obs)}."
+        )
+    _, embedded = embedded_cells(adata, key)
+    split = adata.obs[SPLIT].astype(str).to_numpy()[embedded]
+    train, validation = embedded[split == TRAIN], embedded[split == VALIDATION]
+    library = adata.obs[SLIDE].astype(str).to_numpy() if SLIDE in adata.obs else np.full(adata.n_obs, "")
+    xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
+    sizes = (len(train), len(validation), _separation(xy, library, train, validation))
+    if len(validation) < 3:
+        return CellPairBenchmark(None, f"only {len(validation)} cells were held out for validation", *sizes)
+    if len(train) < 3:
+        return CellPairBenchmark(None, f"only {len(train)} cells belong to the training region", *sizes)
+
+    judged = matched_pairs(xy[validation], library[validation], radii=radii, max_pairs=max_pairs, seed=seed)
+    fitted = matched_pairs(xy[train], library[train], radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
+    if not len(judged) or not len(fitted):
+        region = "validation" if not len(judged) else "training"
+        return CellPairBenchmark(None, f"the {region} region has no neighbouring cells", *sizes)
+    if max(len(judged.rows(max(radii), kind)) for kind in ("easy", "hard")) == 0:
+        return CellPairBenchmark(None, "the validation region is too small to hold cells 80 µm apart", *sizes)
+
+    pca = pca_embedding(adata.X, train).coordinates
+    embedding = np.asarray(adata.obsm[key], dtype=np.float64)
+    # Cells without an embedding are in no pair; their rows are zero because the cosine takes no NaN.
+    embedding = np.nan_to_num(embedding - embedding[train].mean(axis=0))
+    scores: dict[str, PairScore] = {
+        "model": lambda left, right: np.asarray(model.embed_pairs(adata, left, right).probabilities, dtype=np.float64),
+        "embedding": partial(cosine, embedding),
+        "pca": partial(cosine, pca),
+        "logistic": LogisticPairs(pca, fitted, MAIN_RADIUS, cells=train).score,
+    }
+    evaluation = evaluate_cell_pairs(
+        judged, xy[validation], scores, comparisons=_COMPARISONS, library=library[validation], cells=validation,
+        n_replicates=n_replicates, seed=seed,
+    )  # fmt: skip
+    return CellPairBenchmark(evaluation, "", *sizes)
+
+
+def _separation(
+    xy: NDArray[np.float64], library: NDArray[np.str_], train: NDArray[np.int64], validation: NDArray[np.int64]
+) -> float:
+    nearest = [np.inf]
+    for slide in np.unique(library):
+        here, there = train[library[train] == slide], validation[library[validation] == slide]
+        if len(here) and len(there):
+            nearest.append(float(np.min(cKDTree(xy[here]).query(xy[there])[0])))
+    return min(nearest) if np.isfinite(min(nearest)) else float("nan")

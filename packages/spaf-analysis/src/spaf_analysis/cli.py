@@ -1,0 +1,151 @@
+"""The command line ``spaf-analysis``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+import spaf_analysis.run as pipeline
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import EMBEDDING
+from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
+
+app = typer.Typer(
+    help="From a spatial run to embeddings and a report that can be read.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_JSON = typer.Option("--json", help="Print the key numbers as JSON.")
+_GENE = typer.Option(help="Gene on the tissue map; default: the one with the strongest spatial pattern.")
+_RESOLUTION = typer.Option(help="Resolution of the clusters; higher gives more.")
+_SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.")
+
+
+def main() -> None:
+    """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
+    # The packages below have an InputError of their own, each a ValueError.
+    import spaf_data
+    import spaf_model
+
+    try:
+        app()
+    except (InputError, spaf_data.InputError, spaf_model.InputError) as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(sentence: str) -> None:
+    sys.stderr.write(f"spaf-analysis: {' '.join(sentence.split())}\n")
+    raise SystemExit(2)
+
+
+@app.command()
+def report(
+    embedded: Annotated[Path, typer.Argument(metavar="EMBEDDED.h5ad", help="What spaf-model embed wrote.")],
+    model: Annotated[Path, typer.Option(help="Model directory.")],
+    run: Annotated[Path, typer.Option(help="Folder that spaf-train pretrain wrote.")],
+    build: Annotated[Path, typer.Option(help="Folder that spaf-data build wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Page to write.")],
+    summary: Annotated[Path | None, typer.Option(help="JSON file for the key numbers.")] = None,
+    key: Annotated[str, typer.Option(help="Embedding in obsm.")] = EMBEDDING,
+    gene: Annotated[str | None, _GENE] = None,
+    resolution: Annotated[float, _RESOLUTION] = 1.0,
+    max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = 500,
+    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
+    seed: Annotated[int, _SEED] = 0,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Write one self-contained HTML page from the results of the stages.
+
+    Example:
+
+        spaf-analysis report embedded.h5ad --model run/model --run run --build build -o report.html
+    """
+    options = ReportOptions(
+        key=key, gene=gene, resolution=resolution, max_pairs=max_pairs, n_replicates=replicates, seed=seed
+    )
+    check_places(out, summary)
+    with _progress() as step:
+        made = make_report(embedded, model=model, run=run, build=build, options=options, progress=step)
+        write_report(made, out, summary)
+    if as_json:
+        _print_json(made.summary)
+
+
+@app.command()
+def run(
+    folder: Annotated[Path, typer.Argument(help="A run of the instrument, such as the output folder of a Xenium.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    tissue: Annotated[
+        str | None, typer.Option(help="Such as Breast; default: what the run says, else unknown.")
+    ] = None,
+    condition: Annotated[str | None, typer.Option(help="Such as Healthy or Disease.")] = None,
+    species: Annotated[str | None, typer.Option(help="Such as Human.")] = None,
+    assay: Annotated[str | None, typer.Option(help="Such as Xenium.")] = None,
+    config: Annotated[str, typer.Option(help="Preset or TOML file of spaf-train pretrain.")] = "small",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Option of spaf-train pretrain; may be given again."),
+    ] = None,
+    gene: Annotated[str | None, _GENE] = None,
+    resolution: Annotated[float, _RESOLUTION] = 1.0,
+    seed: Annotated[int, _SEED] = 0,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """From the folder of a run to a page, in one command: build, pretrain, embed, report.
+
+    Each stage is the command line of its package and leaves its result in OUT, so that any can be repeated by hand:
+    OUT/build, OUT/run, OUT/embedded.h5ad, OUT/report.html, OUT/summary.json.
+
+    Example:
+
+        spaf-analysis run /data/xenium_breast -o results --tissue Breast --condition Disease
+    """
+    context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
+    options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
+    embedded = pipeline.run_stages(
+        folder, out, context=context, config=config, settings=settings or (), announce=_announce
+    )
+    _announce("report")
+    with _progress() as step:
+        made = make_report(
+            embedded, model=out / "run" / "model", run=out / "run", build=out / "build", options=options, progress=step
+        )
+        write_report(made, out / "report.html", out / "summary.json")
+    _announce(f"done: {out / 'report.html'}")
+    if as_json:
+        _print_json(made.summary)
+
+
+def _announce(stage: str) -> None:
+    Console(stderr=True).print(f"[bold]spaf-analysis[/bold] {stage}", highlight=False)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show what is being done on stderr; quiet when that is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda name: None
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda name: bar.update(task, description=name)

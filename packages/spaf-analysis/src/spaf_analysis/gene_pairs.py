@@ -1,0 +1,146 @@
+"""The gene pairs that sit together in cells more often than expected."""
+
+from dataclasses import dataclass
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.stats import false_discovery_control, hypergeom
+
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT
+
+FDR = 0.05
+
+
+@dataclass(frozen=True)
+class GenePairs:
+    """Gene pairs in the order of their enrichment.
+
+    Attributes
+    ----------
+    table
+        `gene_a, gene_b, observed, expected, fold, z, p, fdr, n_cells`, most enriched first; `z` is missing where the
+        method has none.
+    method
+        "permutation" or "overlap": where the expectation comes from, see `enriched_gene_pairs`.
+    n_tested
+        Number of pairs tested.
+    n_significant
+        Number of them enriched at a false discovery rate of 5 %.
+    n_colocalized
+        Gene pairs co-localised in at least one cell.
+    """
+
+    table: pd.DataFrame
+    method: str
+    n_tested: int
+    n_significant: int
+    n_colocalized: int
+
+    def enriched(self, n: int) -> pd.DataFrame:
+        """Return the first `n` pairs that are more frequent than expected at a false discovery rate of 5 %."""
+        return self.table[(self.table["fdr"] <= FDR) & (self.table["fold"] > 1)].head(n)
+
+
+def enriched_gene_pairs(
+    adata: ad.AnnData,
+    *,
+    enrichment_key: str = ENRICHMENT,
+    colocalization_key: str = COLOCALIZATION,
+    min_cells: int = 10,
+) -> GenePairs:
+    """Rank gene pairs by how far their co-localisation goes beyond expectation.
+
+    The number of cells in which two genes are co-localised favours abundant genes, so it is compared with what is
+    expected of genes of that abundance:
+
+    - "permutation", when `uns[enrichment_key]` holds the statistics of `spaf_data.colocalize(method="enrichment")`:
+      neighbouring transcripts of the two genes against shuffled gene labels within each cell. Expression of a cell is
+      fully accounted for. Ranked by `z`.
+    - "overlap", otherwise, from the cells x gene pairs in `obsm[colocalization_key]`: the number of cells in which the
+      two are co-localised against what is expected if the cells in which either takes part in a co-localised pair were
+      spread independently; a one-sided hypergeometric test. Genes of one cell type come out high as well. Ranked by
+      `p`.
+
+    Parameters
+    ----------
+    adata
+        Slide with either of the two.
+    enrichment_key
+        Key in `uns` of a dict with a DataFrame under "statistics" (`gene_a, gene_b, observed, expected, z, p, fdr,
+        n_cells`).
+    colocalization_key
+        Key in `obsm` of cells x gene pairs and in `uns` of a dict with the names of the pairs under "pairs".
+    min_cells
+        Pairs seen in fewer cells are not ranked.
+
+    Returns
+    -------
+    GenePairs
+        With the Benjamini-Hochberg false discovery rate over all pairs tested.
+
+    Raises
+    ------
+    InputError
+        If the slide has neither, or a table lacks a column.
+    """
+    found = 0
+    if colocalization_key in adata.obsm:
+        present = sparse.csc_matrix(adata.obsm[colocalization_key])
+        found = int((present.getnnz(axis=0) > 0).sum())
+    if enrichment_key in adata.uns:
+        return _from_permutation(adata.uns[enrichment_key], enrichment_key, min_cells, found)
+    if colocalization_key in adata.obsm and colocalization_key in adata.uns:
+        return _from_overlap(present, pd.DataFrame(adata.uns[colocalization_key]["pairs"]), min_cells, found)
+    raise InputError(
+        f"the slide has neither uns[{enrichment_key!r}] nor obsm[{colocalization_key!r}]: "
+        "no co-localised gene pairs were computed (spaf_data.colocalize)."
+    )
+
+
+def _from_permutation(stored: dict[str, pd.DataFrame], key: str, min_cells: int, found: int) -> GenePairs:
+    statistics = pd.DataFrame(stored["statistics"])
+    columns = ["gene_a", "gene_b", "observed", "expected", "z", "p", "fdr", "n_cells"]
+    missing = [column for column in columns if column not in statistics]
+    if missing:
+        raise InputError(
+            f"uns[{key!r}]['statistics'] has no column {missing[0]!r}; it has: {', '.join(statistics.columns)}."
+        )
+    seen = statistics.loc[statistics["n_cells"] >= min_cells, columns]
+    seen = seen.assign(fold=seen["observed"] / seen["expected"])
+    ranked = seen.sort_values(["z", "gene_a", "gene_b"], ascending=[False, True, True], kind="stable")
+    enriched = (statistics["fdr"] <= FDR) & (statistics["z"] > 0)
+    return GenePairs(ranked.reset_index(drop=True), "permutation", len(statistics), int(enriched.sum()), found)
+
+
+def _from_overlap(present: sparse.csc_matrix, pairs: pd.DataFrame, min_cells: int, found: int) -> GenePairs:
+    genes = pd.unique(pd.concat([pairs["gene_a"], pairs["gene_b"]], ignore_index=True))
+    code = pd.Series(np.arange(len(genes)), index=genes)
+    a, b = code[pairs["gene_a"]].to_numpy(), code[pairs["gene_b"]].to_numpy()
+    n_cells, n_pairs = present.shape
+    rows = np.tile(np.arange(n_pairs), 2)
+    genes_of_pairs = sparse.csr_matrix((np.ones(2 * n_pairs), (rows, np.r_[a, b])), shape=(n_pairs, len(genes)))
+    indicator = sparse.csc_matrix(present, dtype=bool).astype(np.float64)
+    # In how many cells a gene takes part in any co-localised pair.
+    cells_with = sparse.csc_matrix(indicator @ genes_of_pairs).getnnz(axis=0)
+    observed = np.asarray(indicator.sum(axis=0)).ravel()
+    expected = cells_with[a] * cells_with[b] / n_cells
+    p = hypergeom.sf(observed - 1, n_cells, cells_with[a], cells_with[b])
+    table = pd.DataFrame(
+        {
+            "gene_a": pairs["gene_a"].to_numpy(),
+            "gene_b": pairs["gene_b"].to_numpy(),
+            "observed": observed,
+            "expected": expected,
+            "fold": observed / expected,
+            "z": np.nan,
+            "p": p,
+            "fdr": false_discovery_control(p) if n_pairs else p,
+            "n_cells": observed.astype(np.int64),
+        }
+    )
+    ranked = table[table["n_cells"] >= min_cells]
+    ranked = ranked.sort_values(["p", "fold", "gene_a", "gene_b"], ascending=[True, False, True, True], kind="stable")
+    return GenePairs(ranked.reset_index(drop=True), "overlap", n_pairs, int((table["fdr"] <= FDR).sum()), found)

@@ -1,0 +1,146 @@
+"""The cell pairs on which scores are judged: neighbours, each with a hard and an easy negative of the same anchor."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
+
+RADII = (10.0, 20.0, 30.0, 50.0)
+NEGATIVES = ("easy", "hard")
+
+
+@dataclass(frozen=True)
+class MatchedPairs:
+    """Pairs of neighbours and, for the same anchor, one cell at a hard and one at an easy distance.
+
+    Attributes
+    ----------
+    anchor, neighbour
+        Indices of the cells of the positive pair.
+    distance
+        Their distance in um.
+    hard, easy
+        The anchor's partners in the negative pairs, -1 where there is no cell at such a distance.
+    radii
+        The radii that the rows serve; for a radius, `rows` says which.
+    max_pairs
+        The largest number of positive pairs used at one radius.
+    """
+
+    anchor: NDArray[np.int64]
+    neighbour: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    hard: NDArray[np.int64]
+    easy: NDArray[np.int64]
+    radii: tuple[float, ...]
+    max_pairs: int
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def rows(self, radius: float, negatives: str) -> NDArray[np.int64]:
+        """Return the rows of neighbours within a radius (um) with a negative of the kind ("hard" or "easy")."""
+        within = np.flatnonzero(self.distance <= radius)[: self.max_pairs]
+        return within[self.partner(negatives)[within] >= 0]
+
+    def partner(self, negatives: str) -> NDArray[np.int64]:
+        """Return the anchor's partner in the negative pair of a kind ("hard" or "easy")."""
+        return {"hard": self.hard, "easy": self.easy}[negatives]
+
+
+def matched_pairs(
+    coordinates: NDArray[np.floating],
+    library: NDArray[np.generic] | None = None,
+    *,
+    radii: tuple[float, ...] = RADII,
+    hard: tuple[float, float] = (80.0, 150.0),
+    easy: float = 150.0,
+    max_pairs: int = 500,
+    seed: int = 0,
+) -> MatchedPairs:
+    """Draw pairs of neighbouring cells and matched negatives.
+
+    Every positive pair gets a hard and an easy negative that share its anchor (one end, by chance), so that positives
+    and negatives are balanced 1 : 1 and a cell that resembles everything gains nothing.
+
+    Parameters
+    ----------
+    coordinates
+        Cells x 2, in um.
+    library
+        The slide of each cell: pairs never span slides. One slide if None.
+    radii
+        Largest distances of positive pairs in um. Rows are shared between radii as far as they go.
+    hard
+        Distances in um between which the hard negatives lie (beyond the first, up to the second).
+    easy
+        Distance in um beyond which the easy negatives lie.
+    max_pairs
+        Largest number of positive pairs at each radius.
+    seed
+        Seed of the draws. The same cells give the same pairs in whatever order they come.
+
+    Returns
+    -------
+    MatchedPairs
+        In an order by chance; empty when no two cells are neighbours.
+
+    Examples
+    --------
+    >>> grid = np.stack(np.meshgrid(np.arange(0, 400, 20), np.arange(0, 400, 20)), axis=-1).reshape(-1, 2)
+    >>> pairs = matched_pairs(grid.astype(float), radii=(30.0,), max_pairs=100)
+    >>> len(pairs), bool((pairs.distance <= 30).all())
+    (100, True)
+    """
+    slide = np.zeros(len(coordinates), dtype=np.int64)
+    if library is not None:
+        slide = np.unique(library, return_inverse=True)[1].astype(np.int64)
+    canonical = np.lexsort((coordinates[:, 1], coordinates[:, 0], slide))
+    xy = np.asarray(coordinates, dtype=np.float64)[canonical]
+    slide = slide[canonical]
+    rng = np.random.default_rng(seed)
+
+    pairs = rng.permutation(positive_pairs(xy, max(radii), library=slide), axis=0)
+    distance = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
+    used = np.zeros(len(pairs), dtype=bool)
+    for radius in radii:
+        used[np.flatnonzero(distance <= radius)[:max_pairs]] = True
+    pairs, distance = pairs[used], distance[used]
+    end = rng.integers(0, 2, size=len(pairs))
+    rows = np.arange(len(pairs))
+    anchor, neighbour = pairs[rows, end], pairs[rows, 1 - end]
+
+    anchors, n_rows = np.unique(anchor, return_counts=True)
+    per_anchor = int(n_rows.max(initial=1))
+    near = hard_negatives(xy, *hard, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
+    far = easy_negatives(xy, easy, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
+    hard_partner, easy_partner = _partners(anchor, near, rng), _partners(anchor, far, rng)
+
+    def original(index: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.where(index >= 0, canonical[index], -1).astype(np.int64)
+
+    return MatchedPairs(
+        original(anchor),
+        original(neighbour),
+        distance,
+        original(hard_partner),
+        original(easy_partner),
+        radii,
+        max_pairs,
+    )
+
+
+def _partners(anchor: NDArray[np.int64], drawn: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Deal the negatives drawn for each anchor to its rows, each once and by chance; -1 where they run out."""
+    order = np.argsort(anchor, kind="stable")
+    rank = np.empty(len(anchor), dtype=np.int64)
+    rank[order] = np.arange(len(anchor)) - np.searchsorted(anchor[order], anchor[order])
+    dealt = rng.permutation(drawn, axis=0)
+    dealt = dealt[np.argsort(dealt[:, 0], kind="stable")]
+    position = np.searchsorted(dealt[:, 0], anchor) + rank
+    exists = position < np.searchsorted(dealt[:, 0], anchor, side="right")
+    partner = np.full(len(anchor), -1, dtype=np.int64)
+    partner[exists] = dealt[position[exists], 1]
+    return partner

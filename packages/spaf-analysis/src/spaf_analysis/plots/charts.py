@@ -1,0 +1,197 @@
+"""Charts: what was dropped, how training went, how well pairs are told apart, which gene pairs stand out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
+
+# Okabe and Ito's colours, with a marker each, so that colour is never the only sign.
+SCORE_MARKS = (("#0072b2", "o"), ("#56b4e9", "D"), ("#e69f00", "s"), ("#7b8794", "^"))
+_ACCOUNT_COLORS = ("#0072b2", "#e69f00", "#cc79a7", "#b8c0c8", "#56b4e9")
+
+
+def account_bars(bars: Mapping[str, Sequence[tuple[str, int]]]) -> Figure:
+    """Where the items of each kind went, as bars of shares.
+
+    Parameters
+    ----------
+    bars
+        For each kind ("transcripts", "cells") the parts (name, number), the kept ones first.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One bar a kind, its legend below it.
+    """
+    with style():
+        figure = Figure(figsize=(9.6, 0.75 * len(bars)), layout="constrained")
+        for axes, (kind, parts) in zip(figure.subplots(len(bars), 1, squeeze=False)[:, 0], bars.items(), strict=True):
+            total = max(sum(number for _, number in parts), 1)
+            start = 0.0
+            for (name, number), color in zip(parts, _ACCOUNT_COLORS, strict=False):
+                share = 100 * number / total
+                axes.barh(0, share, left=start, color=color, height=0.8, label=f"{name} {share:.1f} %")
+                start += share
+            axes.set(xlim=(0, 100), yticks=[0], yticklabels=[kind.capitalize()], xticks=[])
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.legend(
+                loc="upper left", bbox_to_anchor=(0, -0.02), ncols=len(parts), fontsize=8.5, handlelength=0.9,
+                borderaxespad=0.1, columnspacing=1.4,
+            )  # fmt: skip
+        return figure
+
+
+def learning_curves(metrics: pd.DataFrame, *, best_step: int | None = None) -> Figure:
+    """Losses and accuracies over the steps of training.
+
+    Parameters
+    ----------
+    metrics
+        `metrics.csv` of a run: a row per logged step and split.
+    best_step
+        The step whose weights were kept.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel for each quantity that was logged: training thin, validation with points.
+    """
+    panels = [
+        ("loss", "All objectives", "loss (weighted sum)"),
+        ("loss_masked_genes", "Masked genes", "cross-entropy (nat)"),
+        ("loss_colocalization", "Gene co-localisation", "focal loss"),
+        ("loss_pairs", "Cell pairs", "cross-entropy (nat)"),
+        ("accuracy_masked_genes", "Masked genes named right", "share"),
+        ("auroc", "Ranking", "AUROC (validation)"),
+    ]
+    aurocs = [name for name in ("auroc_pairs", "auroc_colocalization") if _logged(metrics, name)]
+    panels = [panel for panel in panels if (panel[0] == "auroc" and aurocs) or _logged(metrics, panel[0])]
+    last = max(int(metrics["step"].max()), 1)
+    with style():
+        rows = -(-len(panels) // 3)
+        figure = Figure(figsize=(9.6, 2.5 * rows + 0.3), layout="constrained")
+        grid = figure.subplots(rows, 3, squeeze=False).ravel()
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (column, title, label) in zip(grid, panels, strict=False):
+            if column == "auroc":
+                for name, (color, marker) in zip(aurocs, (SCORE_MARKS[0], SCORE_MARKS[2]), strict=False):
+                    validation = _rows(metrics, "validation", name)
+                    text = {"auroc_pairs": "cell pairs", "auroc_colocalization": "gene pairs"}[name]
+                    axes.plot("step", name, data=validation, color=color, marker=marker, markersize=3, label=text)
+                axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
+                axes.legend(
+                    loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=2, fontsize=8, borderaxespad=0.2,
+                    handlelength=1.4, columnspacing=0.9,
+                )  # fmt: skip
+            else:
+                training, validation = _rows(metrics, "train", column), _rows(metrics, "validation", column)
+                axes.plot("step", column, data=training, color="#9fb3c8", linewidth=0.9)
+                axes.plot("step", column, data=validation, color=ACCENT, marker="o", markersize=3, linewidth=1.4)
+            if best_step is not None:
+                axes.axvline(best_step, color="#d55e00", linewidth=1, linestyle="--")
+            axes.set(title=title, xlabel="step", ylabel=label, xlim=(-0.02 * last, 1.02 * last))
+            axes.grid(axis="y")
+        handles = [
+            Line2D([], [], color="#9fb3c8", label="training"),
+            Line2D([], [], color=ACCENT, marker="o", markersize=3, label="validation"),
+        ]
+        if best_step is not None:
+            handles.append(Line2D([], [], color="#d55e00", linestyle="--", label=f"weights kept (step {best_step})"))
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8.5)
+        return figure
+
+
+def pair_intervals(scores: pd.DataFrame, names: Mapping[str, str], panels: Mapping[str, str]) -> Figure:
+    """AUROC of each score by radius, with intervals, a panel for each kind of negatives.
+
+    Parameters
+    ----------
+    scores
+        The `scores` of a `CellPairEvaluation`.
+    names
+        What to call each score, in the order to draw.
+    panels
+        Title for each kind of negatives.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Points with 95 % intervals; the dotted line is chance.
+    """
+    radii = sorted(scores["radius"].unique())
+    shown = {kind: title for kind, title in panels.items() if (scores["negatives"] == kind).any()}
+    with style():
+        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, (kind, title) in zip(grid, shown.items(), strict=True):
+            for index, ((score, label), (color, marker)) in enumerate(zip(names.items(), SCORE_MARKS, strict=False)):
+                rows = scores[(scores["score"] == score) & (scores["negatives"] == kind)].set_index("radius")
+                rows = rows.reindex(radii)
+                x = np.arange(len(radii)) + 0.18 * (index - (len(names) - 1) / 2)
+                error = np.abs(rows[["auroc_low", "auroc_high"]].to_numpy().T - rows["auroc"].to_numpy())
+                axes.errorbar(
+                    x, rows["auroc"], error, fmt=marker, color=color, markersize=5.5, label=label,
+                    elinewidth=1.6,
+                )  # fmt: skip
+            axes.axhline(0.5, color=MUTED, linewidth=0.9, linestyle=":")
+            axes.set(title=title, xlabel="neighbours within (µm)", xticks=range(len(radii)))
+            axes.set_xticklabels([f"{radius:g}" for radius in radii])
+            axes.grid(axis="y")
+            axes.set_axisbelow(True)
+        grid[0].set_ylabel("AUROC (95 % interval)")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+        return figure
+
+
+def gene_pair_enrichment(table: pd.DataFrame, *, label: str) -> Figure:
+    """Observed beside expected for each gene pair, on a logarithmic axis.
+
+    Parameters
+    ----------
+    table
+        Rows of the table of `GenePairs`, most enriched first.
+    label
+        What is counted.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A line from expected (open) to observed (filled) for each pair.
+    """
+    with style():
+        figure = Figure(figsize=(6.4, 0.27 * len(table) + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        y = np.arange(len(table))
+        axes.hlines(y, table["expected"], table["observed"], color=FAINT, linewidth=5)
+        axes.scatter(table["expected"], y, facecolors="white", edgecolors=MUTED, s=34, zorder=3, label="expected")
+        axes.scatter(table["observed"], y, color=ACCENT, s=34, zorder=3, label="observed")
+        axes.set_yticks(y, [f"{a} – {b}" for a, b in zip(table["gene_a"], table["gene_b"], strict=True)])
+        axes.set_ylim(len(table) - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel=label)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0, handletextpad=0.2)
+        return figure
+
+
+def _logged(metrics: pd.DataFrame, column: str) -> bool:
+    return column in metrics and bool(metrics[column].notna().any())
+
+
+def _rows(metrics: pd.DataFrame, split: str, column: str) -> pd.DataFrame:
+    if column not in metrics:
+        return pd.DataFrame({"step": [], column: []})
+    return metrics.loc[(metrics["split"] == split) & metrics[column].notna(), ["step", column]]

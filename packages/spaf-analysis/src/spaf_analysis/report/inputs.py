@@ -1,0 +1,147 @@
+"""What a report is made from, read and checked before anything is computed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
+from spaf_analysis.records import Record
+from spaf_model import SpatialFormer
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that the earlier stages wrote down.
+
+    Attributes
+    ----------
+    adata
+        The embedded cells.
+    model
+        The model that embedded them.
+    metrics
+        `metrics.csv` of the run.
+    build, run
+        `build.json` and `run.json`.
+    records
+        The records of build, pretrain and embed.
+    """
+
+    adata: ad.AnnData
+    model: SpatialFormer
+    metrics: pd.DataFrame
+    build: dict[str, Any]
+    run: dict[str, Any]
+    records: tuple[Record, ...]
+
+    @property
+    def account(self) -> dict[str, int]:
+        """What was read, dropped and kept, summed over the slides of the table."""
+        slides = set(self.adata.obs[SLIDE].astype(str)) if SLIDE in self.adata.obs else set()
+        built = [slide["account"] for slide in self.build.get("slides", []) if slide.get("slide") in slides]
+        if not built:
+            stored = self.adata.uns.get(SPAF, {}).get("account")
+            built = [stored] if stored is not None else []
+        return {name: sum(int(account.get(name, 0)) for account in built) for account in built for name in account}
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of training whose weights were kept, if the run says so."""
+        step = self.run.get("best_step")
+        return None if step is None else int(step)
+
+
+def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
+    """Read and check what a report is made from.
+
+    Parameters
+    ----------
+    embedded
+        The h5ad that `spaf-model embed` wrote.
+    model
+        Model directory.
+    run
+        Folder that `spaf-train pretrain` wrote.
+    build
+        Folder that `spaf-data build` wrote.
+    key
+        The embedding in `obsm`.
+
+    Returns
+    -------
+    ReportInputs
+        Checked.
+
+    Raises
+    ------
+    InputError
+        If a file or folder is missing or not what it should be, or the table lacks a column or key.
+    """
+    if not embedded.is_file():
+        raise InputError(f"there is no file {embedded}.")
+    for folder, what, command in (
+        (model, "model directory", "spaf-train pretrain writes one to RUN/model"),
+        (run, "run", "spaf-train pretrain writes one"),
+        (build, "build", "spaf-data build writes one"),
+    ):
+        if not folder.is_dir():
+            raise InputError(f"there is no {what} at {folder}; {command}.")
+    build_record = _read_json(build / "build.json", "spaf-data build")
+    run_record = _read_json(run / "run.json", "spaf-train pretrain")
+    metrics = _read_metrics(run / "metrics.csv")
+    try:
+        adata = ad.read_h5ad(embedded)
+    except (OSError, KeyError) as error:
+        raise InputError(f"{embedded} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
+    _check_table(adata, embedded, key)
+    embed = adata.uns.get(SPAF, {}).get("embed", {})
+    records = (Record.of("build", build_record), Record.of("pretrain", run_record), Record.of("embed", embed))
+    return ReportInputs(adata, SpatialFormer.from_pretrained(model), metrics, build_record, run_record, records)
+
+
+def _check_table(adata: ad.AnnData, path: Path, key: str) -> None:
+    if key not in adata.obsm:
+        raise InputError(
+            f"{path} has no embedding obsm[{key!r}] (spaf-model embed writes one); "
+            f"obsm has: {', '.join(adata.obsm) or 'nothing'}."
+        )
+    if SPATIAL not in adata.obsm:
+        raise InputError(f"{path} has no coordinates obsm[{SPATIAL!r}]; obsm has: {', '.join(adata.obsm)}.")
+    for column in (SPLIT, N_TRANSCRIPTS):
+        if column not in adata.obs:
+            raise InputError(
+                f"{path} has no obs column {column!r} (spaf-data build writes it); it has: {', '.join(adata.obs)}."
+            )
+    if not np.isfinite(np.asarray(adata.obsm[SPATIAL], dtype=np.float64)).all():
+        raise InputError(f"obsm[{SPATIAL!r}] of {path} holds coordinates that are not finite.")
+
+
+def _read_json(path: Path, command: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: {command} writes it last, so it did not finish there.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path} holds no JSON object.")
+    return stored
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: spaf-train pretrain writes it.")
+    try:
+        metrics = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no table: {str(error).splitlines()[0]}.") from error
+    for column in ("step", "split", "loss"):
+        if column not in metrics:
+            raise InputError(f"{path} has no column {column!r}; it has: {', '.join(metrics.columns)}.")
+    return metrics

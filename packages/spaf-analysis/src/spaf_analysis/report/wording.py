@@ -1,0 +1,92 @@
+"""The sentences of a report that depend on its numbers, so that no page can claim what its intervals do not carry."""
+
+import math
+
+from spaf_analysis.cell_pairs import MAIN_RADIUS, SCORES, CellPairBenchmark
+from spaf_analysis.gene_pairs import GenePairs
+from spaf_analysis.metrics import CellPairEvaluation, Interval, verdict
+
+FAR = {"easy": "more than 150 µm apart", "hard": "80–150 µm apart"}
+
+
+def interval_text(interval: Interval, *, signed: bool = False) -> str:
+    """Write a value and its 95 % interval, such as "0.772 (0.741 to 0.803)"."""
+    value = number_text(interval.value, signed=signed)
+    if not math.isfinite(interval.low):
+        return f"{value} (too little tissue for an interval)"
+    return f"{value} ({number_text(interval.low, signed=signed)} to {number_text(interval.high, signed=signed)})"
+
+
+def pair_headline(benchmark: CellPairBenchmark) -> str:
+    """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
+    if benchmark.evaluation is None:
+        return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
+    try:
+        ours = benchmark.evaluation.interval("model", MAIN_RADIUS, "easy")
+        pca = benchmark.evaluation.interval("pca", MAIN_RADIUS, "easy")
+        difference = benchmark.evaluation.difference("model", "pca", MAIN_RADIUS, "easy")
+    except KeyError:
+        return f"The held-out region is too small to judge neighbours within {MAIN_RADIUS:g} µm against far cells."
+    outcome = {
+        "better": "better than",
+        "worse": "worse than",
+        "tied": "which cannot be told apart from",
+        "unknown": "with too little tissue to compare it with",
+    }[verdict(difference)]
+    return (
+        f"In tissue held out from training, its cell-pair score ranks neighbours (within {MAIN_RADIUS:g} µm) above "
+        f"cells {FAR['easy']} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
+        "component analysis, which needs no training."
+    )
+
+
+def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
+    """Write sentences that say whether the model wins, ties or loses against each baseline at the main radius."""
+    if benchmark.evaluation is None:
+        return []
+    sentences = []
+    for negatives, far in FAR.items():
+        parts = []
+        for baseline in ("pca", "logistic"):
+            part = _comparison(benchmark.evaluation, baseline, negatives)
+            if part:
+                parts.append(part)
+        if parts:
+            sentences.append(f"Neighbours within {MAIN_RADIUS:g} µm against cells {far}: {'; '.join(parts)}.")
+    return sentences
+
+
+def _comparison(evaluation: CellPairEvaluation, baseline: str, negatives: str) -> str:
+    try:
+        difference = evaluation.difference("model", baseline, MAIN_RADIUS, negatives)
+    except KeyError:
+        return ""
+    outcome = {
+        "better": "the model wins against",
+        "worse": "the model loses against",
+        "tied": "the model ties with",
+        "unknown": "no verdict against",
+    }[verdict(difference)]
+    return f"{outcome} “{SCORES[baseline]}”, difference in AUROC {interval_text(difference, signed=True)}"
+
+
+def gene_pair_method(ranked: GenePairs) -> str:
+    """Say what the expectation of the gene pairs is, and what it cannot tell."""
+    if ranked.method == "permutation":
+        return (
+            "For each pair of genes, the number of neighbouring transcript pairs (one of each gene, in the same cell) "
+            "is compared with its expectation when the gene labels are shuffled among the transcripts of each cell. "
+            "This accounts for how much of either gene a cell has, so the pairs below sit together more than their "
+            "abundance explains. Ranked by z, the excess in standard deviations."
+        )
+    return (
+        "For each pair of genes, the number of cells in which the two are co-localised is compared with what is "
+        "expected if the cells in which either takes part in any co-localised pair were spread independently "
+        "(hypergeometric test). This corrects for how common either gene is, but genes of the same cell type come out "
+        "high as well: it does not separate sitting together from being expressed together."
+    )
+
+
+def number_text(value: float, *, signed: bool = False) -> str:
+    """Write three decimals, with a sign for differences."""
+    return f"{value:+.3f}".replace("-", "−") if signed else f"{value:.3f}"

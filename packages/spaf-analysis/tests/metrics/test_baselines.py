@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy import sparse
+
+from spaf_analysis.metrics import LogisticPairs, cosine, log_normalize, matched_pairs, pca_embedding
+
+
+def test_log_normalize_equals_scanpy(tissue):
+    expected = tissue.copy()
+    sc.pp.normalize_total(expected, target_sum=1e4)
+    sc.pp.log1p(expected)
+    np.testing.assert_allclose(log_normalize(tissue.X).toarray(), expected.X.toarray(), rtol=1e-5)
+
+
+def test_log_normalize_leaves_empty_cells_and_the_input_alone():
+    counts = np.array([[0, 0], [1, 3]])
+    np.testing.assert_allclose(log_normalize(counts).toarray(), np.log1p([[0, 0], [2_500, 7_500]]))
+    np.testing.assert_array_equal(counts, [[0, 0], [1, 3]])
+
+
+@pytest.mark.parametrize("n_genes", [6, 80])
+def test_pca_equals_a_plain_decomposition(n_genes):
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(2, (120, n_genes)))
+    fit_cells = np.arange(0, 120, 2)
+    ours = pca_embedding(counts, fit_cells, n_components=4)
+    expression = np.log1p(counts.toarray() / counts.toarray().sum(axis=1, keepdims=True) * 1e4)
+    centred = expression - expression[fit_cells].mean(axis=0)
+    axes = np.linalg.svd(centred[fit_cells])[2][:4]
+    np.testing.assert_allclose(np.abs(ours.coordinates), np.abs(centred @ axes.T), atol=1e-6)
+    assert ours.n_fitted == 60
+
+
+def test_pca_takes_nothing_from_cells_that_were_not_fitted():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2, (60, 8))
+    changed = counts.copy()
+    changed[40:] = rng.poisson(9, (20, 8))
+    first, second = (pca_embedding(table, np.arange(40)).coordinates for table in (counts, changed))
+    np.testing.assert_allclose(first[:40], second[:40])
+
+
+def test_cosine():
+    embedding = np.array([[1.0, 0.0], [2.0, 2.0], [0.0, 0.0]])
+    np.testing.assert_allclose(cosine(embedding, np.array([0, 0, 0]), np.array([0, 1, 2])), [1, np.sqrt(0.5), 0])
+
+
+def test_logistic_regression_is_symmetric_and_learns(tissue):
+    embedding = pca_embedding(tissue.X, np.arange(tissue.n_obs), n_components=4).coordinates
+    pairs = matched_pairs(tissue.obsm["spatial"], radii=(30.0,), max_pairs=300)
+    model = LogisticPairs(embedding, pairs, 30.0)
+    scores = model.score(pairs.anchor, pairs.neighbour)
+    np.testing.assert_allclose(scores, model.score(pairs.neighbour, pairs.anchor))
+    far = model.score(pairs.anchor, pairs.easy)
+    assert (scores[:, None] > far[None]).mean() > 0.65
+
+
+def test_logistic_regression_on_a_part_of_the_cells(tissue):
+    embedding = pca_embedding(tissue.X, np.arange(tissue.n_obs), n_components=4).coordinates
+    cells = np.flatnonzero(tissue.obs["split"] == "train")
+    pairs = matched_pairs(tissue.obsm["spatial"][cells], radii=(30.0,))
+    whole = LogisticPairs(embedding, pairs, 30.0, cells=cells)
+    part = LogisticPairs(embedding[cells], pairs, 30.0)
+    np.testing.assert_allclose(whole.score(cells[:5], cells[5:10]), part.score(np.arange(5), np.arange(5, 10)))

@@ -1,0 +1,190 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from spaf_analysis import InputError, ReportOptions, make_report, render_html, write_report
+
+OPTIONS = ReportOptions(max_pairs=60, n_replicates=50, resolution=0.5)
+
+
+@pytest.fixture(scope="module")
+def report(stages):
+    return make_report(stages.embedded, model=stages.model, run=stages.run, build=stages.build, options=OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def html(report):
+    return render_html(report)
+
+
+def changed(stages, folder, change):
+    """A copy of the embedded table with something changed."""
+    adata = ad.read_h5ad(stages.embedded)
+    change(adata)
+    adata.write_h5ad(folder / "changed.h5ad")
+    return make_report(folder / "changed.h5ad", model=stages.model, run=stages.run, build=stages.build, options=OPTIONS)
+
+
+def test_summary_has_the_numbers_of_the_table(stages, report):
+    adata, summary = ad.read_h5ad(stages.embedded), report.summary
+    assert summary["n_cells"] == adata.n_obs
+    assert summary["n_genes"] == adata.n_vars
+    assert summary["n_transcripts"] == adata.obs["n_transcripts"].sum() == adata.X.sum()
+    assert summary["n_gene_pairs"] == (adata.obsm["colocalization"] > 0).max(axis=0).sum()
+    assert summary["account"]["read"] >= summary["n_transcripts"]
+    assert set(summary["seconds"]) == set(summary["peak_rss_mb_per_step"]) == {"build", "pretrain", "embed", "report"}
+    assert summary["seconds"]["pretrain"] == 12.5
+    assert summary["peak_rss_mb"] == max(summary["peak_rss_mb_per_step"].values())
+    for name in ("pair_auroc_30um", "pair_auroc_30um_pca", "pair_auroc_30um_hard", "pair_auroc_30um_minus_pca"):
+        low, high = summary[f"{name}_interval"]
+        assert low <= summary[name] <= high
+    assert len(summary["cell_pairs"]) == 4 * 2 * 4
+    json.dumps(summary, allow_nan=False)
+
+
+def test_page_says_what_the_summary_says(report, html):
+    text = re.sub(r"<[^>]+>|\s+", " ", html)
+    for name in ("n_cells", "n_transcripts", "n_genes", "n_gene_pairs", "n_validation_cells"):
+        assert f"{report.summary[name]:,}" in text
+    for row in report.summary["cell_pairs"]:
+        assert f"{row['auroc']:.3f}" in text
+    assert f"{report.summary['pair_auroc_30um']:.3f}" in html
+    assert f"{report.account['unassigned']:,}" in html
+    for gene in report.clusters["genes"].iloc[0]:
+        assert gene in html
+
+
+def test_page_loads_nothing(html):
+    assert not re.search(r"<(script|link|iframe|object|embed)\b", html)
+    assert "@import" not in html
+    assert "url(" not in html
+    for target in re.findall(r'(?:src|href)="([^"]*)"', html):
+        assert target.startswith(("#", "data:image/svg+xml;base64,"))
+    assert len(re.findall(r"<img ", html)) >= 8
+    assert all(re.findall(r'<img [^>]*alt="([^"]{20,})"', html))
+
+
+def test_contents_lead_to_sections(html):
+    for target in re.findall(r'href="#([^"]+)"', html):
+        assert f'id="{target}"' in html
+
+
+def test_text_from_files_is_escaped(html):
+    assert "A card &lt;with&gt; brackets" in html
+    assert "<with>" not in html
+
+
+def test_two_reports_differ_in_their_timings_only(stages, report):
+    again = make_report(stages.embedded, model=stages.model, run=stages.run, build=stages.build, options=OPTIONS)
+    timed = ("seconds", "peak_rss_mb", "peak_rss_mb_per_step")
+    assert {k: v for k, v in again.summary.items() if k not in timed} == {
+        k: v for k, v in report.summary.items() if k not in timed
+    }
+    assert render_html(replace(again, records=report.records, summary=report.summary)) == render_html(report)
+
+
+def test_validation_cells_far_too_few(stages, tmp_path):
+    def no_validation(adata):
+        adata.obs["split"] = adata.obs["split"].astype(str).replace("validation", "gap")
+
+    made = changed(stages, tmp_path, no_validation)
+    assert made.benchmark.evaluation is None
+    assert made.summary["pair_auroc_30um"] is None
+    assert "Not judged: only 0 cells were held out for validation." in render_html(made)
+
+
+def test_gene_that_is_asked_for(stages, tmp_path, report):
+    gene = report.gene.name
+    adata = ad.read_h5ad(stages.embedded)
+    other = str(next(name for name in adata.var_names if name != gene))
+    paths = {"model": stages.model, "run": stages.run, "build": stages.build}
+    made = make_report(stages.embedded, **paths, options=replace(OPTIONS, gene=other))
+    assert made.gene.name == other
+    assert not made.gene.chosen
+    assert f"{other} was asked for" in render_html(made)
+    with pytest.raises(InputError, match="the table has no gene 'NOPE'"):
+        make_report(stages.embedded, **paths, options=replace(OPTIONS, gene="NOPE"))
+
+
+def test_cells_without_embedding_are_counted(stages, tmp_path):
+    def lose(adata):
+        adata.obsm["X_SpaF"][:7] = np.nan
+
+    made = changed(stages, tmp_path, lose)
+    assert made.n_not_embedded == 7
+    assert "7 cells hold no gene that the model knows" in render_html(made)
+    assert made.clusters["n_cells"].sum() == made.summary["n_cells"] - 7
+
+
+def test_large_table_is_subsampled_for_the_umap_and_says_so(stages):
+    made = make_report(
+        stages.embedded, model=stages.model, run=stages.run, build=stages.build, options=replace(OPTIONS, umap_cells=50)
+    )
+    assert "50 of" in made.pictures["umap"][0].caption
+    assert made.clusters["n_cells"].sum() == made.summary["n_cells"]
+
+
+def test_table_without_gene_pairs_and_graph(stages, tmp_path):
+    def bare(adata):
+        for key in [key for key in adata.uns if key.startswith("colocalization")]:
+            del adata.uns[key]
+        del adata.obsm["colocalization"]
+        del adata.obsp["spatial_connectivities"]
+
+    html = render_html(changed(stages, tmp_path, bare))
+    assert "The slide holds no co-localised gene pairs." in html
+    assert "because it is found in most cells" in html
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda s: s.embedded.unlink(), "there is no file .*embedded.h5ad"),
+        (lambda s: s.embedded.write_bytes(b"not an h5ad"), "embedded.h5ad cannot be read as an h5ad file"),
+        (lambda s: shutil.rmtree(s.model), "there is no model directory at"),
+        (lambda s: shutil.rmtree(s.build), "there is no build at"),
+        (lambda s: (s.run / "run.json").unlink(), "run.json is missing: spaf-train pretrain writes it last"),
+        (lambda s: (s.run / "run.json").write_text("{"), "run.json is not valid JSON"),
+        (lambda s: (s.run / "metrics.csv").write_text("a,b\n1,2\n"), "metrics.csv has no column 'step'; it has: a, b"),
+        (lambda s: (s.run / "metrics.csv").write_text(""), "metrics.csv is no table"),
+    ],
+)
+def test_missing_and_broken_inputs_are_named(stages, tmp_path, break_it, sentence):
+    for name in ("build", "run"):
+        shutil.copytree(getattr(stages, name), tmp_path / name, ignore=shutil.ignore_patterns("corpus"))
+    shutil.copy(stages.embedded, tmp_path)
+    copy = replace(
+        stages, build=tmp_path / "build", run=tmp_path / "run", model=tmp_path / "run" / "model",
+        embedded=tmp_path / "embedded.h5ad",
+    )  # fmt: skip
+    break_it(copy)
+    with pytest.raises(InputError, match=sentence):
+        make_report(copy.embedded, model=copy.model, run=copy.run, build=copy.build, options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a.obsm.pop("X_SpaF"), r"has no embedding obsm\['X_SpaF'\]"),
+        (lambda a: a.obsm.pop("spatial"), r"has no coordinates obsm\['spatial'\]"),
+        (lambda a: a.obs.pop("split"), "has no obs column 'split'"),
+        (lambda a: a.obs.pop("n_transcripts"), "has no obs column 'n_transcripts'"),
+    ],
+)
+def test_incomplete_tables_are_named(stages, tmp_path, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        changed(stages, tmp_path, change)
+
+
+def test_nothing_is_left_half_written(report, tmp_path):
+    with pytest.raises(InputError, match="the folder .*nowhere does not exist"):
+        write_report(report, tmp_path / "page.html", tmp_path / "nowhere" / "summary.json")
+    assert list(tmp_path.iterdir()) == []
+    write_report(report, tmp_path / "page.html", tmp_path / "summary.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "summary.json"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == report.summary

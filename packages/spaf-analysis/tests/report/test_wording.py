@@ -1,0 +1,46 @@
+import pandas as pd
+import pytest
+
+from spaf_analysis.cell_pairs import CellPairBenchmark
+from spaf_analysis.metrics import CellPairEvaluation, Tiles
+from spaf_analysis.report import wording
+
+
+def benchmark(low, high):
+    """A benchmark in which the difference of model and baselines has these bounds."""
+    case = {"radius": 30.0, "n_positives": 10}
+    bounds = {"auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.8, "auprc": 0.7, "auprc_low": 0.6, "auprc_high": 0.8}
+    scores = [
+        {"score": name, "negatives": kind, **case, **bounds} for name in ("model", "pca") for kind in ("easy", "hard")
+    ]
+    difference = {"auroc": (low + high) / 2, "auroc_low": low, "auroc_high": high}
+    differences = [
+        {"score": "model", "baseline": baseline, "negatives": kind, **case, **difference}
+        for baseline in ("pca", "logistic")
+        for kind in ("easy", "hard")
+    ]
+    evaluation = CellPairEvaluation(pd.DataFrame(scores), pd.DataFrame(differences), Tiles([], 30, 50.0), 10)
+    return CellPairBenchmark(evaluation, "", 20, 10, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "headline", "verdict"),
+    [
+        (0.01, 0.05, "better than the 0.700", "the model wins against"),
+        (-0.05, -0.01, "worse than the 0.700", "the model loses against"),
+        (-0.05, 0.01, "which cannot be told apart from the 0.700", "the model ties with"),
+        (float("nan"), float("nan"), "too little tissue", "no verdict"),
+    ],
+)
+def test_sentences_follow_the_interval(low, high, headline, verdict):
+    judged = benchmark(low, high)
+    assert headline in wording.pair_headline(judged)
+    sentences = wording.pair_verdicts(judged)
+    assert len(sentences) == 2
+    assert all(sentence.count(verdict) == 2 for sentence in sentences)
+
+
+def test_no_evaluation_gives_the_reason():
+    none = CellPairBenchmark(None, "only 2 cells were held out", 20, 2, float("nan"))
+    assert wording.pair_headline(none).endswith("could not be judged: only 2 cells were held out.")
+    assert wording.pair_verdicts(none) == []

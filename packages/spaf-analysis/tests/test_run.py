@@ -1,0 +1,42 @@
+import json
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from spaf_analysis import InputError, run_stages
+from spaf_analysis.cli import app
+
+
+def test_one_command_from_a_folder_to_a_report(stages, tmp_path):
+    out = tmp_path / "out"
+    settings = ("run.steps=2", "run.threads=1", "model.width=16", "model.n_layers=1", "model.n_heads=2")
+    tiny = [text for setting in settings for text in ("--set", setting)]
+    done = CliRunner().invoke(app, ["run", str(stages.bundle), "-o", str(out), "--tissue", "Breast", *tiny])
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in out.iterdir()}
+    assert names == {"build", "run", "embedded.h5ad", "report.html", "summary.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads((out / "run" / "run.json").read_text())["steps"] == 2
+    assert all(seconds > 0 for seconds in summary["seconds"].values())
+    assert "Breast" in (out / "report.html").read_text()
+
+
+def test_stage_that_fails_ends_the_run(tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"spaf-data build failed \(exit code 2\); its message stands above"):
+        run_stages(tmp_path / "empty", tmp_path / "out")
+    assert capfd.readouterr().err.startswith("spaf-data: ")
+
+
+def test_context_reaches_the_build(tmp_path, monkeypatch):
+    calls = []
+
+    def record(command, **_):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    with pytest.raises(InputError):
+        run_stages(tmp_path, tmp_path / "out", context={"tissue": "Lung", "assay": None})
+    assert calls[0][-2:] == ["--tissue", "Lung"]
