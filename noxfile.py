@@ -64,7 +64,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every package's tests, on the CPU and without the network."""
     install(session, *PACKAGES, editable=True, groups=("test",))
-    session.run("pytest", *session.posargs, env=THREADS)
+    session.run("pytest", "--numprocesses", "auto", *session.posargs, env=THREADS)
 
 
 @nox.session

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from spaf_data.binning import bin_transcripts
 from spaf_data.build import BuildOptions, SlideSource, build_corpus
 from spaf_data.cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
-from spaf_data.colocalization import colocalize, proximity_graph
+from spaf_data.colocalization import colocalize, gene_pair_table, proximity_graph, robustness
 from spaf_data.corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
 from spaf_data.datasets import xenium_breast_window
 from spaf_data.errors import InputError
@@ -32,11 +32,13 @@ __all__ = [
     "delaunay_pairs",
     "easy_negatives",
     "find_bundles",
+    "gene_pair_table",
     "hard_negatives",
     "nearest_neighbors",
     "positive_pairs",
     "proximity_graph",
     "read_transcripts",
+    "robustness",
     "simulate_bundle",
     "spatial_neighbors",
     "split_regions",
