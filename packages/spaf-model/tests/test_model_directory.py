@@ -40,6 +40,10 @@ def test_frozen_table_stays_frozen_and_the_rest_trains(vocabulary: Vocabulary, t
     assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["embedding.types.weight"]
 
 
+def test_all_files_can_be_read_by_the_same_people(directory: Path) -> None:
+    assert len({file.stat().st_mode for file in directory.iterdir()}) == 1
+
+
 def test_config_says_family_version_and_layout(directory: Path) -> None:
     content = json.loads((directory / "config.json").read_text())
     assert (content["family"], content["format_version"]) == ("spatialformer", 1)

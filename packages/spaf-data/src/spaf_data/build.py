@@ -20,7 +20,7 @@ from spaf_data._build_folder import COMMAND, RECORD, check_out, fingerprint, rea
 from spaf_data._record import run_record, versions
 from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
-from spaf_data.colocalization import colocalize
+from spaf_data.colocalization import Method, colocalize
 from spaf_data.corpus import Corpus, write_corpus
 from spaf_data.errors import InputError
 from spaf_data.readers import read_transcripts
@@ -205,7 +205,11 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
     )
     clock.step("co-localising genes", 0.45)
     # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
-    for method, key in (("communities", keys.COLOCALIZATION), ("enrichment", keys.COLOCALIZATION_ENRICHMENT)):
+    methods: dict[str, Method] = {
+        keys.COLOCALIZATION: "communities",
+        keys.COLOCALIZATION_ENRICHMENT: "enrichment",
+    }
+    for key, method in methods.items():
         colocalize(
             adata,
             transcripts,

@@ -11,6 +11,7 @@ from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import SpatialFormer
+from spaf_model.published import convert_published
 from spaf_model.spatialformer import SpatialFormerNetwork
 from spaf_model.token_batch import TokenBatch
 from spaf_model.tokens import RankedCells, check_counts, rank_genes
@@ -33,6 +34,7 @@ __all__ = [
     "Vocabulary",
     "check_counts",
     "context_ids",
+    "convert_published",
     "embed_cell_pairs",
     "embed_cells",
     "match_genes",

@@ -23,11 +23,12 @@ from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
 from spaf_model.kernels import KernelName, available_kernels, select_kernel
 from spaf_model.model import DEFAULT_KEY, SpatialFormer
+from spaf_model.published import AttentionVariant, convert_published
 from spaf_model.vocabulary import CONTEXT_KINDS
 
 app = typer.Typer(
     name="spaf-model",
-    help="Spatial single-cell foundation models: embed cells, inspect models.",
+    help="Spatial single-cell foundation models: embed cells, inspect models, convert published ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -114,6 +115,39 @@ def embed(
 
     replace_file(output, write)
     logging.getLogger(__name__).info("Wrote obsm[%r] of %d cells to %s", key, adata.n_obs, output)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of the published SpatialFormer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model directory to write.")],
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="Published token file: tokenv5.json, for v1 tokenv4.json.")
+    ] = None,
+    scale: Annotated[Path | None, typer.Option(help="Published gene medians: gene_median.pkl.")] = None,
+    from_wheel: Annotated[
+        Path | None, typer.Option(help="Published wheel; instead of --vocabulary and --scale.")
+    ] = None,
+    attention: Annotated[
+        AttentionVariant | None,
+        typer.Option(help="Attention that the weights were trained with. Default: what the checkpoint records."),
+    ] = None,
+) -> None:
+    """Convert a checkpoint of the published SpatialFormer (v1 or v2) to a model directory.
+
+    Nothing in the files can run. The same weights compute two different functions, depending on the attention they were
+    trained with; which one is taken from the checkpoint or from --attention, never guessed.
+
+    For example:
+
+    \b
+    pip download --no-deps spatialformer==0.1.8
+    spaf-model convert v2.ckpt --from-wheel spatialformer-0.1.8-py3-none-any.whl -o model-v2
+    spaf-model convert v1.ckpt --vocabulary tokenv4.json --scale gene_median.pkl --attention explicit -o model-v1
+    """
+    model = convert_published(checkpoint, vocabulary=vocabulary, scale=scale, wheel=from_wheel, attention=attention)
+    model.save_pretrained(output)
+    logging.getLogger(__name__).info("Wrote %s, %s parameters", output, f"{model.n_parameters:,}")
 
 
 @app.command()

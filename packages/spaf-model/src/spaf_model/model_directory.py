@@ -62,6 +62,8 @@ def write_model_directory(
         (new / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         vocabulary.save(new / VOCABULARY_FILE)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new / WEIGHTS_FILE)
+        # safetensors lets only the owner read its file, which would leave a shared model unreadable.
+        (new / WEIGHTS_FILE).chmod((new / CONFIG_FILE).stat().st_mode)
         (new / CARD_FILE).write_text(card, "utf-8")
         if path.exists():
             path.rename(staging / "old")
@@ -112,6 +114,29 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     return ModelDirectory(config=config, vocabulary=vocabulary, tensors=tensors, card=card)
 
 
+def tensor_problems(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> str:
+    """Say which tensors are missing, unexpected or misshapen; empty if none is.
+
+    Parameters
+    ----------
+    expected, found
+        Shapes of tensors by name.
+    """
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshapen = [
+        f"{name} {tuple(found[name])} instead of {tuple(expected[name])}"
+        for name in expected
+        if name in found and found[name] != expected[name]
+    ]
+    problems = []
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            problems.append(f"{kind}: {', '.join(names[:_LISTED])}{more}")
+    return "; ".join(problems)
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, source: str) -> None:
     """Give a module (which may be on the meta device) its tensors.
 
@@ -121,19 +146,11 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, sour
         If tensors are missing, unexpected or misshapen; the sentence lists them.
     """
     expected = module.state_dict()
-    problems = []
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
-        if names:
-            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            problems.append(f"{kind}: {', '.join(names[:_LISTED])}{more}")
+    problems = tensor_problems(
+        {name: tensor.shape for name, tensor in expected.items()},
+        {name: tensor.shape for name, tensor in tensors.items()},
+    )
     if problems:
-        raise InputError(f"The tensors of {source} do not fit its configuration; {'; '.join(problems)}.")
+        raise InputError(f"The tensors of {source} do not fit its configuration; {problems}.")
     converted = {name: tensors[name].to(expected[name].dtype) for name in expected}
     module.load_state_dict(converted, assign=True)

@@ -5,7 +5,7 @@ communities of that graph (`community_pairs`), and joins against shuffled labels
 writes either into the AnnData of a slide.
 """
 
-from spaf_data.colocalization.api import colocalize
+from spaf_data.colocalization.api import Method, colocalize
 from spaf_data.colocalization.cells import CellTranscripts, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
 from spaf_data.colocalization.enrichment import PairEnrichment, enrichment_p, pair_enrichment
@@ -17,6 +17,7 @@ from spaf_data.colocalization.table import gene_pair_table
 __all__ = [
     "CellPairs",
     "CellTranscripts",
+    "Method",
     "PairEnrichment",
     "colocalize",
     "community_pairs",
