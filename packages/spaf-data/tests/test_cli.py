@@ -73,7 +73,7 @@ def damaged(kind, table, write_table):
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("no bundle", "is not a bundle of transcripts; looked for transcripts.parquet"),
+        ("no bundle", "is not a run with transcripts or counts; looked for transcripts.parquet"),
         ("no feature_name", "transcripts.parquet has no column 'feature_name'; it has: transcript_id, cell_id"),
         ("truncated", "transcripts.parquet cannot be read"),
         ("nothing assigned", "has no transcript that is assigned to a cell"),
