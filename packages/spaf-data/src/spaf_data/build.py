@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from spaf_data.corpus import Corpus, write_corpus
 from spaf_data.errors import InputError
 from spaf_data.readers import ReadOptions, has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
+
+logger = logging.getLogger(__name__)
 
 BuildProgress = Callable[[str, str, float], None]
 
@@ -203,6 +206,13 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
         leave_uncolocalized(adata)
     clock.step("joining cells", 0.8)
     spatial_neighbors(adata, radius=options.radius)
+    if adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
+        logger.warning(
+            "slide %s: no two cells lie within %g um (radius), so it has no positive pairs; spots of Visium lie 100 um "
+            "apart",
+            source.slide,
+            options.radius,
+        )
     clock.step("splitting regions", 0.85)
     split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=options.validation_fraction, gap=options.gap)
     adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
