@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from spaf_data import InputError, ReadOptions, read_counts, read_transcripts
+from spaf_data import InputError, ReadOptions, has_transcripts, read_counts, read_transcripts
 
 FIRST_ID = 2317032900000100001  # as the instrument numbers cells: more digits than a float holds
 
@@ -237,3 +237,34 @@ def test_damaged_hdf5(truth, tmp_path):
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(InputError, match=r"feature_data_1.hdf5 cannot be read as a file of cell boundaries"):
         read_transcripts(folder)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_position_that_is_not_finite(truth, tmp_path, bad):
+    """Also where cells are told by place: it must not pass for a transcript in no cell."""
+    x = truth.x.copy()
+    row = int(np.flatnonzero((truth.cell > 0) & (truth.gene == "VIM"))[9])
+    x[row] = bad
+    for with_cells in (True, False):
+        folder = write_transcripts(tmp_path / f"run{with_cells}", truth, with_cells=with_cells, global_x=x)
+        if not with_cells:
+            write_parquet(folder, truth)
+        with pytest.raises(InputError, match=rf"detected_transcripts.csv has a position .* not finite .* row {row}$"):
+            read_transcripts(folder)
+
+
+def test_text_in_the_table_of_counts(truth, tmp_path):
+    write_cells(tmp_path, truth)
+    write_counts(tmp_path, truth).astype(object).assign(VIM="many").to_csv(tmp_path / "cell_by_gene.csv")
+    with pytest.raises(InputError, match=r"cell_by_gene.csv cannot be read: .*many"):
+        read_counts(tmp_path)
+
+
+def test_transcripts_that_cannot_be_put_into_cells_leave_the_counts(truth, tmp_path):
+    folder = write_transcripts(tmp_path / "run", truth, with_cells=False)
+    write_counts(folder, truth)
+    write_cells(folder, truth)
+    assert not has_transcripts(folder)
+    assert read_counts(folder).n_obs == len(truth.corners)
+    write_parquet(folder, truth)
+    assert has_transcripts(folder)

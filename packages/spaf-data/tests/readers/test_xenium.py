@@ -336,6 +336,14 @@ def test_null_cells_are_unassigned(table, write_table):
     assert_equal(read_transcripts(write_table(table, "transcripts.csv")), reference)
 
 
+def test_numbers_of_cells_beside_missing_ones(table, write_table):
+    """Pandas writes integers beside missing values as floats."""
+    numbers = [-1 if cell == "UNASSIGNED" else xenium.decode_cell_id(cell)[0] for cell in table.cell_id]
+    reference = read_transcripts(write_table(table.assign(cell_id=numbers)))
+    floats = np.where(np.array(numbers) < 0, np.nan, numbers)
+    assert_equal(read_transcripts(write_table(table.assign(cell_id=floats))), reference)
+
+
 def test_file_that_changes_between_the_passes(table, write_table, monkeypatch):
     folder = write_table(table)
     original = TableChunks.__call__

@@ -112,8 +112,10 @@ class TableChunks:
             if self.assign is None:
                 unused |= {layout.x, layout.y, layout.z}
             types = {name: kind for name, kind in types.items() if name not in unused}
+        first_row = 0
         for batch in self.rows.stream(types, self._half(second=with_positions)):
-            yield self._chunk(batch, with_positions)
+            yield self._chunk(batch, with_positions, first_row)
+            first_row += batch.num_rows
 
     def _half(self, *, second: bool) -> Progress | None:
         report = self.progress
@@ -121,7 +123,7 @@ class TableChunks:
             return None
         return lambda fraction: report((fraction + second) / 2)
 
-    def _chunk(self, batch: pa.RecordBatch, with_positions: bool) -> Chunk:
+    def _chunk(self, batch: pa.RecordBatch, with_positions: bool, first_row: int) -> Chunk:
         layout = self.layout
         gene, gene_names = dictionary(batch.column(layout.gene))
         if (gene < 0).any():
@@ -131,6 +133,13 @@ class TableChunks:
         if with_positions or self.assign is not None:
             x, y = self._numbers(batch, layout.x), self._numbers(batch, layout.y)
             place = (x, y, self._numbers(batch, layout.z) if layout.z else np.zeros_like(x))
+        if self.assign is not None and place is not None:
+            finite = np.isfinite(place).all(axis=0)
+            if not finite.all():  # or it would count as in no cell
+                raise InputError(
+                    f"{self.rows.where} has a position that is not finite (NaN or infinite) in row "
+                    f"{first_row + int(np.argmin(finite))}"
+                )
         cell, cell_names = self._cells(batch, place)
         return Chunk(
             gene=gene,

@@ -83,7 +83,7 @@ def counts_of(
         gene_ids=None if ids is None else ["" if pd.isna(value) else str(value) for value in ids],
         centroids=centroids * (options.pixel_size or 1.0),
         areas=areas,
-        obs={str(name): adata.obs[name].to_numpy() for name in adata.obs if name not in _OURS},
+        obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
         metadata={key: value for key, value in context.items() if value is not None},
         parameters={
             "platform": "anndata",

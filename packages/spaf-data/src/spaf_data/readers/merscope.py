@@ -19,15 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 from scipy import sparse
 
 from spaf_data.errors import InputError
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
-from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks
+from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks, dictionary, numbers
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._sort import sort_by_cell
-from spaf_data.readers._table import column_names, explained, require_columns
+from spaf_data.readers._table import ROWS_PER_BATCH, column_names, require_columns, stream_columns
 from spaf_data.readers.options import Progress, ReadOptions
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner, read_geometry, read_hdf5, read_vertices
 from spaf_data.transcripts import Transcripts
@@ -131,22 +130,22 @@ def read_transcripts(
 def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     """Read the table of counts of a MERSCOPE run; see `spaf_data.read_counts`."""
     file = path / COUNT_FILE
-    with explained(file):
-        table = pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types={"cell": TEXT}))
-    names = table.column_names
-    id_column = next((name for name in reversed(_ID_COLUMNS[1:]) if name in names), None)
+    names = column_names(file)
+    id_column = next((name for name in reversed(_ID_COLUMNS) if name in names), None)
     if id_column is None:
         raise InputError(f"{file} has no column 'cell'; it begins with: {', '.join(names[:5])}")
     genes = [name for name in names if name != id_column]
-    values = np.column_stack([_column(file, table, name) for name in genes])
-    cells = np.array(table.column(id_column).cast(pa.string()).to_pylist(), dtype=str)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{file} has two genes named {twice!r}")
+    cells, counts = _stream_counts(file, id_column, genes)
     centroids = _cell_metadata(path, cells)
     if centroids is None:
         raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
     files = _polygon_files(path)
     return CellCounts(
         where=str(file),
-        counts=sparse.csr_matrix(values),
+        counts=counts,
         cells=cells,
         genes=genes,
         centroids=centroids,
@@ -156,13 +155,18 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     )
 
 
-def _column(file: Path, table: pa.Table, name: str) -> np.ndarray:
-    if table.column_names.count(name) > 1:
-        raise InputError(f"{file} has two genes named {name!r}")
-    column = table.column(name)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise InputError(f"{file} has a column {name!r} that does not hold counts")
-    return column.to_numpy()
+def _stream_counts(file: Path, id_column: str, genes: list[str]) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Return ids and counts of the cells; as text and dense at a time are a few rows only."""
+    ids: list[str] = []
+    blocks = [sparse.csr_matrix((0, len(genes)))]
+    types = {id_column: TEXT, **dict.fromkeys(genes, pa.float64())}
+    for batch in stream_columns(file, types, batch_rows=ROWS_PER_BATCH // 10):
+        codes, names = dictionary(batch.column(id_column))
+        if (codes < 0).any():
+            raise InputError(f"{file} has a row without a {id_column or 'cell'}")
+        ids += [names[code] for code in codes]
+        blocks.append(sparse.csr_matrix(np.column_stack([numbers(batch.column(gene)) for gene in genes])))
+    return np.array(ids, dtype=str), sparse.csr_matrix(sparse.vstack(blocks))
 
 
 def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
