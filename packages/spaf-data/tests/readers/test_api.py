@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import anndata
 import numpy as np
@@ -84,3 +85,12 @@ def test_objects_of_other_kinds(runs):
     with pytest.raises(InputError, match="the AnnData object is not a run with transcripts"):
         read_transcripts(adata)
     assert not has_transcripts(adata)
+
+
+def test_store_without_the_library(tmp_path, monkeypatch):
+    (tmp_path / "slide.zarr" / "points" / "transcripts").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    with pytest.raises(
+        InputError, match=r"slide.zarr needs the library spatialdata: pip install 'spaf-data\[spatialdata\]'"
+    ):
+        read_transcripts(tmp_path / "slide.zarr")

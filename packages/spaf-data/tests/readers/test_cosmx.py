@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 
 from spaf_data import InputError, ReadOptions, read_transcripts
+from spaf_data.readers import cosmx
+from spaf_data.readers._chunks import FileRows
 
 PIXEL = 0.120280945
 
@@ -132,3 +134,16 @@ def test_nothing_assigned(truth, tmp_path):
 def test_pixel_size_that_is_none(size):
     with pytest.raises(InputError, match="pixel_size must be above 0 um"):
         ReadOptions(pixel_size=size)
+
+
+def test_neither_chunks_nor_row_order_matter(truth, tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "run", truth)
+    reference = read_transcripts(folder)
+    table = pd.read_csv(folder / "Run1_tx_file.csv", keep_default_na=False).sample(frac=1, random_state=5)
+    (folder / "Run1_tx_file.csv").unlink()
+    table.to_parquet(folder / "Run1_tx_file.parquet", index=False)
+    monkeypatch.setattr(cosmx, "FileRows", lambda file: FileRows(file, batch_rows=7))
+    found = read_transcripts(folder)
+    for name in ("x", "y", "z", "gene", "in_nucleus", "offsets", "cells"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(reference, name), err_msg=name)
+    assert found.account == reference.account

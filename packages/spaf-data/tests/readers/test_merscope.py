@@ -7,6 +7,8 @@ import pytest
 import shapely
 
 from spaf_data import InputError, ReadOptions, has_transcripts, read_counts, read_transcripts
+from spaf_data.readers import merscope
+from spaf_data.readers._chunks import FileRows
 
 FIRST_ID = 2317032900000100001  # as the instrument numbers cells: more digits than a float holds
 
@@ -268,3 +270,17 @@ def test_transcripts_that_cannot_be_put_into_cells_leave_the_counts(truth, tmp_p
     assert read_counts(folder).n_obs == len(truth.corners)
     write_parquet(folder, truth)
     assert has_transcripts(folder)
+
+
+def test_neither_chunks_nor_row_order_matter(truth, tmp_path, monkeypatch):
+    folder = write_transcripts(tmp_path / "run", truth, with_cells=False)
+    write_parquet(folder, truth)
+    reference = read_transcripts(folder)
+    table = pd.read_csv(folder / "detected_transcripts.csv").sample(frac=1, random_state=5)
+    table.to_parquet(folder / "detected_transcripts.parquet", index=False)
+    (folder / "detected_transcripts.csv").unlink()
+    monkeypatch.setattr(merscope, "FileRows", lambda file: FileRows(file, batch_rows=11))
+    found = read_transcripts(folder)
+    for name in ("x", "y", "z", "gene", "offsets", "cells"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(reference, name), err_msg=name)
+    assert found.account == reference.account

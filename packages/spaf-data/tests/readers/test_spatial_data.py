@@ -143,3 +143,11 @@ def test_damaged_store(truth, tmp_path):
             file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InputError, match=r"slide.zarr cannot be read by spatialdata"):
         read_transcripts(tmp_path / "slide.zarr")
+
+
+def test_table_of_the_oldest_layout(truth, tmp_path):
+    """The library passes over it in silence."""
+    make(truth, with_table=False).write(tmp_path / "slide.zarr")
+    (tmp_path / "slide.zarr" / "table" / "table").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"slide.zarr has its table in the folder 'table', a layout that"):
+        read_counts(tmp_path / "slide.zarr")
