@@ -107,3 +107,14 @@ def test_truncated_file(adata, tmp_path):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(InputError, match=r"slide.h5ad cannot be read as an AnnData"):
         read_counts(file)
+
+
+def test_the_table_that_is_given_is_left_as_it_is(adata):
+    adata.X = sparse.csr_matrix(adata.X)
+    adata.X.data[::3] = 0  # zeros that are stored
+    adata.X.indices[:2] = adata.X.indices[1::-1].copy()
+    adata.X.has_sorted_indices = False
+    before = adata.copy()
+    read_counts(adata, min_transcripts=1)
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(adata.X, part), getattr(before.X, part))

@@ -50,8 +50,10 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
     _check_unique(where, "cells", found.cells.tolist())
     genes = unique_genes(where, found.genes, found.gene_ids)
     matrix = sparse.csr_matrix(found.counts)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
+    if not matrix.has_canonical_format or not matrix.data.all():
+        matrix = matrix.copy()  # these work in place, and the arrays may be those of the user's AnnData
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
     _check_counts(where, matrix, found.cells, genes)
     check_centroids(where, found.cells, found.centroids)
 

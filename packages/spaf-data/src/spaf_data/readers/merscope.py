@@ -49,7 +49,7 @@ _ID_COLUMNS = ("EntityID", "cell_id", "cell", "")
 
 
 def transcript_file(path: Path) -> Path | None:
-    """Return the file of transcripts of a folder, or the file itself if its columns are those; None if neither."""
+    """Return the file of transcripts of a folder, or the file itself; None if it is neither."""
     if path.is_dir():
         return next((path / name for name in TRANSCRIPT_FILES if (path / name).is_file()), None)
     return path if path.name in TRANSCRIPT_FILES else None
@@ -131,7 +131,7 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     """Read the table of counts of a MERSCOPE run; see `spaf_data.read_counts`."""
     file = path / COUNT_FILE
     names = column_names(file)
-    id_column = next((name for name in reversed(_ID_COLUMNS) if name in names), None)
+    id_column = next((name for name in _ID_COLUMNS if name in names), None)
     if id_column is None:
         raise InputError(f"{file} has no column 'cell'; it begins with: {', '.join(names[:5])}")
     genes = [name for name in names if name != id_column]

@@ -39,7 +39,6 @@ COUNTS_WANTED = "a SpatialData zarr store with a table"
 _CELL_COLUMNS = ("cell_id", "cell_ID", "cell", "cell_boundaries")
 _NUCLEUS_COLUMNS = ("overlaps_nucleus", "in_nucleus", "nucleus_boundaries")
 _GENE_COLUMNS = ("feature_name", "gene", "target")
-_DASK_INDEX = "__null_dask_index__"
 
 
 def is_spatial_data(source: object) -> TypeGuard[SpatialData]:
