@@ -193,3 +193,68 @@ def test_slides_have_names_of_their_own(bundle, tmp_path):
         build_corpus([SlideSource(path=bundle, slide="s")] * 2, tmp_path / "out")
     with pytest.raises(InputError, match="no slide"):
         build_corpus([], tmp_path / "out")
+
+
+def test_slide_without_transcripts_beside_one_with(bundle, built, tmp_path):
+    table = anndata.read_h5ad(built[0] / "slides" / "s1.h5ad")
+    counts = anndata.AnnData(table.X, table.obs[["area"]], table.var, obsm={"spatial": table.obsm["spatial"]})
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+    sources = [
+        SlideSource(path=bundle, slide="imaging"),
+        SlideSource(path=tmp_path / "counts.h5ad", slide="counts", assay="MERSCOPE"),
+    ]
+    record = build_corpus(sources, tmp_path / "out")
+    assert [slide["n_gene_pairs"] > 0 for slide in record["slides"]] == [True, False]
+    slide = anndata.read_h5ad(tmp_path / "out" / "slides" / "counts.h5ad")
+    assert slide.uns["colocalization"]["method"] == "none"
+    assert slide.obsm["colocalization"].shape == (slide.n_obs, 0)
+    np.testing.assert_array_equal(slide.X.toarray(), table.X.toarray())
+    corpus = Corpus(tmp_path / "out" / "corpus")
+    corpus.verify()
+    joined = {"imaging": 0, "counts": 0}
+    for ref in corpus.block_refs():
+        joined[ref.slide] += len(corpus.read(ref).colocalized)
+    assert joined["imaging"] > 0
+    assert joined["counts"] == 0
+    n_owned = {name: sum(ref.n_owned for ref in corpus.block_refs() if ref.slide == name) for name in joined}
+    assert n_owned["imaging"] == n_owned["counts"], "the same cells"
+
+
+def transcripts_of(cells, gap=40.0):
+    """Write a table of cells with the given numbers of transcripts of genes with underscores, in a row."""
+    rng = np.random.default_rng(2)
+    cell = np.repeat(np.arange(len(cells)), cells)
+    n = len(cell)
+    return pd.DataFrame(
+        {
+            "cell_id": cell,
+            "feature_name": rng.choice(["HLA_A", "_B", "C_", "D__D"], n),
+            "x_location": (gap * cell + rng.uniform(0, 30, n)).astype(np.float32),
+            "y_location": rng.uniform(0, 300, n).astype(np.float32),
+            "qv": 40.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("cells", [[60], [1], [1, 1, 1, 1, 1, 1], [50_000]])
+def test_extreme_slides(write_table, tmp_path, cells):
+    """One cell, cells with one transcript, a cell with 50,000."""
+    folder = write_table(transcripts_of(cells))
+    record = build_corpus([SlideSource(path=folder, slide="s")], tmp_path / "out", BuildOptions(min_transcripts=1))
+    assert record["n_cells"] == len(cells)
+    assert record["n_transcripts"] == sum(cells)
+    adata = anndata.read_h5ad(tmp_path / "out" / "slides" / "s.h5ad")
+    assert adata.obs["n_transcripts"].tolist() == cells
+    assert set(adata.var_names) <= {"HLA_A", "_B", "C_", "D__D"}
+    corpus = Corpus(tmp_path / "out" / "corpus")
+    corpus.verify()
+    assert sum(corpus.read(ref).counts.sum() for ref in corpus.block_refs()) == sum(
+        count for count, split in zip(cells, adata.obs["split"], strict=True) if split != "gap"
+    )
+
+
+def test_cells_too_far_apart_to_be_neighbours_are_said(write_table, tmp_path, caplog):
+    folder = write_table(transcripts_of([50] * 8, gap=100.0))
+    record = build_corpus([SlideSource(path=folder, slide="s")], tmp_path / "out", BuildOptions(min_transcripts=1))
+    assert record["n_cells"] == 8
+    assert "slide s: no two cells lie within 30 um (radius), so it has no positive pairs" in caplog.text

@@ -2,9 +2,10 @@ import json
 import subprocess
 import sys
 
+import anndata
 import pytest
 
-from spaf_data import cli
+from spaf_data import bin_transcripts, cli, read_transcripts
 
 
 def run(*arguments, monkeypatch, capsys):
@@ -73,7 +74,7 @@ def damaged(kind, table, write_table):
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("no bundle", "is not a bundle of transcripts; looked for transcripts.parquet"),
+        ("no bundle", "is not a run with transcripts or counts; looked for transcripts.parquet"),
         ("no feature_name", "transcripts.parquet has no column 'feature_name'; it has: transcript_id, cell_id"),
         ("truncated", "transcripts.parquet cannot be read"),
         ("nothing assigned", "has no transcript that is assigned to a cell"),
@@ -147,3 +148,24 @@ def test_installed_command_answers():
     for command in ("build", "info", "verify", "simulate"):
         assert command in done.stdout
     assert done.stderr == ""
+
+
+def test_build_from_counts_in_pixels(spaf_data, bundle, tmp_path):
+    slide = bin_transcripts(read_transcripts(bundle))
+    table = anndata.AnnData(slide.X, slide.obs[[]], slide.var, obsm={"spatial": slide.obsm["spatial"] * 20})
+    table.write_h5ad(tmp_path / "table.h5ad")
+    build = ("build", "--input", tmp_path / "table.h5ad", "--out", tmp_path / "out", "--json")
+    code, _, said = spaf_data(*build)
+    assert code == 2
+    assert "pixels or mm? Give pixel_size" in said
+    code, _, said = spaf_data(*build, "--pixel-size", "0.05", "--platform", "merscope")
+    assert code == 2
+    assert "table.h5ad is not a run with transcripts or counts; looked for detected_transcripts.csv" in said
+    code, answer, _ = spaf_data(*build, "--pixel-size", "0.05")
+    assert code == 0
+    (built,) = json.loads(answer)["slides"]
+    assert built["slide"] == "table"
+    assert built["n_cells"] == slide.n_obs
+    assert built["n_gene_pairs"] == 0
+    adata = anndata.read_h5ad(tmp_path / "out" / "slides" / "table.h5ad")
+    assert adata.uns["spaf"]["parameters"]["pixel_size"] == 0.05

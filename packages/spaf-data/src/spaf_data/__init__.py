@@ -11,7 +11,7 @@ from spaf_data.datasets import xenium_breast_window
 from spaf_data.errors import InputError
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
-from spaf_data.readers import find_bundles, read_transcripts
+from spaf_data.readers import ReadOptions, find_bundles, has_transcripts, read_counts, read_transcripts
 from spaf_data.simulate import simulate_bundle
 from spaf_data.splits import split_regions, split_slides
 from spaf_data.transcripts import Account, Transcripts
@@ -24,6 +24,7 @@ __all__ = [
     "Corpus",
     "GeneStatistics",
     "InputError",
+    "ReadOptions",
     "SlideSource",
     "Transcripts",
     "bin_transcripts",
@@ -34,9 +35,11 @@ __all__ = [
     "find_bundles",
     "gene_pair_table",
     "hard_negatives",
+    "has_transcripts",
     "nearest_neighbors",
     "positive_pairs",
     "proximity_graph",
+    "read_counts",
     "read_transcripts",
     "robustness",
     "simulate_bundle",

@@ -41,8 +41,12 @@ def is_build(path: Path) -> bool:
 
 def fingerprint(path: Path) -> list[list[Any]]:
     """Return name, size and time of the files of a bundle: enough to see that a killed build had the same input."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [
+        [str(file.relative_to(path.parent)), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+        if file.is_file()
+    ]
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from numba import njit
 from scipy.sparse import csr_matrix
 
 from spaf_data import keys
-from spaf_data._record import versions
 from spaf_data.errors import InputError
+from spaf_data.slide_table import slide_table
 from spaf_data.transcripts import Transcripts
 
 
@@ -84,55 +83,28 @@ def bin_transcripts(
     _fill_counts(transcripts.offsets, transcripts.gene, kept, indptr, genes, counts)
     nuclear, means = _cell_sums(transcripts.offsets, transcripts.x, transcripts.y, transcripts.in_nucleus, kept)
 
-    n_transcripts = depth[kept]
-    obs = pd.DataFrame(
-        {
-            keys.N_TRANSCRIPTS: n_transcripts.astype(np.int32),
-            keys.NUCLEUS_FRACTION: nuclear / n_transcripts if transcripts.nucleus_known else np.nan,
+    return slide_table(
+        counts=csr_matrix((counts, genes, indptr), shape=(len(kept), transcripts.n_genes)),
+        cells=transcripts.cells[kept],
+        genes=transcripts.genes,
+        gene_ids=transcripts.gene_ids,
+        centroids=means if transcripts.centroids is None else transcripts.centroids[kept],
+        areas=None if transcripts.areas is None else transcripts.areas[kept],
+        nucleus_fraction=nuclear / depth[kept] if transcripts.nucleus_known else np.full(len(kept), np.nan),
+        n_cells=transcripts.n_cells,
+        account=transcripts.account,
+        described={
+            keys.SLIDE: slide,
+            keys.TISSUE: tissue,
+            keys.CONDITION: condition,
+            keys.SPECIES: species,
+            keys.ASSAY: assay,
         },
-        index=pd.Index(transcripts.cells[kept].astype(object), dtype=object),
-    )
-    if transcripts.areas is not None:
-        obs[keys.AREA] = transcripts.areas[kept]
-    given = {
-        keys.SLIDE: slide,
-        keys.TISSUE: tissue,
-        keys.CONDITION: condition,
-        keys.SPECIES: species,
-        keys.ASSAY: assay,
-    }
-    described = {key: value or transcripts.metadata.get(key) or keys.UNKNOWN for key, value in given.items()}
-    for key, value in described.items():
-        obs[key] = pd.Categorical.from_codes(np.zeros(len(kept), np.int8), categories=pd.Index([value]))
-
-    var = pd.DataFrame(index=pd.Index(np.array(transcripts.genes, dtype=object), dtype=object))
-    if transcripts.gene_ids is not None:
-        var[keys.GENE_IDS] = np.array(transcripts.gene_ids, dtype=object)
-    shape = (len(kept), transcripts.n_genes)
-    account = {
-        **transcripts.account.as_dict(),
-        "in_small_cells": int(depth.sum() - n_transcripts.sum()),
-        "binned": int(n_transcripts.sum()),
-        "cells": transcripts.n_cells,
-        "small_cells": transcripts.n_cells - len(kept),
-        "kept_cells": len(kept),
-    }
-    return AnnData(
-        X=csr_matrix((counts, genes, indptr), shape=shape),
-        obs=obs,
-        var=var,
-        obsm={keys.SPATIAL: means if transcripts.centroids is None else transcripts.centroids[kept]},
-        uns={
-            keys.SPAF: {
-                "versions": versions(),
-                "parameters": {
-                    **transcripts.parameters,
-                    "min_transcripts": min_transcripts,
-                    "centroids": "transcripts" if transcripts.centroids is None else "segmentation",
-                    **described,
-                },
-                "account": account,
-            }
+        metadata=transcripts.metadata,
+        parameters={
+            **transcripts.parameters,
+            "min_transcripts": min_transcripts,
+            "centroids": "transcripts" if transcripts.centroids is None else "segmentation",
         },
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ from spaf_data._build_folder import COMMAND, RECORD, check_out, fingerprint, rea
 from spaf_data._record import run_record, versions
 from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
-from spaf_data.colocalization import Method, colocalize
+from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import Corpus, write_corpus
 from spaf_data.errors import InputError
-from spaf_data.readers import read_transcripts
+from spaf_data.readers import ReadOptions, has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
+
+logger = logging.getLogger(__name__)
 
 BuildProgress = Callable[[str, str, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlideSource:
-    """A bundle and what it is; what is None is taken from the bundle, else ``"unknown"``."""
+    """A run and what it is; what is None is taken from the run, else ``"unknown"``."""
 
     path: Path
     slide: str
@@ -39,6 +42,8 @@ class SlideSource:
     condition: str | None = None
     species: str | None = None
     assay: str | None = None
+    platform: str = "auto"
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         if not self.slide or self.slide.startswith(".") or set(self.slide) & set("/\\\0"):
@@ -187,22 +192,49 @@ def _build_slide(source: SlideSource, folder: Path, options: BuildOptions, repor
 
 
 def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> AnnData:
+    if has_transcripts(source.path, platform=source.platform):
+        adata = _table_of_transcripts(source, options, clock)
+    else:
+        clock.step("reading counts", 0.0)
+        adata = read_counts(
+            source.path,
+            platform=source.platform,
+            min_transcripts=options.min_transcripts,
+            options=source.reading,
+            **_described(source),
+        )
+        leave_uncolocalized(adata)
+    clock.step("joining cells", 0.8)
+    spatial_neighbors(adata, radius=options.radius)
+    if adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
+        logger.warning(
+            "slide %s: no two cells lie within %g um (radius), so it has no positive pairs; spots of Visium lie 100 um "
+            "apart",
+            source.slide,
+            options.radius,
+        )
+    clock.step("splitting regions", 0.85)
+    split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=options.validation_fraction, gap=options.gap)
+    adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
+    adata.uns[keys.SPAF]["parameters"].update(validation_fraction=options.validation_fraction, gap=options.gap)
+    return adata
+
+
+def _described(source: SlideSource) -> dict[str, str | None]:
+    return {key: getattr(source, key) for key in (keys.SLIDE, *keys.CONTEXT)}
+
+
+def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Clock) -> AnnData:
     clock.step("reading transcripts", 0.0)
     transcripts = read_transcripts(
         source.path,
+        platform=source.platform,
         min_qv=options.min_qv,
+        options=source.reading,
         progress=lambda fraction: clock.within("reading transcripts", 0.4 * fraction),
     )
     clock.step("counting genes", 0.4)
-    adata = bin_transcripts(
-        transcripts,
-        min_transcripts=options.min_transcripts,
-        slide=source.slide,
-        tissue=source.tissue,
-        condition=source.condition,
-        species=source.species,
-        assay=source.assay,
-    )
+    adata = bin_transcripts(transcripts, min_transcripts=options.min_transcripts, **_described(source))
     clock.step("co-localising genes", 0.45)
     # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
     methods: dict[str, Method] = {
@@ -220,12 +252,6 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
         )
     # A score of every joined pair in every cell is several times the rest of the table; the slide's statistics stay.
     del adata.obsm[keys.COLOCALIZATION_ENRICHMENT]
-    clock.step("joining cells", 0.8)
-    spatial_neighbors(adata, radius=options.radius)
-    clock.step("splitting regions", 0.85)
-    split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=options.validation_fraction, gap=options.gap)
-    adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
-    adata.uns[keys.SPAF]["parameters"].update(validation_fraction=options.validation_fraction, gap=options.gap)
     return adata
 
 

@@ -207,5 +207,5 @@ def _check_units(points: npt.NDArray[np.float64], library: npt.ArrayLike | None)
     if not _LEAST_SPACING <= spacing <= _LARGEST_SPACING:
         raise InputError(
             f"the median distance of a cell to the nearest one is {spacing:.4g}, which is no tissue in um: are the "
-            "coordinates pixels or mm? (check_units=False accepts them.)"
+            "coordinates pixels or mm? Give pixel_size when reading them, or accept them with check_units=False."
         )

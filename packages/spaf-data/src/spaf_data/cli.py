@@ -19,7 +19,7 @@ from spaf_data.build import BuildOptions, SlideSource, build_corpus
 from spaf_data.corpus import Corpus
 from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
 from spaf_data.errors import InputError
-from spaf_data.readers import find_bundles
+from spaf_data.readers import PLATFORMS, ReadOptions, find_bundles
 from spaf_data.simulate import simulate_bundle
 
 app = typer.Typer(
@@ -62,8 +62,16 @@ def _how(text: str, unit: str = "N") -> Any:
     return typer.Option(help=text, metavar=unit, rich_help_panel="How they are made")
 
 
+_READING = "How runs are read"
+
+
+def _read(text: str, unit: str) -> Any:
+    return typer.Option(help=text, metavar=unit, rich_help_panel=_READING)
+
+
 _JSON = typer.Option("--json", help="Print the answer as JSON.")
 _DEFAULTS = BuildOptions()
+_READ_DEFAULTS = ReadOptions()
 
 
 @app.command()
@@ -71,12 +79,22 @@ def build(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to make.")],
     inputs: Annotated[
         list[Path] | None,
-        typer.Option("--input", "-i", metavar="FOLDER", help="A bundle or a folder of bundles; may be given again."),
+        typer.Option("--input", "-i", metavar="FOLDER", help="A run or a folder of runs; may be given again."),
     ] = None,
     dataset: Annotated[
         Dataset | None, typer.Option(metavar="NAME", help=f"Instead of --input: {', '.join(Dataset)}.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
+    platform: Annotated[str, _read(f"One of auto, {', '.join(PLATFORMS)}.", "NAME")] = "auto",
+    pixel_size: Annotated[float | None, _read("Of a pixel, where positions are pixels.", "UM")] = None,
+    plane_spacing: Annotated[float | None, _read("Between z planes, where z counts them.", "UM")] = None,
+    flip_polygons: Annotated[
+        bool, typer.Option("--flip-polygons", help="Negate y of cell outlines.", rich_help_panel=_READING)
+    ] = False,
+    bin_size: Annotated[int, _read("Side of Visium HD bins.", "UM")] = _READ_DEFAULTS.bin_size,
+    points_key: Annotated[str | None, _read("Points of a SpatialData object.", "NAME")] = None,
+    table_key: Annotated[str | None, _read("Table of a SpatialData object.", "NAME")] = None,
+    layer: Annotated[str | None, _read("Layer with counts, where X has none.", "NAME")] = None,
     as_json: Annotated[bool, _JSON] = False,
     slide: Annotated[str | None, _about("Name, for one bundle; default: its folder's.")] = None,
     tissue: Annotated[str | None, _about("Default: what the bundle says, else unknown.")] = None,
@@ -98,7 +116,10 @@ def build(
     gap: Annotated[float, _how("Between the held-out region and the rest.", "UM")] = _DEFAULTS.gap,
     block_cells: Annotated[int, _how("Cells that a block of the corpus owns, at most.")] = _DEFAULTS.block_cells,
 ) -> None:
-    """Build slide tables and a training corpus from Xenium bundles.
+    """Build slide tables and a training corpus from runs of any platform.
+
+    A run is the output folder of Xenium, MERSCOPE, CosMx, Visium or Visium HD, an h5ad file with obsm["spatial"], or
+    a SpatialData store. Slides without transcripts have no co-localised gene pairs.
 
     Writes OUT/slides/SLIDE.h5ad, OUT/corpus/manifest.json with its shards, and OUT/build.json.
 
@@ -107,7 +128,18 @@ def build(
       spaf-data build --input output-XETG00001__0002578__region --tissue Breast --condition Disease --out built
 
       spaf-data build --dataset xenium_breast_window --out built
+
+      spaf-data build --input region_0 --platform merscope --species Mouse --out built
     """
+    reading = ReadOptions(
+        pixel_size=pixel_size,
+        plane_spacing=plane_spacing,
+        flip_polygons=flip_polygons,
+        bin_size=bin_size,
+        points_key=points_key,
+        table_key=table_key,
+        layer=layer,
+    )
     if (dataset is None) == (not inputs):
         raise InputError("give either --input (a folder with transcripts) or --dataset, and not both")
     given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
@@ -126,10 +158,13 @@ def build(
         slide = slide or dataset.value
         given = {key: given[key] or value for key, value in BREAST_WINDOW_METADATA.items()}
     else:
-        bundles = [bundle for path in inputs or [] for bundle in find_bundles(path)]
+        bundles = [bundle for path in inputs or [] for bundle in find_bundles(path, platform=platform)]
     if slide is not None and len(bundles) > 1:
         raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
-    sources = [SlideSource(path=bundle, slide=slide or _slide_name(bundle), **given) for bundle in bundles]
+    sources = [
+        SlideSource(path=bundle, slide=slide or _slide_name(bundle), platform=platform, reading=reading, **given)
+        for bundle in bundles
+    ]
     with _progress() as report:
         record = build_corpus(sources, out, options, overwrite=overwrite, progress=report)
     if as_json:
@@ -140,6 +175,8 @@ def build(
 
 def _slide_name(bundle: Path) -> str:
     bundle = bundle.resolve()
+    if bundle.suffix in (".h5ad", ".zarr"):
+        return bundle.stem
     return bundle.name if bundle.is_dir() else bundle.parent.name
 
 

@@ -61,7 +61,7 @@ class Transcripts:
     centroids
         Centroids of the segmentation in um, shape (n_cells, 2), when the run has them.
     areas
-        Cell areas of the segmentation in um2, shape (n_cells,), when the run has them.
+        Cell areas of the segmentation in um2, shape (n_cells,), when the run has them; NaN for a cell without one.
     nucleus_known
         False where the run does not say which transcripts are nuclear; `in_nucleus` is then all False.
     metadata

@@ -7,8 +7,10 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from spaf_data import InputError, find_bundles, read_transcripts
+from spaf_data import InputError, ReadOptions, find_bundles, read_transcripts
 from spaf_data.readers import xenium
+from spaf_data.readers._chunks import TableChunks
+from spaf_data.readers._controls import is_control_name
 
 ARRAYS = ("x", "y", "z", "gene", "qv", "in_nucleus", "offsets", "cells")
 
@@ -65,7 +67,9 @@ def test_neither_chunks_nor_row_order_nor_place_matter(table, write_table, rows,
         table = table.head(300)
     reference = read_transcripts(write_table(table))
     shuffled = write_table(table.sample(frac=1, random_state=1))
-    found = xenium.read(shuffled, min_qv=20.0, batch_rows=rows, in_memory_bytes=in_memory_bytes)
+    found = xenium.read_transcripts(
+        shuffled, ReadOptions(), min_qv=20.0, batch_rows=rows, in_memory_bytes=in_memory_bytes
+    )
     assert_equal(found, reference)
 
 
@@ -74,7 +78,7 @@ def test_csv_gives_what_parquet_gives(table, write_table, name):
     reference = read_transcripts(write_table(table))
     folder = write_table(table.reset_index(), name)  # exports of R begin with a column of row numbers
     assert_equal(read_transcripts(folder), reference)
-    assert_equal(xenium.read(folder / name, min_qv=20.0, batch_rows=1), reference)
+    assert_equal(xenium.read_transcripts(folder / name, ReadOptions(), min_qv=20.0, batch_rows=1), reference)
 
 
 def test_integer_cell_ids_of_xoa_1(table, write_table):
@@ -129,6 +133,80 @@ def test_is_gene_marks_controls_with_any_name(table, write_table):
     assert marked.account.controls == before.account.controls + (table.feature_name == gene).sum()
 
 
+def test_codeword_category_marks_controls_where_is_gene_is_missing(table, write_table):
+    """Prime 5k panels tell kinds of codewords apart in a column of their own."""
+    gene = table.feature_name.iloc[0]
+    category = np.where(table.feature_name == gene, "genomic_control_probe", "predesigned_gene")
+    marked = read_transcripts(write_table(table.assign(codeword_category=category)))
+    assert gene not in marked.genes
+    assert_equal(marked, read_transcripts(write_table(table.assign(is_gene=table.feature_name != gene))))
+    # is_gene speaks of features, the category of codewords: the former is believed.
+    both = read_transcripts(write_table(table.assign(codeword_category=category, is_gene=True)))
+    assert_equal(both, read_transcripts(write_table(table)))
+
+
+def write_boundaries(folder, cells, **columns):
+    """Write an outline of 3 by i + 1 um for cell i, open as the instrument's vertices may be."""
+    corners = np.array([[0, 0], [3, 0], [3, 1], [0, 1]], float)
+    vertices = pd.DataFrame(
+        {
+            "cell_id": np.repeat(cells, 4),
+            "vertex_x": np.tile(corners[:, 0], len(cells)),
+            "vertex_y": np.concatenate([corners[:, 1] * (i + 1) for i in range(len(cells))]),
+            **columns,
+        }
+    )
+    vertices.to_csv(folder / "cell_boundaries.csv.gz", index=False)
+
+
+def test_areas_from_boundaries_without_a_table_of_cells(table, write_table):
+    folder = write_table(table)
+    cells = read_transcripts(folder).cells
+    write_boundaries(folder, cells[1:])
+    found = read_transcripts(folder)
+    np.testing.assert_array_equal(found.areas, [np.nan, *(3.0 * np.arange(1, len(cells)))])
+    assert found.centroids is None
+    # Ids in the other spelling, and two outlines of one cell.
+    write_boundaries(folder, [xenium.decode_cell_id(cell)[0] for cell in cells])
+    assert read_transcripts(folder).areas[0] == 3.0
+    write_boundaries(folder, [cells[0], cells[0]], label_id=np.repeat([1, 2], 4))
+    assert read_transcripts(folder).areas[0] == 9.0
+
+
+def test_cell_with_two_rows_in_the_table_of_cells(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    cells = pd.read_parquet(bundle / "cells.parquet")
+    cells.loc[1, "cell_id"] = cells.cell_id[0]
+    cells.to_parquet(tmp_path / "bundle" / "cells.parquet")
+    with pytest.raises(InputError, match=f"cells.parquet has two rows for cell '{cells.cell_id[0]}'"):
+        read_transcripts(tmp_path / "bundle")
+
+
+def test_negative_cell(table, write_table):
+    with pytest.raises(InputError, match=r"transcripts.parquet has the cell_id -7; .* \(-1 is no cell\)"):
+        read_transcripts(write_table(table.assign(cell_id=np.where(table.qv > 39, -7, 3))))
+
+
+def test_text_in_a_parquet_column_of_numbers(table, write_table):
+    with pytest.raises(InputError, match=r"has a column 'x_location' that does not hold numbers"):
+        read_transcripts(write_table(table.assign(x_location=table.x_location.astype(str))))
+
+
+def test_gene_names_with_underscores(table, write_table):
+    genes = read_transcripts(write_table(table)).genes
+    renamed = table.assign(
+        feature_name=table.feature_name.where(~table.feature_name.isin(genes), "A_" + table.feature_name)
+    )
+    assert read_transcripts(write_table(renamed)).genes == [f"A_{gene}" for gene in genes]
+
+
+def test_what_is_not_said_is_unknown(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "experiment.xenium").write_text('{"panel_tissue_type": "N/A", "panel_organism": "Human"}')
+    metadata = read_transcripts(tmp_path / "bundle").metadata
+    assert metadata == {"assay": "Xenium", "species": "Human"}
+
+
 @pytest.mark.parametrize(
     ("name", "control"),
     [
@@ -139,13 +217,17 @@ def test_is_gene_marks_controls_with_any_name(table, write_table):
         ("UnassignedCodeword_0001", True),
         ("DeprecatedCodeword_0321", True),
         ("Intergenic_Region_1234", True),
+        ("Blank-81", True),
+        ("NegPrb12", True),
+        ("SystemControl4", True),
+        ("notarget003", True),
+        ("BLNK", False),
         ("Negr1", False),
         ("NEGR1", False),
-        ("BLNK", False),
     ],
 )
 def test_control_names(name, control):
-    assert bool(xenium.CONTROL_NAME.match(name)) is control
+    assert is_control_name(name) is control
 
 
 def test_min_qv_is_a_threshold_that_keeps_its_own_value(table, write_table):
@@ -254,16 +336,24 @@ def test_null_cells_are_unassigned(table, write_table):
     assert_equal(read_transcripts(write_table(table, "transcripts.csv")), reference)
 
 
+def test_numbers_of_cells_beside_missing_ones(table, write_table):
+    """Pandas writes integers beside missing values as floats."""
+    numbers = [-1 if cell == "UNASSIGNED" else xenium.decode_cell_id(cell)[0] for cell in table.cell_id]
+    reference = read_transcripts(write_table(table.assign(cell_id=numbers)))
+    floats = np.where(np.array(numbers) < 0, np.nan, numbers)
+    assert_equal(read_transcripts(write_table(table.assign(cell_id=floats))), reference)
+
+
 def test_file_that_changes_between_the_passes(table, write_table, monkeypatch):
     folder = write_table(table)
-    original = xenium._Chunks.__call__
+    original = TableChunks.__call__
 
     def change(self, with_positions):
         if with_positions:
             table.iloc[::-1].head(4000).to_parquet(folder / "transcripts.parquet", index=False)
         yield from original(self, with_positions)
 
-    monkeypatch.setattr(xenium._Chunks, "__call__", change)
+    monkeypatch.setattr(TableChunks, "__call__", change)
     with pytest.raises(InputError, match="changed while it was being read"):
         read_transcripts(folder)
 
@@ -296,7 +386,7 @@ def test_what_is_no_bundle(tmp_path):
         read_transcripts(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         read_transcripts(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="choose from auto, xenium"):
+    with pytest.raises(InputError, match="choose from auto, xenium, merscope, cosmx, spatialdata"):
         read_transcripts(tmp_path, platform="visium")
 
 

@@ -5,6 +5,7 @@ communities of that graph (`community_pairs`), and joins against shuffled labels
 writes either into the AnnData of a slide.
 """
 
+from spaf_data.colocalization.absent import leave_uncolocalized
 from spaf_data.colocalization.api import Method, colocalize
 from spaf_data.colocalization.cells import CellTranscripts, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
@@ -23,6 +24,7 @@ __all__ = [
     "community_pairs",
     "enrichment_p",
     "gene_pair_table",
+    "leave_uncolocalized",
     "louvain",
     "modularity",
     "pair_enrichment",

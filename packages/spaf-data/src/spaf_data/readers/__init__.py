@@ -1,5 +1,9 @@
-"""Readers of instrument folders: one module a platform, all returning `spaf_data.Transcripts`."""
+"""Readers of runs: one module a platform.
 
-from spaf_data.readers.api import PLATFORMS, find_bundles, read_transcripts
+Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the AnnData of a slide.
+"""
 
-__all__ = ["PLATFORMS", "find_bundles", "read_transcripts"]
+from spaf_data.readers.api import PLATFORMS, find_bundles, has_transcripts, read_counts, read_transcripts
+from spaf_data.readers.options import ReadOptions
+
+__all__ = ["PLATFORMS", "ReadOptions", "find_bundles", "has_transcripts", "read_counts", "read_transcripts"]

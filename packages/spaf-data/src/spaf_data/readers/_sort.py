@@ -88,7 +88,7 @@ class _Names:
 def sort_by_cell(
     chunks: ChunkSource,
     *,
-    path: Path,
+    path: Path | str,
     is_control: Callable[[str], bool],
     min_qv: float,
     in_memory_bytes: int = IN_MEMORY_BYTES,

@@ -5,7 +5,7 @@ Everything that a damaged or wrong file can raise leaves here as an `InputError`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,13 +14,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from spaf_data.errors import InputError
+from spaf_data.readers.options import Progress
 
 ROWS_PER_BATCH = 1 << 20
 
 # Bytes of each column read from the disk at a time.
 _READ_BYTES = 1 << 20
-
-Progress = Callable[[float], None]
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def column_names(path: Path) -> list[str]:
             return list(reader.schema.names)
 
 
-def require_columns(path: Path, required: list[str], present: list[str]) -> None:
+def require_columns(path: str | Path, required: list[str], present: list[str]) -> None:
     """Raise an `InputError` naming the first required column that a table does not have."""
     for name in required:
         if name not in present:

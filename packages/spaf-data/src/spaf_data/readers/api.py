@@ -1,23 +1,47 @@
-"""Find out the platform of a folder and read its transcripts."""
+"""Find out the platform of a run and read its transcripts or its counts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from anndata import AnnData
+
+from spaf_data import keys
 from spaf_data.errors import InputError
-from spaf_data.readers import xenium
+from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, visium, xenium
+from spaf_data.readers._counts import count_table
+from spaf_data.readers._table import column_names
+from spaf_data.readers.options import ReadOptions
 from spaf_data.transcripts import Transcripts
 
-PLATFORMS: dict[str, ModuleType] = {"xenium": xenium}
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+# In the order in which a folder is tried.
+TRANSCRIPT_READERS: dict[str, ModuleType] = {
+    "xenium": xenium,
+    "merscope": merscope,
+    "cosmx": cosmx,
+    "spatialdata": spatial_data,
+}
+COUNT_READERS: dict[str, ModuleType] = {
+    "visium": visium,
+    "merscope": merscope,
+    "spatialdata": spatial_data,
+    "anndata": h5ad,
+}
+PLATFORMS = tuple(dict.fromkeys([*TRANSCRIPT_READERS, *COUNT_READERS]))
 
 
 def read_transcripts(
-    path: str | Path,
+    source: str | Path | SpatialData,
     *,
     platform: str = "auto",
     min_qv: float = 20.0,
+    options: ReadOptions | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Transcripts:
     """Read the transcripts of one imaging run, sorted by cell.
@@ -28,21 +52,28 @@ def read_transcripts(
 
     Parameters
     ----------
-    path
-        The instrument's output folder, or its file of transcripts.
+    source
+        The instrument's output folder, its file of transcripts, a SpatialData zarr store or a SpatialData object.
     platform
-        One of ``"auto"``, ``"xenium"``.
+        ``"xenium"``, ``"merscope"``, ``"cosmx"`` or ``"spatialdata"``; ``"auto"`` recognises a folder by its files
+        and a file by its name or columns.
     min_qv
         Transcripts with a Phred-scaled quality below are dropped. Where the run has no quality values nothing is
         dropped, and ``parameters`` says so.
+    options
+        `ReadOptions` for what a platform leaves open, such as the size of pixels.
     progress
         Called with the fraction of the work done, from 0 to 1.
 
     Raises
     ------
     InputError
-        If the folder is not a bundle of a known platform, a column is missing, the file is damaged, a position is
-        not finite, or no transcript is left.
+        If the source is no run with transcripts of a known platform, a column is missing, the file is damaged, a
+        position is not finite, or no transcript is left.
+
+    See Also
+    --------
+    read_counts : for runs without transcripts.
 
     Examples
     --------
@@ -50,42 +81,186 @@ def read_transcripts(
     >>> transcripts.account.as_dict()  # doctest: +SKIP
     {'read': 186146, 'controls': 0, 'low_quality': 0, 'unassigned': 2773, 'kept': 183373}
     """
-    path = Path(path)
-    if platform not in ("auto", *PLATFORMS):
-        raise InputError(f"unknown platform {platform!r}; choose from auto, {', '.join(PLATFORMS)}")
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    names = list(PLATFORMS) if platform == "auto" else [platform]
-    for name in names:
-        if PLATFORMS[name].transcript_file(path) is not None:
-            found: Transcripts = PLATFORMS[name].read(path, min_qv=min_qv, progress=progress)
-            return found
-    raise InputError(_not_a_bundle(path, names))
+    run = _existing(source)
+    reader = _reader(run, platform, TRANSCRIPT_READERS, "transcripts")
+    found: Transcripts = reader.read_transcripts(run, options or ReadOptions(), min_qv=min_qv, progress=progress)
+    return found
 
 
-def find_bundles(path: str | Path) -> list[Path]:
-    """Return the bundles that a path means: itself, or the sub-folders of a folder of bundles, by name.
+def read_counts(
+    source: str | Path | SpatialData | AnnData,
+    *,
+    platform: str = "auto",
+    min_transcripts: int = 30,
+    slide: str | None = None,
+    tissue: str | None = None,
+    condition: str | None = None,
+    species: str | None = None,
+    assay: str | None = None,
+    options: ReadOptions | None = None,
+) -> AnnData:
+    """Read a run that has counts of cells, spots or bins, and no transcripts, as the AnnData of a slide.
+
+    Parameters
+    ----------
+    source
+        The ``outs`` folder of Visium or Visium HD, a MERSCOPE folder with ``cell_by_gene.csv`` and
+        ``cell_metadata.csv``, an h5ad file, a zarr store of AnnData or SpatialData, or an object of these.
+    platform
+        ``"visium"`` (also HD), ``"merscope"``, ``"spatialdata"`` or ``"anndata"``; ``"auto"`` recognises the source.
+    min_transcripts
+        Cells, spots or bins with fewer counts are dropped and counted.
+    slide, tissue, condition, species, assay
+        What the slide is; where None, what the run says of itself, else ``"unknown"``.
+    options
+        `ReadOptions` for what a platform leaves open, such as the side of bins or the size of pixels.
+
+    Returns
+    -------
+    AnnData
+        As that of `bin_transcripts`; ``nucleus_fraction`` is NaN. ``uns["spaf"]["account"]`` counts transcripts or
+        UMIs: ``read``, ``controls``, ``unassigned`` (in spots that are not under tissue) and ``kept``.
+
+    Raises
+    ------
+    InputError
+        If the source is no such run, a file is damaged or lacks something, names repeat, or counts or centroids
+        cannot be used.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd
+    >>> cells = anndata.AnnData(
+    ...     np.array([[30, 2], [1, 0]]), obs=pd.DataFrame(index=["a", "b"]), var=pd.DataFrame(index=["KRT5", "VIM"]),
+    ...     obsm={"spatial": np.array([[0.0, 0.0], [9.0, 3.0]])},
+    ... )
+    >>> slide = read_counts(cells, tissue="Skin")
+    >>> slide.obs_names.tolist(), slide.uns["spaf"]["account"]["in_small_cells"]
+    (['a'], 1)
+    """
+    run = _existing(source)
+    reader = _reader(run, platform, COUNT_READERS, "counts")
+    described = {
+        keys.SLIDE: slide,
+        keys.TISSUE: tissue,
+        keys.CONDITION: condition,
+        keys.SPECIES: species,
+        keys.ASSAY: assay,
+    }
+    found = reader.read_counts(run, options or ReadOptions())
+    return count_table(found, min_transcripts=min_transcripts, described=described)
+
+
+def has_transcripts(source: str | Path | SpatialData, *, platform: str = "auto") -> bool:
+    """Whether `read_transcripts` reads a run; else it is one for `read_counts`.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    run = _existing(source)
+    _check_platform(platform, PLATFORMS)
+    if _recognise(run, platform, TRANSCRIPT_READERS, "transcripts") is not None:
+        return True
+    if _recognise(run, platform, COUNT_READERS, "counts") is not None:
+        return False
+    raise InputError(_no_run(run, platform))
+
+
+def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
+    """Return the runs that a path means: itself, or the runs in a folder of runs, by name.
 
     Raises
     ------
     InputError
         If there is none; the message says what was looked for.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if _is_bundle(path):
-        return [path]
-    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _is_bundle(folder)]
+    run = _existing(path)
+    assert isinstance(run, Path), "not an object"
+    _check_platform(platform, PLATFORMS)
+    if _is_run(run, platform):
+        return [run]
+    inside = []
+    if run.is_dir():
+        inside = [item for item in sorted(run.iterdir()) if _may_be_run(item) and _is_run(item, platform)]
     if not inside:
-        raise InputError(_not_a_bundle(path, list(PLATFORMS)))
+        raise InputError(_no_run(run, platform))
     return inside
 
 
-def _is_bundle(path: Path) -> bool:
-    return any(module.transcript_file(path) is not None for module in PLATFORMS.values())
+def _may_be_run(item: Path) -> bool:
+    return not item.name.startswith(".") and (item.is_dir() or item.suffix == ".h5ad")
 
 
-def _not_a_bundle(path: Path, platforms: list[str]) -> str:
-    wanted = "; ".join(f"{', '.join(PLATFORMS[name].TRANSCRIPT_FILES)} ({name})" for name in platforms)
-    return f"{path} is not a bundle of transcripts; looked for {wanted}"
+def _is_run(path: Path, platform: str) -> bool:
+    return any(
+        _recognise(path, platform, readers, kind) is not None
+        for readers, kind in ((TRANSCRIPT_READERS, "transcripts"), (COUNT_READERS, "counts"))
+    )
+
+
+def _existing(source: str | Path | SpatialData | AnnData) -> Path | SpatialData | AnnData:
+    if not isinstance(source, str | Path):
+        return source
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    return path
+
+
+def _check_platform(platform: str, choices: Iterable[str]) -> None:
+    if platform not in ("auto", *choices):
+        raise InputError(f"unknown platform {platform!r}; choose from auto, {', '.join(choices)}")
+
+
+def _reader(run: Path | SpatialData | AnnData, platform: str, readers: dict[str, ModuleType], kind: str) -> ModuleType:
+    """Return the reader of a run."""
+    _check_platform(platform, readers)
+    found = _recognise(run, platform, readers, kind)
+    if found is None:
+        raise InputError(_no_run(run, platform, readers, kind))
+    return found
+
+
+def _recognise(
+    run: Path | SpatialData | AnnData, platform: str, readers: dict[str, ModuleType], kind: str
+) -> ModuleType | None:
+    names = [name for name in readers if platform in ("auto", name)]
+    if spatial_data.is_spatial_data(run):
+        names = [name for name in names if name == "spatialdata"]
+    elif isinstance(run, AnnData):
+        return readers.get("anndata") if "anndata" in names else None
+    for name in names:
+        if getattr(readers[name], f"has_{kind}")(run):
+            return readers[name]
+    if kind == "transcripts" and isinstance(run, Path) and run.is_file() and _is_table(run):
+        return _reader_of_columns(run, names, readers)
+    return None
+
+
+def _is_table(file: Path) -> bool:
+    return file.name.endswith((".parquet", ".csv", ".csv.gz"))
+
+
+def _reader_of_columns(file: Path, names: list[str], readers: dict[str, ModuleType]) -> ModuleType | None:
+    """Return the reader whose columns a table of any name has; a platform that was named outright is believed."""
+    tables = [name for name in names if hasattr(readers[name], "COLUMNS")]
+    if len(tables) == 1:
+        return readers[tables[0]]
+    present = set(column_names(file))
+    return next((readers[name] for name in tables if present.issuperset(readers[name].COLUMNS)), None)
+
+
+def _no_run(run: object, platform: str, readers: dict[str, ModuleType] | None = None, kind: str | None = None) -> str:
+    """Say what was looked for in vain."""
+    wanted: list[str] = []
+    for registry, name_of_kind in ((TRANSCRIPT_READERS, "transcripts"), (COUNT_READERS, "counts")):
+        if readers in (None, registry):
+            wanted += [
+                f"{getattr(module, f'{name_of_kind.upper()}_WANTED')} ({name})"
+                for name, module in registry.items()
+                if platform in ("auto", name)
+            ]
+    what = run if isinstance(run, Path) else f"the {type(run).__name__} object"
+    return f"{what} is not a run with {kind or 'transcripts or counts'}; looked for {'; '.join(wanted)}"

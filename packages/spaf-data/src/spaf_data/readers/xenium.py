@@ -1,213 +1,131 @@
-"""10x Xenium: a bundle folder of Xenium Onboard Analysis (XOA), versions 1 to 3.
+"""10x Xenium: a bundle folder of Xenium Onboard Analysis (XOA), versions 1 to 4.
 
 Columns used of ``transcripts.parquet`` (or ``.csv.gz``, ``.csv``): ``cell_id``, ``feature_name``, ``x_location``,
-``y_location`` (um), and when present ``z_location`` (um), ``qv`` (Phred-scaled), ``overlaps_nucleus`` and
-``is_gene``. Beside it, when present: ``cells.parquet`` (or ``.csv.gz``, ``.csv``) for centroids (um) and areas (um2),
-``experiment.xenium`` for tissue, species and panel, and ``gene_panel.json`` for Ensembl ids.
+``y_location`` (um), and when present ``z_location`` (um), ``qv`` (Phred-scaled), ``overlaps_nucleus``, and
+``is_gene`` or, without it, ``codeword_category``. Beside it, when present: ``cells.parquet`` (or ``.csv.gz``,
+``.csv``) for centroids (um) and areas (um2), else ``cell_boundaries.parquet`` (or ``.csv.gz``, ``.csv``) for areas;
+``experiment.xenium`` for tissue, species and panel; and ``gene_panel.json`` for Ensembl ids.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from spaf_data.errors import InputError
-from spaf_data.readers._sort import IN_MEMORY_BYTES, Chunk, sort_by_cell
-from spaf_data.readers._table import (
-    ROWS_PER_BATCH,
-    Progress,
-    column_names,
-    require_columns,
-    stream_columns,
-)
+from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
+from spaf_data.readers._chunks import FileRows, Layout, TableChunks
+from spaf_data.readers._sort import IN_MEMORY_BYTES, sort_by_cell
+from spaf_data.readers._table import ROWS_PER_BATCH, column_names
+from spaf_data.readers.options import Progress, ReadOptions
+from spaf_data.readers.polygons import read_vertices
 from spaf_data.transcripts import Transcripts
 
 TRANSCRIPT_FILES = ("transcripts.parquet", "transcripts.csv.gz", "transcripts.csv")
 CELL_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
+BOUNDARY_FILES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundaries.csv")
 EXPERIMENT_FILE = "experiment.xenium"
 PANEL_FILE = "gene_panel.json"
 
-# What follows the prefix is spelled out as far as the instrument does, because mouse genes begin with "Neg" (Negr1).
-CONTROL_NAME = re.compile(
-    r"NegControl|NegPrb|antisense_|BLANK|Blank|UnassignedCodeword|DeprecatedCodeword|Intergenic_?Region"
-)
-NO_CELL = frozenset({"-1", "UNASSIGNED", ""})
-
-_REQUIRED = ["cell_id", "feature_name", "x_location", "y_location"]
-_CSV_TYPES: dict[str, pa.DataType] = {
-    "cell_id": pa.dictionary(pa.int32(), pa.string()),
-    "feature_name": pa.dictionary(pa.int32(), pa.string()),
-    "x_location": pa.float32(),
-    "y_location": pa.float32(),
-    "z_location": pa.float32(),
-    "qv": pa.float32(),
-    "overlaps_nucleus": pa.int8(),
-    "is_gene": pa.bool_(),
-}
-_FIRST_PASS = ("cell_id", "feature_name", "qv", "is_gene")
+TRANSCRIPTS_WANTED = ", ".join(TRANSCRIPT_FILES)
+COLUMNS = ("cell_id", "feature_name", "x_location", "y_location")
 
 
 def transcript_file(path: Path) -> Path | None:
     """Return the file of transcripts of a bundle folder, or the file itself; None if it is neither."""
     if path.is_dir():
         return next((path / name for name in TRANSCRIPT_FILES if (path / name).is_file()), None)
-    return path if path.is_file() and path.name.endswith((".parquet", ".csv", ".csv.gz")) else None
+    return path if path.name in TRANSCRIPT_FILES else None
 
 
-def read(
+def has_transcripts(path: Path) -> bool:
+    """Whether a folder or file has transcripts of this instrument."""
+    return transcript_file(path) is not None
+
+
+def read_transcripts(
     path: Path,
+    options: ReadOptions,
     *,
     min_qv: float,
+    progress: Progress | None = None,
     batch_rows: int = ROWS_PER_BATCH,
     in_memory_bytes: int = IN_MEMORY_BYTES,
-    progress: Progress | None = None,
 ) -> Transcripts:
     """Read a Xenium bundle; see `spaf_data.read_transcripts`."""
-    file = transcript_file(path)
-    assert file is not None, path
-    columns = column_names(file)
-    require_columns(file, _REQUIRED, columns)
-    chunks = _Chunks(file, columns, batch_rows, progress)
+    file = transcript_file(path) or path
+    rows = FileRows(file, batch_rows)
+
+    def optional(name: str) -> str | None:
+        return name if name in rows.columns else None
+
+    is_gene = optional("is_gene")
+    chunks = TableChunks(
+        rows=rows,
+        layout=Layout(
+            gene="feature_name",
+            x="x_location",
+            y="y_location",
+            z=optional("z_location"),
+            cell="cell_id",
+            qv=optional("qv"),
+            nucleus=optional("overlaps_nucleus"),
+            is_gene=is_gene,
+            category=None if is_gene else optional("codeword_category"),
+        ),
+        progress=progress,
+    )
     table = sort_by_cell(
         chunks, path=file, is_control=chunks.is_control, min_qv=min_qv, in_memory_bytes=in_memory_bytes
     )
     bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
     centroids, areas = _cell_table(bundle, table.cells) if bundle else (None, None)
     return Transcripts(
-        x=table.x,
-        y=table.y,
-        z=table.z,
-        gene=table.gene,
-        qv=table.qv,
-        in_nucleus=table.in_nucleus,
-        offsets=table.offsets,
-        genes=table.genes,
-        cells=table.cells,
-        account=table.account,
+        **vars(table),
         gene_ids=_gene_ids(bundle, table.genes) if bundle else None,
         centroids=centroids,
         areas=areas,
-        nucleus_known="overlaps_nucleus" in columns,
+        nucleus_known="overlaps_nucleus" in rows.columns,
         metadata=_metadata(bundle),
         parameters={
             "platform": "xenium",
             "file": file.name,
-            "min_qv": min_qv if "qv" in columns else "not applied: the file has no column qv",
+            "min_qv": min_qv if "qv" in rows.columns else "not applied: the file has no column qv",
         },
     )
 
 
-class _Chunks:
-    """The rows of a transcript table as `Chunk`; called once per pass."""
-
-    def __init__(self, file: Path, columns: list[str], batch_rows: int, progress: Progress | None) -> None:
-        self.file = file
-        self.columns = columns
-        self.batch_rows = batch_rows
-        self.progress = progress
-        self.not_genes: set[str] = set()
-
-    def is_control(self, feature: str) -> bool:
-        """Whether a feature is a control by its name or by the column ``is_gene``."""
-        return feature in self.not_genes or CONTROL_NAME.match(feature) is not None
-
-    def __call__(self, with_positions: bool) -> Iterator[Chunk]:
-        wanted = _CSV_TYPES if with_positions else _FIRST_PASS
-        types = {name: _CSV_TYPES[name] for name in wanted if name in self.columns}
-        for batch in stream_columns(
-            self.file, types, batch_rows=self.batch_rows, progress=self._half(second=with_positions)
-        ):
-            yield self._chunk(batch, with_positions)
-
-    def _half(self, *, second: bool) -> Progress | None:
-        report = self.progress
-        if report is None:
-            return None
-        return lambda fraction: report((fraction + second) / 2)
-
-    def _chunk(self, batch: pa.RecordBatch, with_positions: bool) -> Chunk:
-        gene, gene_names = _dictionary(batch.column("feature_name"))
-        if (gene < 0).any():
-            raise InputError(f"{self.file} has a row without a feature_name")
-        if "is_gene" in batch.schema.names:
-            is_gene = _array(batch.column("is_gene"), bool)
-            self.not_genes.update(gene_names[code] for code in np.unique(gene[~is_gene]))
-        cell, cell_names = _dictionary(batch.column("cell_id"))
-        positions = None
-        if with_positions:
-            x, y = (_array(batch.column(name), np.float32) for name in ("x_location", "y_location"))
-            has_z = "z_location" in batch.schema.names
-            z = _array(batch.column("z_location"), np.float32) if has_z else np.zeros_like(x)
-            positions = (x, y, z)
-        has_nucleus = "overlaps_nucleus" in batch.schema.names
-        return Chunk(
-            gene=gene,
-            gene_names=gene_names,
-            cell=cell,
-            cell_names=[None if name in NO_CELL else name for name in cell_names],
-            qv=_array(batch.column("qv"), np.float32) if "qv" in batch.schema.names else None,
-            positions=positions,
-            in_nucleus=_array(batch.column("overlaps_nucleus"), bool) if has_nucleus else None,
-        )
-
-
-def _dictionary(column: pa.Array) -> tuple[np.ndarray, list[str]]:
-    """Return codes (-1 where null) and names of a column of text, bytes or integers."""
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    codes = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)
-    names = column.dictionary.to_pylist()
-    return codes, [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
-def _array(column: pa.Array, kind: type) -> np.ndarray:
-    if kind is bool:
-        column = pc.fill_null(column.cast(pa.bool_()), False)
-    return column.to_numpy(zero_copy_only=False).astype(kind, copy=False)
-
-
 def _cell_table(bundle: Path, cells: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return centroids, shape (n_cells, 2), and areas, shape (n_cells,), of the bundle's table of cells, if any."""
-    file = next((bundle / name for name in CELL_FILES if (bundle / name).is_file()), None)
+    """Return centroids, shape (n_cells, 2), and areas, shape (n_cells,), as far as the bundle knows them."""
+    file = _first(bundle, CELL_FILES)
     if file is None:
-        return None, None
-    columns = column_names(file)
-    require_columns(file, ["cell_id", "x_centroid", "y_centroid"], columns)
-    numbers = [name for name in ("x_centroid", "y_centroid", "cell_area") if name in columns]
-    types = {"cell_id": _CSV_TYPES["cell_id"], **dict.fromkeys(numbers, pa.float64())}
-    place: dict[str, int] = {}
-    blocks: list[np.ndarray] = []
-    for batch in stream_columns(file, types):
-        codes, names = _dictionary(batch.column("cell_id"))
-        for code in codes:
-            place[names[code]] = len(place)
-        blocks.append(np.column_stack([_array(batch.column(name), np.float64) for name in numbers]))
-    rows = _find_cells(file, cells, place)
-    values = np.concatenate(blocks)[rows]
-    if not np.isfinite(values[:, :2]).all():
-        bad = cells[~np.isfinite(values[:, :2]).all(axis=1)][0]
-        raise InputError(f"{file} has a centroid that is not finite (NaN or infinite) for cell {str(bad)!r}")
-    return values[:, :2], values[:, 2] if "cell_area" in columns else None
+        outlines = _first(bundle, BOUNDARY_FILES)
+        if outlines is None:
+            return None, None
+        polygons = read_vertices(outlines, cell="cell_id", x="vertex_x", y="vertex_y", part="label_id")
+        return None, polygons.areas(_spelled(cells, dict.fromkeys(polygons.cells, 0)))
+    area = ["cell_area"] if "cell_area" in column_names(file) else []
+    row, values = read_cell_table(file, cell="cell_id", values=["x_centroid", "y_centroid", *area])
+    values = values[rows_of_cells(file, _spelled(cells, row), row)]
+    check_centroids(file, cells, values[:, :2])
+    return values[:, :2], values[:, 2] if area else None
 
 
-def _find_cells(file: Path, cells: np.ndarray, place: dict[str, int]) -> np.ndarray:
-    """Return the rows of the table of cells that hold `cells`, whichever way either of the two writes their ids."""
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _spelled(cells: np.ndarray, known: dict[str, int]) -> np.ndarray:
+    """Return the ids of cells as another table writes them."""
     ids = [str(cell) for cell in cells]
-    if not any(cell in place for cell in ids):
+    if not any(cell in known for cell in ids):
         # Bundles that were converted by hand mix the integer ids of XOA 1 with the text ids of XOA 2.
         ids = [_other_spelling(cell) for cell in ids]
-    rows = np.array([place.get(cell, -1) for cell in ids], np.int64)
-    if (rows < 0).any():
-        missing = cells[rows < 0].tolist()
-        raise InputError(f"{file} has no row for {len(missing)} of the {len(cells)} cells, the first is {missing[0]!r}")
-    return rows
+    return np.array(ids, dtype=str)
 
 
 def _other_spelling(cell: str) -> str:
@@ -273,7 +191,7 @@ def _metadata(bundle: Path | None) -> dict[str, str]:
         "panel": ("panel_name",),
         "slide": ("region_name", "run_name"),
     }.items():
-        value = next((experiment[name] for name in names if experiment.get(name)), None)
+        value = next((experiment[name] for name in names if experiment.get(name) not in (None, "", "N/A")), None)
         if value is not None:
             found[key] = str(value)
     return found

@@ -1,0 +1,136 @@
+"""Counts of cells, spots or bins as a reader finds them, and the slide table that becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from spaf_data.errors import InputError
+from spaf_data.gene_statistics import check_counts
+from spaf_data.readers._cell_table import check_centroids
+from spaf_data.readers._controls import is_control_name
+from spaf_data.slide_table import slide_table
+from spaf_data.transcripts import Account
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CellCounts:
+    """What a run without transcripts says of its cells, spots or bins."""
+
+    where: str  # file or object, for messages
+    counts: sparse.csr_matrix | sparse.csr_array  # cells x features
+    cells: np.ndarray  # ids, str
+    genes: list[str]
+    centroids: np.ndarray  # um, shape (n_cells, 2)
+    control: np.ndarray | None = None  # features that the run says are controls, beside those so named
+    gene_ids: list[str] | None = None
+    outside: int = 0  # counts of the run that are in no cell of `cells`
+    outside_controls: int = 0  # counts of controls among those
+    areas: np.ndarray | None = None  # um2
+    obs: dict[str, Any] = field(default_factory=dict)  # further columns of the cells, kept as they are
+    metadata: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str, str | None]) -> AnnData:
+    """Check counts and return the AnnData of the slide, without controls and small cells.
+
+    Raises
+    ------
+    InputError
+        If ids repeat, two genes have one name, a count or a centroid cannot be used, or no cell has
+        `min_transcripts` counts.
+    """
+    where = found.where
+    _check_unique(where, "cells", found.cells.tolist())
+    genes = unique_genes(where, found.genes, found.gene_ids)
+    matrix = sparse.csr_matrix(found.counts)
+    if not matrix.has_canonical_format or not matrix.data.all():
+        matrix = matrix.copy()  # these work in place, and the arrays may be those of the user's AnnData
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    _check_counts(where, matrix, found.cells, genes)
+    check_centroids(where, found.cells, found.centroids)
+
+    control = np.array([is_control_name(gene) for gene in genes], bool)
+    if found.control is not None:
+        control |= found.control
+    in_controls = int(matrix[:, control].sum())
+    matrix = matrix[:, ~control].astype(np.int32)
+    depth = np.asarray(matrix.sum(axis=1, dtype=np.int64)).reshape(-1)
+    kept_counts = int(depth.sum())
+    kept = np.flatnonzero(depth >= min_transcripts)
+    if len(kept) == 0:
+        raise InputError(
+            f"no cell of {where} has {min_transcripts} transcripts (min_transcripts): of {len(depth)} cells "
+            f"the largest has {depth.max(initial=0)}"
+        )
+    keep = np.flatnonzero(~control)
+    return slide_table(
+        counts=matrix[kept],
+        cells=found.cells[kept],
+        genes=[genes[i] for i in keep],
+        gene_ids=None if found.gene_ids is None else [found.gene_ids[i] for i in keep],
+        centroids=found.centroids[kept],
+        areas=None if found.areas is None else found.areas[kept],
+        nucleus_fraction=np.full(len(kept), np.nan),
+        n_cells=len(depth),
+        account=Account(
+            read=kept_counts + in_controls + found.outside,
+            controls=in_controls + found.outside_controls,
+            low_quality=0,
+            unassigned=found.outside - found.outside_controls,
+            kept=kept_counts,
+        ),
+        described=described,
+        metadata=found.metadata,
+        parameters={**found.parameters, "min_transcripts": min_transcripts, "centroids": "table of cells"},
+        extra={name: values[kept] for name, values in found.obs.items()},
+    )
+
+
+def unique_genes(where: str, genes: Sequence[str], gene_ids: Sequence[str] | None) -> list[str]:
+    """Return names of genes that are unique.
+
+    References of 10x hold a few symbols under several Ensembl ids. Which of these genes a symbol means cannot be told,
+    so each of them goes by its id.
+
+    Raises
+    ------
+    InputError
+        If genes share a name and have no ids that differ.
+    """
+    names = list(genes)
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+    if gene_ids is not None:
+        names = [gene_id if seen[name] > 1 and gene_id else name for name, gene_id in zip(names, gene_ids, strict=True)]
+    _check_unique(where, "genes", names)
+    return names
+
+
+def _check_unique(where: str, kind: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"{where} has two {kind} named {name!r}")
+        seen.add(name)
+
+
+def _check_counts(where: str, matrix: sparse.csr_matrix, cells: np.ndarray, genes: list[str]) -> None:
+    try:
+        check_counts(matrix.data)
+    except InputError:
+        bad = ~np.isfinite(matrix.data) | (matrix.data < 0) | (matrix.data != np.floor(matrix.data))
+        entry = int(np.argmax(bad)) if bad.any() else int(np.argmax(matrix.data))
+        cell = str(cells[np.searchsorted(matrix.indptr, entry, side="right") - 1])
+        raise InputError(
+            f"counts must be integers of at least 0, but in {where} cell {cell!r} has {matrix.data[entry]:g} of gene "
+            f"{genes[matrix.indices[entry]]!r}; give the layer with counts (layer) if there is one"
+        ) from None

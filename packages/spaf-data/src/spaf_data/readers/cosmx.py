@@ -1,0 +1,153 @@
+"""NanoString (Bruker) CosMx SMI: the flat files of one slide.
+
+Transcripts: ``*_tx_file.csv`` (or ``.csv.gz``, ``.parquet``) with ``fov``, ``cell_ID`` (0: in no cell),
+``x_global_px``, ``y_global_px``, ``target`` and, when present, ``z`` (the number of the slice) and ``CellComp``
+(``Nuclear`` is in the nucleus). Cell ids are unique in a field of view only, so a cell is named ``<fov>_<cell_ID>``.
+
+Pixels become um by, in this order: ``pixel_size`` when given; ``*_fov_positions_file.csv`` where it has both pixels
+and mm; else 0.18 um where positions inside a field of view go clearly beyond 4,256 pixels, the side of the commercial
+instrument's field (the prototype of the 2022 NSCLC data has 5,472 x 3,648 pixels of 0.18 um), and 0.12028 um where
+they do not. Slices are 0.8 um apart unless ``plane_spacing`` says otherwise.
+
+``*_metadata_file.csv``, when present, gives centroids (``CenterX_global_px``, ``CenterY_global_px``) and areas
+(``Area``, pixels).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
+from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
+from spaf_data.readers._sort import sort_by_cell
+from spaf_data.readers._table import column_names, require_columns, stream_columns
+from spaf_data.readers.options import Progress, ReadOptions
+from spaf_data.transcripts import Transcripts
+
+TRANSCRIPTS_WANTED = "*_tx_file.csv"
+COLUMNS = ("fov", "cell_ID", "x_global_px", "y_global_px", "target")
+
+PIXEL_SIZE = 0.120280945  # um, of the commercial instrument
+PROTOTYPE_PIXEL_SIZE = 0.18  # um
+FIELD_PIXELS = 4256  # side of the commercial instrument's field of view
+PLANE_SPACING = 0.8  # um
+
+_NO_CELL = frozenset({"0", ""})
+
+
+def transcript_file(path: Path) -> Path | None:
+    """Return the file of transcripts of a folder, or the file itself; None if it is neither."""
+    if path.is_dir():
+        return next((file for ending in _endings("tx_file") for file in sorted(path.glob(f"*{ending}"))), None)
+    return path if path.name.endswith(_endings("tx_file")) else None
+
+
+def _endings(stem: str) -> tuple[str, ...]:
+    return tuple(f"{stem}{ending}" for ending in (".parquet", ".csv.gz", ".csv"))
+
+
+def has_transcripts(path: Path) -> bool:
+    """Whether a folder or file has transcripts of this instrument."""
+    return transcript_file(path) is not None
+
+
+def read_transcripts(
+    path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
+) -> Transcripts:
+    """Read the transcripts of a CosMx slide; see `spaf_data.read_transcripts`."""
+    file = transcript_file(path) or path
+    rows = FileRows(file)
+    require_columns(file, list(COLUMNS), rows.columns)
+    pixel, known_by = _pixel_size(file, rows.columns, options.pixel_size)
+    spacing = options.plane_spacing or PLANE_SPACING
+    chunks = TableChunks(
+        rows=rows,
+        layout=Layout(
+            gene="target",
+            x="x_global_px",
+            y="y_global_px",
+            z="z" if "z" in rows.columns else None,
+            cell="cell_ID",
+            field_of_view="fov",
+            nucleus="CellComp" if "CellComp" in rows.columns else None,
+            nuclear_text=frozenset({"Nuclear"}),
+            no_cell=_NO_CELL,
+            scale=(pixel, pixel, spacing),
+        ),
+        progress=progress,
+    )
+    table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
+    centroids, areas = _cell_table(file, table.cells, pixel)
+    return Transcripts(
+        **vars(table),
+        centroids=centroids,
+        areas=areas,
+        nucleus_known="CellComp" in rows.columns,
+        metadata={"assay": "CosMx"},
+        parameters={
+            "platform": "cosmx",
+            "file": file.name,
+            "min_qv": "not applied: the run has no quality values",
+            "pixel_size": pixel,
+            "pixel_size_from": known_by,
+            "plane_spacing": spacing,
+        },
+    )
+
+
+def _beside(file: Path, stem: str) -> Path | None:
+    """Return the flat file of another kind of the same slide."""
+    return next((found for ending in _endings(stem) for found in sorted(file.parent.glob(f"*{ending}"))), None)
+
+
+def _pixel_size(file: Path, columns: list[str], given: float | None) -> tuple[float, str]:
+    """Return um a pixel, and where it is known from."""
+    if given is not None:
+        return given, "pixel_size"
+    positions = _beside(file, "fov_positions_file")
+    if positions is not None:
+        size = _pixel_of_positions(positions)
+        if size is not None:
+            return size, positions.name
+    local = [name for name in ("x_local_px", "y_local_px") if name in columns]
+    # A long run says this in its first rows.
+    for batch in stream_columns(file, dict.fromkeys(local, pa.float64())) if local else ():
+        if max(np.nanmax(numbers(batch.column(name)), initial=0.0) for name in local) > 1.02 * FIELD_PIXELS:
+            return PROTOTYPE_PIXEL_SIZE, f"a field of view of more than {FIELD_PIXELS} pixels"
+        break
+    return PIXEL_SIZE, "commercial instrument"
+
+
+def _pixel_of_positions(file: Path) -> float | None:
+    """Return um a pixel from positions of the fields of view in pixels and mm; None where they are not in both."""
+    names = {name.lower(): name for name in column_names(file)}
+    for axis in ("x", "y"):
+        if {f"{axis}_global_px", f"{axis}_global_mm"} <= names.keys():
+            pixels, mm = (names[f"{axis}_global_{unit}"] for unit in ("px", "mm"))
+            values = np.concatenate(
+                [
+                    np.column_stack([numbers(batch.column(pixels)), numbers(batch.column(mm))])
+                    for batch in stream_columns(file, {pixels: pa.float64(), mm: pa.float64()})
+                ]
+            )
+            extent = np.ptp(values, axis=0)
+            if (extent > 0).all():
+                return float(1000 * extent[1] / extent[0])
+    return None
+
+
+def _cell_table(file: Path, cells: np.ndarray, pixel: float) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return centroids in um and areas in um2 from the table of cells, if there is one."""
+    table = _beside(file, "metadata_file")
+    if table is None:
+        return None, None
+    columns = column_names(table)
+    values = ["CenterX_global_px", "CenterY_global_px", *(["Area"] if "Area" in columns else [])]
+    row, numbers_of_cells = read_cell_table(table, cell="cell_ID", field_of_view="fov", values=values)
+    found = numbers_of_cells[rows_of_cells(table, cells, row)]
+    centroids = found[:, :2] * pixel
+    check_centroids(table, cells, centroids)
+    return centroids, found[:, 2] * pixel**2 if "Area" in columns else None

@@ -1,0 +1,134 @@
+"""10x Visium and Visium HD: the ``outs`` folder of Space Ranger.
+
+Visium: ``filtered_feature_bc_matrix.h5`` (or the folder of that name) and ``spatial/`` with ``tissue_positions.csv``
+(before Space Ranger 2 ``tissue_positions_list.csv``, without a header) and ``scalefactors_json.json``. Positions are
+pixels of the full-resolution image; a spot is 55 um wide, so um a pixel is 55 / ``spot_diameter_fullres``.
+
+Visium HD: ``binned_outputs/square_<side>um/`` with the same matrix and ``spatial/tissue_positions.parquet``;
+``scalefactors_json.json`` has ``microns_per_pixel``.
+
+Only spots and bins under tissue are read; what is in the matrix but not under tissue counts as unassigned.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spaf_data.errors import InputError
+from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._table import explained
+from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
+from spaf_data.readers.options import ReadOptions
+
+COUNTS_WANTED = "filtered_feature_bc_matrix.h5 with spatial/, or binned_outputs/"
+
+SPOT_DIAMETER = 55.0  # um
+
+POSITION_FILES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+_BINS = re.compile(r"square_(\d+)um")
+_SPECIES = {"GRCh38": "Human", "hg19": "Human", "mm10": "Mouse", "GRCm39": "Mouse"}
+
+
+def has_counts(path: Path) -> bool:
+    """Whether this is an ``outs`` folder, or the folder of one size of bins."""
+    if (path / "binned_outputs").is_dir():
+        return True
+    return (path / "spatial").is_dir() and find_matrix(path) is not None
+
+
+def read_counts(path: Path, options: ReadOptions) -> CellCounts:
+    """Read the counts of spots or bins; see `spaf_data.read_counts`."""
+    binned = path / "binned_outputs"
+    folder = _bins(binned, options.bin_size) if binned.is_dir() else path
+    file = find_matrix(folder)
+    if file is None:
+        raise InputError(f"{folder} has no filtered_feature_bc_matrix.h5 and no folder filtered_feature_bc_matrix")
+    positions_file = next((folder / "spatial" / n for n in POSITION_FILES if (folder / "spatial" / n).is_file()), None)
+    if positions_file is None:
+        raise InputError(f"{folder / 'spatial'} has none of {', '.join(POSITION_FILES)}")
+    positions = _positions(positions_file)
+    is_hd = _BINS.fullmatch(folder.name) is not None or positions_file.suffix == ".parquet"
+    pixel = options.pixel_size or _pixel_size(folder / "spatial" / "scalefactors_json.json")
+
+    matrix = read_matrix(file)
+    row = pd.Index(positions["barcode"]).get_indexer(matrix.barcodes)
+    if (row < 0).any():
+        missing = matrix.barcodes[row < 0]
+        raise InputError(
+            f"{positions_file} has no row for {len(missing)} of the {len(row)} barcodes of {file.name}, the first is "
+            f"{str(missing[0])!r}"
+        )
+    tissue = positions["in_tissue"].to_numpy()[row] == 1
+    outside = matrix.counts[~tissue]
+    places = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+    species = _SPECIES.get((matrix.genome or "").removeprefix("refdata-gex-").split("-")[0])
+    return CellCounts(
+        where=str(file),
+        counts=matrix.counts[tissue],
+        cells=matrix.barcodes[tissue],
+        genes=matrix.names,
+        gene_ids=matrix.ids,
+        control=matrix.control,
+        outside=int(outside.sum()),
+        outside_controls=int(outside[:, matrix.control].sum()),
+        centroids=places[row[tissue]] * pixel,
+        metadata={"assay": "Visium HD" if is_hd else "Visium", **({"species": species} if species else {})},
+        parameters={
+            "platform": "visium",
+            "file": file.name,
+            "bins": folder.name if is_hd else "spots",
+            "pixel_size": pixel,
+        },
+    )
+
+
+def _bins(folder: Path, bin_size: int) -> Path:
+    """Return the folder of the bins of a size."""
+    sizes = {int(match[1]): item for item in sorted(folder.iterdir()) if (match := _BINS.fullmatch(item.name))}
+    if bin_size not in sizes:
+        there = ", ".join(f"{size} um" for size in sorted(sizes)) or "none"
+        raise InputError(f"{folder} has no bins of {bin_size} um (bin_size); it has: {there}")
+    return sizes[bin_size]
+
+
+def _positions(file: Path) -> pd.DataFrame:
+    """Read the places of barcodes, with a header or, as before Space Ranger 2, without."""
+    try:
+        with explained(file):
+            if file.suffix == ".parquet":
+                table = pd.read_parquet(file)
+            else:
+                with file.open(encoding="utf-8") as stream:
+                    has_header = stream.readline().startswith("barcode")
+                table = pd.read_csv(file, header=0 if has_header else None, names=None if has_header else _COLUMNS)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    for name in _COLUMNS:
+        if name not in table:
+            raise InputError(f"{file} has no column {name!r}; it has: {', '.join(map(str, table.columns))}")
+    repeated = table["barcode"].duplicated()
+    if repeated.any():
+        raise InputError(f"{file} has two rows for barcode {table['barcode'][repeated].iloc[0]!r}")
+    return table
+
+
+def _pixel_size(file: Path) -> float:
+    """Return um a pixel of the full-resolution image."""
+    if not file.is_file():
+        raise InputError(f"there is no {file} to tell the size of pixels; give pixel_size in um")
+    try:
+        scale: Any = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from error
+    for name, size in (("microns_per_pixel", 1.0), ("spot_diameter_fullres", SPOT_DIAMETER)):
+        value = scale.get(name) if isinstance(scale, dict) else None
+        if isinstance(value, int | float) and value > 0:
+            return value if name == "microns_per_pixel" else size / value
+    raise InputError(f"{file} has neither microns_per_pixel nor spot_diameter_fullres")

@@ -1,0 +1,120 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from spaf_data import InputError, ReadOptions, read_counts
+
+
+@pytest.fixture
+def adata(truth):
+    """The truth as a table of cells with a control, places in um and an annotation."""
+    counts = truth.counts()
+    counts.insert(2, "BLANK_0001", 1)
+    return anndata.AnnData(
+        sparse.csr_matrix(counts.to_numpy().astype(np.float32)),
+        obs=pd.DataFrame({"cell_type": "T", "tissue": "Skin"}, index=[f"c{cell}" for cell in counts.index]),
+        var=pd.DataFrame({"gene_ids": [f"ENSG{i:011d}" for i in range(7)]}, index=list(counts.columns)),
+        obsm={"spatial": truth.corners[counts.index - 1] + 5.0},
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_object_file_and_store_agree(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "slide.h5ad")
+    adata.write_zarr(tmp_path / "slide.zarr")
+    for source in (adata, tmp_path / "slide.h5ad", tmp_path / "slide.zarr"):
+        slide = read_counts(source, condition="Healthy")
+        genes = [gene for gene in adata.var_names if gene != "BLANK_0001"]
+        assert slide.var_names.tolist() == genes
+        np.testing.assert_array_equal(slide.X.toarray(), adata[:, genes].X.toarray())
+        assert slide.X.dtype == np.int32
+        assert slide.var["gene_ids"].tolist() == adata.var["gene_ids"].drop("BLANK_0001").tolist()
+        np.testing.assert_array_equal(slide.obsm["spatial"], adata.obsm["spatial"])
+        assert slide.obs["cell_type"].tolist() == ["T"] * slide.n_obs
+        assert slide.obs["tissue"].unique().tolist() == ["Skin"], "what the table says of itself"
+        assert slide.obs["condition"].unique().tolist() == ["Healthy"]
+        assert slide.uns["spaf"]["account"]["controls"] == adata.n_obs
+
+
+def test_pixels_become_um(adata):
+    slide = read_counts(adata, options=ReadOptions(pixel_size=0.5))
+    np.testing.assert_allclose(slide.obsm["spatial"], adata.obsm["spatial"] / 2)
+
+
+def test_layer(adata):
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X / 3
+    with pytest.raises(InputError, match=r"must be integers of at least 0, but in the AnnData cell 'c1' has .*layer"):
+        read_counts(adata)
+    slide = read_counts(adata, options=ReadOptions(layer="counts"))
+    assert slide.X.sum() == adata.layers["counts"].sum() - adata.n_obs
+    with pytest.raises(InputError, match="has no layer 'raw'; it has: counts"):
+        read_counts(adata, options=ReadOptions(layer="raw"))
+
+
+def test_small_cells_are_counted(adata):
+    depth = np.asarray(adata[:, adata.var_names != "BLANK_0001"].X.sum(axis=1)).ravel()
+    limit = int(np.median(depth))
+    account = read_counts(adata, min_transcripts=limit).uns["spaf"]["account"]
+    assert account["small_cells"] == (depth < limit).sum() > 0
+    assert account["in_small_cells"] == depth[depth < limit].sum()
+    with pytest.raises(InputError, match=rf"no cell of the AnnData has 1000 .* the largest has {int(depth.max())}"):
+        read_counts(adata, min_transcripts=1000)
+
+
+def test_genes_that_share_a_symbol_go_by_their_ids(adata):
+    adata.var_names = ["ACTB", "TBCE", "BLANK_0001", "TBCE", "HLA_A", "KRT5", "VIM"]
+    assert read_counts(adata).var_names.tolist() == [
+        "ACTB", "ENSG00000000001", "ENSG00000000003", "HLA_A", "KRT5", "VIM",
+    ]  # fmt: skip
+    del adata.var["gene_ids"]
+    with pytest.raises(InputError, match="the AnnData has two genes named 'TBCE'"):
+        read_counts(adata)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_two_cells_with_one_name(adata):
+    adata.obs_names = ["c1", *adata.obs_names[:-1]]
+    with pytest.raises(InputError, match="the AnnData has two cells named 'c1'"):
+        read_counts(adata)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_centroid_that_is_not_finite(adata, bad):
+    adata.obsm["spatial"][3, 1] = bad
+    with pytest.raises(InputError, match=r"centroid that is not finite \(NaN or infinite\) for cell 'c4'"):
+        read_counts(adata)
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan])
+def test_count_that_is_none(adata, bad):
+    adata.X[2, 4] = bad
+    with pytest.raises(InputError, match=r"cell 'c3' has (-1|nan) of gene 'KRT5'"):
+        read_counts(adata)
+
+
+def test_no_places(adata):
+    adata.obsm["X_pca"] = adata.obsm.pop("spatial")
+    with pytest.raises(InputError, match=r"has no obsm 'spatial' .*; obsm has: X_pca"):
+        read_counts(adata)
+
+
+def test_truncated_file(adata, tmp_path):
+    file = tmp_path / "slide.h5ad"
+    adata.write_h5ad(file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"slide.h5ad cannot be read as an AnnData"):
+        read_counts(file)
+
+
+def test_the_table_that_is_given_is_left_as_it_is(adata):
+    adata.X = sparse.csr_matrix(adata.X)
+    adata.X.data[::3] = 0  # zeros that are stored
+    adata.X.indices[:2] = adata.X.indices[1::-1].copy()
+    adata.X.has_sorted_indices = False
+    before = adata.copy()
+    read_counts(adata, min_transcripts=1)
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(adata.X, part), getattr(before.X, part))
