@@ -116,6 +116,14 @@ def test_gene_statistics_are_of_the_training_split(tmp_path: Path, make_slide: M
     assert statistics.dtypes.astype(str).tolist() == ["int64", "int64", "float64", "float64"]
 
 
+def test_a_slide_without_gene_pairs_is_not_one_without_colocalization(tmp_path: Path, make_slide: MakeSlide) -> None:
+    known = write_corpus([make_slide()], tmp_path / "known")
+    (slide,) = known.slides
+    unknown = write_corpus([make_slide()], tmp_path / "unknown", colocalization_key=None)
+    assert known.knows_gene_pairs(slide)
+    assert not unknown.knows_gene_pairs(slide)
+
+
 def test_colocalization_is_thresholded_or_left_out(tmp_path: Path, make_slide: MakeSlide) -> None:
     adata = make_slide(n_cells=50, split="train")
     adata.obsm["colocalization"] = adata.obsm["colocalization"].astype(np.float32) * 1.5

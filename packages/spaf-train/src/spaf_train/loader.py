@@ -79,6 +79,7 @@ class _Cells:
     context: NDArray[np.int64]  # (n_cells, 4)
     edge_indptr: NDArray[np.int64]  # (n_cells + 1,)
     edges: NDArray[np.int64]  # (n_edges, 2), token ids
+    has_edges: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +277,9 @@ class BatchStream:
             ),
             edge_indptr=joined_indptr([block.colocalized_indptr for block in blocks]),
             edges=self._token_of_gene[np.concatenate([block.colocalized for block in blocks])],
+            has_edges=np.concatenate(
+                [np.full(len(block.cell_ids), self.corpus.knows_gene_pairs(block.slide)) for block in blocks]
+            ),
         )
 
     def _build(self, window: _Window, epoch: int, number: int, batch: int) -> Batch:
@@ -299,6 +303,7 @@ class BatchStream:
         colocalization = None
         if self.objectives.colocalization.enabled:
             segments = np.stack([inputs.left, inputs.right], axis=1)
+            segments = np.where((segments >= 0) & window.cells.has_edges[segments], segments, -1)
             colocalization = colocalized_genes(
                 unmasked, segments, window.cells.edge_indptr, window.cells.edges, self.vocabulary
             )

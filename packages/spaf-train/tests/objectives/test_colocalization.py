@@ -63,6 +63,20 @@ def test_pairs_of_cells_agree_with_loops(cells, vocabulary):
     check(batch, np.stack([left, right], axis=1), cells, vocabulary)
 
 
+def test_cells_of_which_nothing_is_known_have_no_targets(cells, vocabulary):
+    ranked, context, edge_indptr, edges = cells
+    left, right = np.array([0, 2]), np.array([4, 5])
+    batch = TokenBatch.from_pairs(ranked, context, left, right, vocabulary)
+    all_known = colocalized_genes(batch, np.stack([left, right], axis=1), edge_indptr, edges, vocabulary)
+    segments = np.array([[0, -1], [-1, 5]])
+    found = colocalized_genes(batch, segments, edge_indptr, edges, vocabulary)
+    n_genes = ranked.n_genes
+    assert found.weight == sum(n * (n - 1) // 2 for n in n_genes[[0, 5]])
+    kept = np.isin(all_known.positions, found.positions)
+    torch.testing.assert_close(found.positions, all_known.positions[kept])
+    torch.testing.assert_close(found.targets, all_known.targets[kept])
+
+
 def test_single_cells_agree_with_loops(cells, vocabulary):
     batch = TokenBatch.from_cells(cells[0], cells[1], np.arange(6), vocabulary)
     check(batch, np.stack([np.arange(6), np.full(6, -1)], axis=1), cells, vocabulary)

@@ -38,8 +38,9 @@ class Manifest:
     gene_statistics
         Table indexed by gene, over the training split: see `spaf_data.GeneStatistics.to_frame`.
     slides
-        For each slide its ``context`` (tissue, condition, species, assay), ``n_genes`` and ``fingerprint``, a SHA-256
-        of the contents it was built from.
+        For each slide its ``context`` (tissue, condition, species, assay), ``n_genes``, ``n_gene_pairs`` that are
+        co-localised in some cell (0 where nothing is known of them) and ``fingerprint``, a SHA-256 of the contents it
+        was built from.
     shards
         Shards in the order of slides, splits and numbers.
     """

@@ -74,6 +74,14 @@ class Corpus:
         """For each slide its tissue, condition, species and assay."""
         return {name: dict(record["context"]) for name, record in self.manifest.slides.items()}
 
+    def knows_gene_pairs(self, slide: str) -> bool:
+        """Return whether the blocks of a slide tell which genes are co-localised.
+
+        A table without transcripts, or one written without gene pairs, says nothing of them: that its cells have none
+        does not mean that no genes lie together.
+        """
+        return int(self.manifest.slides[slide]["n_gene_pairs"]) > 0
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits, sorted."""

@@ -127,7 +127,12 @@ def write_corpus(
         inputs = _hash([versions, parameters, genes, fingerprint])
         shards += _write_slide(table, folder, stems[header.name], parameters, journal, inputs)
         statistics = statistics.merge(GeneStatistics.of_slide(genes, [table.counts[table.split == keys.TRAIN]]))
-        records[header.name] = {"context": header.context, "n_genes": len(header.genes), "fingerprint": fingerprint}
+        records[header.name] = {
+            "context": header.context,
+            "n_genes": len(header.genes),
+            "n_gene_pairs": len(table.gene_pairs),
+            "fingerprint": fingerprint,
+        }
         logger.info("slide %s: %d cells", header.name, len(table.cell_ids))
     if not shards:
         raise InputError("no slide has a cell that is in a split: there is nothing to write.")

@@ -74,7 +74,8 @@ def colocalized_genes(
     batch
         Tokens before any masking, B x L, on the CPU.
     cells
-        The cell in each segment, B x 2; below 0 where there is no second segment.
+        The cell in each segment, B x 2; below 0 where there is no second segment, or nothing is known of which genes
+        of the cell are co-localised: its gene pairs are then no targets.
     edge_indptr
         Cell c has the co-localised pairs ``edges[edge_indptr[c]:edge_indptr[c + 1]]``.
     edges
@@ -94,8 +95,11 @@ def colocalized_genes(
     is_gene[vocabulary.gene_token_ids] = True
 
     # Genes of each segment in ascending position: (segment, place within the segment) <-> column.
+    owner = cells.reshape(-1)
     rows, columns = np.nonzero(is_gene[ids])
     segments = 2 * rows + batch.types.numpy()[rows, columns] - 1
+    known_cell = owner[segments] >= 0
+    segments, columns = segments[known_cell], columns[known_cell]
     n_genes = np.bincount(segments, minlength=2 * n_rows)
     first_gene = np.cumsum(n_genes) - n_genes
     columns = columns[np.argsort(segments, kind="stable")]
@@ -114,7 +118,6 @@ def colocalized_genes(
     sorted_segments = np.repeat(np.arange(2 * n_rows), n_genes)
     place[sorted_segments, ids[sorted_segments // 2, columns]] = order - first_gene[sorted_segments]
 
-    owner = cells.reshape(-1)
     filled = np.flatnonzero(owner >= 0)
     index, counts = csr_rows(edge_indptr, owner[filled])
     of_edge = np.repeat(filled, counts)
