@@ -12,6 +12,7 @@ from spaf_data.errors import InputError
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
 from spaf_data.readers import find_bundles, read_transcripts
+from spaf_data.sheet import read_sheet
 from spaf_data.simulate import simulate_bundle
 from spaf_data.splits import split_regions, split_slides
 from spaf_data.transcripts import Account, Transcripts
@@ -36,6 +37,7 @@ __all__ = [
     "nearest_neighbors",
     "positive_pairs",
     "proximity_graph",
+    "read_sheet",
     "read_transcripts",
     "simulate_bundle",
     "spatial_neighbors",
