@@ -5,9 +5,12 @@ import sys
 import time
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+from distributed import LocalCluster
 from scipy.spatial import cKDTree
 
 from spaf_data import BuildOptions, Corpus, InputError, SlideSource, build, build_corpus, simulate_bundle
@@ -20,12 +23,33 @@ def built(bundle, tmp_path_factory):
     return out, record
 
 
+@pytest.fixture(scope="module")
+def scheduler():
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
 def contents(folder):
+    """Return the bytes of the files of a build; of slides what HDF5 is given, for it may leave gaps unset."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "build.json")
     return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "build.json"
+        str(file.relative_to(folder)): h5_contents(file) if file.suffix == ".h5ad" else file.read_bytes()
+        for file in files
     }
+
+
+def h5_contents(file):
+    found = {}
+
+    def visit(name, item):
+        values = np.asarray(item[()]).tolist() if isinstance(item, h5py.Dataset) else None
+        found[name] = (values, {key: str(value) for key, value in item.attrs.items()})
+
+    with h5py.File(file) as store:
+        store.visititems(visit)
+    return str(found)  # in which NaN equals NaN
 
 
 def test_slide_has_what_the_contract_says(built):
@@ -66,7 +90,7 @@ def test_record_agrees_with_the_files(built):
     assert sum(ref.n_owned for ref in corpus.block_refs()) == slide["split"]["train"] + slide["split"]["validation"]
 
 
-def test_two_slides_and_twice_the_same_bytes(bundle, tmp_path):
+def test_two_slides_and_twice_the_same(bundle, tmp_path):
     other = simulate_bundle(tmp_path / "other", n_cells=300, n_genes=50, seed=9)
     sources = [SlideSource(path=bundle, slide="one"), SlideSource(path=other, slide="two")]
     record = build_corpus(sources, tmp_path / "a")
@@ -125,15 +149,123 @@ def test_leftovers_of_another_plan_are_not_used(bundle, tmp_path, monkeypatch):
     assert adata.obs["n_transcripts"].min() >= 100
 
 
-@pytest.mark.parametrize("step", ["read_transcripts", "colocalize", "write_corpus"])
-def test_failure_leaves_nothing(bundle, tmp_path, monkeypatch, step):
-    def fail(*arguments, **options):
-        raise OSError(28, "No space left on device")
+def disk_is_full(*arguments, **options):
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(build, step, fail)
+
+@pytest.mark.parametrize("step", ["build.read_transcripts", "build.colocalize", "build.AnnData.write_h5ad"])
+def test_failure_leaves_nothing(bundle, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(f"spaf_data.{step}", disk_is_full)
     with pytest.raises(OSError, match="No space"):
         build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_disk_full_in_the_corpus_keeps_finished_slides(bundle, tmp_path, monkeypatch):
+    sources = [SlideSource(path=bundle, slide=name) for name in "ab"]
+    with monkeypatch.context() as patch:
+        patch.setattr("spaf_data.corpus.shard.tarfile.TarFile.addfile", disk_is_full)
+        with pytest.raises(OSError, match="No space") as caught:
+            build_corpus(sources, tmp_path / "out")
+    assert "takes up 2 finished slides" in caught.value.__notes__[0]
+    assert [file.name for file in tmp_path.iterdir()] == [".out.unfinished"]
+    assert not list(tmp_path.rglob("*.tar"))
+    monkeypatch.setattr(build, "read_transcripts", lambda *arguments, **options: 1 / 0)
+    build_corpus(sources, tmp_path / "out")
+    Corpus(tmp_path / "out" / "corpus").verify()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_build_killed_at_its_very_end(bundle, tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    sources = [SlideSource(path=bundle, slide=name) for name in "ab"]
+    build_corpus(sources[:1], tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "run_record", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus(sources, tmp_path / "out")
+    assert (tmp_path / ".out.unfinished" / "corpus" / "manifest.json").exists()
+    # The second slide is no longer wanted.
+    build_corpus(sources[:1], tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", [{"jobs": 2}, {"scheduler": True}])
+def test_where_slides_are_built_changes_nothing(bundle, tmp_path, scheduler, where):
+    other = simulate_bundle(tmp_path / "other", n_cells=300, n_genes=50, seed=9)
+    sources = [SlideSource(path=bundle, slide="one"), SlideSource(path=other, slide="two", split="validation")]
+    record = build_corpus(sources, tmp_path / "here")
+    if "scheduler" in where:
+        where = {"scheduler": scheduler}
+    elsewhere = build_corpus(sources, tmp_path / "elsewhere", **where)
+    assert contents(tmp_path / "here") == contents(tmp_path / "elsewhere")
+    assert [slide["slide"] for slide in elsewhere["slides"]] == ["one", "two"]
+    second = record["slides"][1]
+    assert second["split"] == {"train": 0, "validation": second["n_cells"], "gap": 0}
+    assert elsewhere["peak_rss_mb"] >= max(slide["peak_rss_mb"] for slide in elsewhere["slides"]) > 50
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_failed_slide_does_not_lose_the_others(bundle, table, write_table, tmp_path, jobs):
+    damaged = write_table(table)
+    (damaged / "transcripts.parquet").write_bytes(b"PAR1")
+    small = write_table(table.head(40))
+    sources = [
+        SlideSource(path=path, slide=name)
+        for path, name in [(damaged, "d"), (bundle, "a"), (small, "s"), (bundle, "b")]
+    ]
+    steps = []
+    record = build_corpus(
+        sources, tmp_path / "out", jobs=jobs, progress=lambda slide, step, fraction: steps.append((slide, step))
+    )
+    assert [slide["slide"] for slide in record["slides"]] == ["a", "b"]
+    assert [failure["slide"] for failure in record["failed"]] == ["d", "s"]
+    assert "transcripts.parquet cannot be read" in record["failed"][0]["reason"]
+    assert "no cell has 30 transcripts" in record["failed"][1]["reason"]
+    assert json.loads((tmp_path / "out" / "build.json").read_text())["failed"] == record["failed"]
+    assert set(Corpus(tmp_path / "out" / "corpus").slides) == {"a", "b"}
+    assert {file.name for file in (tmp_path / "out" / "slides").iterdir()} == {"a.h5ad", "b.h5ad"}
+    assert ("d", "failed") in steps
+    assert ("b", "done") in steps
+
+
+def test_no_slide_can_be_built(bundle, tmp_path):
+    sources = [SlideSource(path=bundle, slide=name) for name in "ab"]
+    with pytest.raises(InputError, match="none of the 2 slides can be built: a: no cell has 9999.*; b: no cell"):
+        build_corpus(sources, tmp_path / "out", BuildOptions(min_transcripts=9999))
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_build_of_many_processes_is_taken_up_again(bundle, tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from spaf_data import SlideSource, build_corpus
+if __name__ == "__main__":
+    sources = [SlideSource(path=Path(sys.argv[1]), slide=f"s{i}") for i in range(8)]
+    build_corpus(sources, sys.argv[2], jobs=2)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, str(bundle), str(tmp_path / "killed")])
+    slides = tmp_path / ".killed.unfinished" / "slides"
+    deadline = time.monotonic() + 120
+    while not list(slides.glob("s*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert children
+    assert not alive
+    finished = {file.stem: (slides / f"{file.stem}.h5ad").stat().st_mtime_ns for file in slides.glob("s*.json")}
+    assert 1 <= len(finished) < 8
+    sources = [SlideSource(path=bundle, slide=f"s{i}") for i in range(8)]
+    build_corpus(sources, tmp_path / "killed")
+    build_corpus(sources, tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    for name, written in finished.items():
+        assert (tmp_path / "killed" / "slides" / f"{name}.h5ad").stat().st_mtime_ns == written
 
 
 def test_out_that_is_taken(built, bundle, tmp_path):
@@ -258,3 +390,10 @@ def test_cells_too_far_apart_to_be_neighbours_are_said(write_table, tmp_path, ca
     record = build_corpus([SlideSource(path=folder, slide="s")], tmp_path / "out", BuildOptions(min_transcripts=1))
     assert record["n_cells"] == 8
     assert "slide s: no two cells lie within 30 um (radius), so it has no positive pairs" in caplog.text
+
+
+def test_jobs_and_splits_that_cannot_be(bundle, tmp_path):
+    with pytest.raises(InputError, match="jobs must be at least 1"):
+        build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out", jobs=0)
+    with pytest.raises(InputError, match="slide s: split is 'test'"):
+        SlideSource(path=bundle, slide="s", split="test")

@@ -56,6 +56,16 @@ def test_account_is_shown(spaf_data, bundle, transcripts, tmp_path):
         assert f"{count:,}" in answer or count == transcripts.account.kept
 
 
+def test_account_of_many_slides_is_their_sum(spaf_data, bundle, transcripts, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_MOST_COLUMNS", 1)
+    sheet = tmp_path / "slides.csv"
+    sheet.write_text(f"input,slide\n{bundle},a\n{bundle},b\n")
+    code, answer, _ = spaf_data("build", "--sheet", sheet, "--out", tmp_path / "out")
+    assert code == 0
+    assert "2 slides" in answer
+    assert f"{2 * transcripts.account.read:,}" in answer
+
+
 def damaged(kind, table, write_table):
     if kind == "no bundle":
         folder = write_table(table)
@@ -100,6 +110,9 @@ def test_bad_input_is_one_sentence_and_exit_2(spaf_data, table, write_table, tmp
         (["build", "--out", "x", "--input", "nowhere"], "nowhere does not exist"),
         (["build", "--out", "x", "--dataset", "unheard_of"], "unheard_of"),
         (["build", "--input", "a"], "--out"),
+        (["build", "--out", "x", "--sheet", "nowhere.csv"], "nowhere.csv: No such file"),
+        (["build", "--out", "x", "--sheet", "a.csv", "--input", "a"], "not both"),
+        (["build", "--out", "x", "--sheet", "a.csv", "--slide", "s"], "the column 'slide' does"),
         (["info", "nowhere"], "nowhere"),
         (["simulate", "--genes", "3", "--out", "x"], "n_genes must be at least"),
     ],
@@ -123,10 +136,41 @@ def test_disk_full_is_one_sentence(spaf_data, bundle, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spaf_data.build.write_corpus", fail)
-    code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("spaf_data.build.read_transcripts", fail)
+        code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
     assert (code, said) == (2, "spaf-data: No space left on device.\n")
     assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("spaf_data.build.write_corpus", fail)
+    code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "No space left on device; the same command takes up 1 finished slides, which are kept in" in said
+
+
+def test_sheet_with_a_slide_that_fails(spaf_data, bundle, table, write_table, tmp_path):
+    damaged = write_table(table.drop(columns="feature_name"))
+    sheet = tmp_path / "slides.csv"
+    sheet.write_text(f"input,slide,tissue\n{bundle},good,Breast\n{damaged.name},bad,\n")
+    out = tmp_path / "out"
+    code, answer, said = spaf_data("build", "--sheet", sheet, "--tissue", "Skin", "--out", out, "--jobs", 2, "--json")
+    assert code == 1
+    record = json.loads(answer)
+    assert [(slide["slide"], slide["tissue"]) for slide in record["slides"]] == [("good", "Breast")]
+    assert [failure["slide"] for failure in record["failed"]] == ["bad"]
+    assert said.count("\n") == 1
+    assert said.startswith("spaf-data: slide bad failed and is not in the corpus: ")
+    assert "no column 'feature_name'" in said
+    assert spaf_data("verify", out)[0] == 0
+
+
+def test_sheet_that_is_wrong(spaf_data, tmp_path):
+    sheet = tmp_path / "slides.csv"
+    sheet.write_text("input,slide\nnowhere,s\n")
+    code, _, said = spaf_data("build", "--sheet", sheet, "--out", tmp_path / "out")
+    assert code == 2
+    assert "slides.csv, row 2, column 'input'" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["slides.csv"]
 
 
 def test_dataset_brings_its_context(spaf_data, bundle, tmp_path, monkeypatch):

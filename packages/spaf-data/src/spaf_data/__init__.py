@@ -12,6 +12,7 @@ from spaf_data.errors import InputError
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
 from spaf_data.readers import ReadOptions, find_bundles, has_transcripts, read_counts, read_transcripts
+from spaf_data.sheet import read_sheet
 from spaf_data.simulate import simulate_bundle
 from spaf_data.splits import split_regions, split_slides
 from spaf_data.transcripts import Account, Transcripts
@@ -40,6 +41,7 @@ __all__ = [
     "positive_pairs",
     "proximity_graph",
     "read_counts",
+    "read_sheet",
     "read_transcripts",
     "robustness",
     "simulate_bundle",

@@ -1,7 +1,7 @@
 """The folder of a build: finished or not there.
 
-A build works in a hidden folder beside the wanted one and renames it at the end. One that was killed is taken up
-again by the same command; one that failed leaves nothing.
+A build works in a hidden folder beside the wanted one and renames it at the end. One that was killed, or that failed
+after slides were finished, is taken up again by the same command.
 """
 
 from __future__ import annotations
@@ -50,32 +50,60 @@ def fingerprint(path: Path) -> list[list[Any]]:
 
 
 @contextmanager
-def workplace(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
+def workplace(out: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `out` that takes its place at the end.
 
-    A folder left by a killed build of the same plan is used again, with the slides that it has.
+    A folder that a killed build left is used again, and so are its finished slides where the plan of a slide is still
+    the same. When the build fails, finished slides stay for the next one; with none of them nothing stays.
     """
     out = out.absolute()
     folder = out.parent / f".{out.name}.unfinished"
-    plan = json.loads(json.dumps(plan))
-    if folder.exists() and read_json(folder / "plan.json") != plan:
-        shutil.rmtree(folder)
-    (folder / "slides").mkdir(parents=True, exist_ok=True)
-    write_json(folder / "plan.json", plan)
+    slides = folder / "slides"
+    slides.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
-    except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:
+        n_finished = len(list(slides.glob("*.json")))
+        if n_finished:
+            error.add_note(f"the same command takes up {n_finished} finished slides, which are kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    (folder / "plan.json").unlink()
-    for summary in (folder / "slides").glob("*.json"):
-        summary.unlink()
     earlier = out.parent / f".{out.name}.replaced"
     shutil.rmtree(earlier, ignore_errors=True)
     if out.exists() and any(out.iterdir()):
         os.replace(out, earlier)
     os.replace(folder, out)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def finished_slide(folder: Path, slide: str, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of a slide that an earlier build of this plan finished; None where there is none."""
+    record = read_json(_slide_record(folder, slide))
+    if record is None or record.get("plan") != json.loads(json.dumps(plan)):
+        return None
+    return dict(record["summary"])
+
+
+def finish_slide(folder: Path, slide: str, plan: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write down that the table of a slide is finished."""
+    write_json(_slide_record(folder, slide), {"plan": plan, "summary": summary})
+
+
+def begin_slide(folder: Path, slide: str) -> None:
+    """Forget what an earlier build of another plan finished of a slide."""
+    _slide_record(folder, slide).unlink(missing_ok=True)
+
+
+def keep_slides(folder: Path, files: set[str]) -> None:
+    """Remove all from the folder of slides but these files: records, and slides that are no longer of the build."""
+    for file in (folder / "slides").iterdir():
+        if file.name not in files:
+            file.unlink()
+
+
+def _slide_record(folder: Path, slide: str) -> Path:
+    return folder / "slides" / f"{slide}.json"
 
 
 def read_json(file: Path) -> dict[str, Any] | None:

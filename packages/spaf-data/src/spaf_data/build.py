@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,24 @@ from anndata import AnnData
 from anndata.io import read_elem
 
 from spaf_data import keys
-from spaf_data._build_folder import COMMAND, RECORD, check_out, fingerprint, read_json, workplace, write_json
-from spaf_data._record import run_record, versions
+from spaf_data._build_folder import (
+    COMMAND,
+    RECORD,
+    begin_slide,
+    check_out,
+    fingerprint,
+    finish_slide,
+    finished_slide,
+    keep_slides,
+    workplace,
+    write_json,
+)
+from spaf_data._record import peak_rss_mb, run_record, versions
+from spaf_data._tasks import Failure, run_here, run_in_processes, run_on_cluster
 from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
-from spaf_data.corpus import Corpus, write_corpus
+from spaf_data.corpus import write_corpus
 from spaf_data.errors import InputError
 from spaf_data.readers import ReadOptions, has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
@@ -44,8 +58,13 @@ class SlideSource:
     assay: str | None = None
     platform: str = "auto"
     reading: ReadOptions = field(default_factory=ReadOptions)
+    split: str | None = None  # "train" or "validation" for the whole slide; None: regions of it
 
     def __post_init__(self) -> None:
+        if self.split not in (None, keys.TRAIN, keys.VALIDATION):
+            raise InputError(
+                f"slide {self.slide}: split is {self.split!r}; the choices are {keys.TRAIN}, {keys.VALIDATION} and None"
+            )
         if not self.slide or self.slide.startswith(".") or set(self.slide) & set("/\\\0"):
             raise InputError(
                 f"a slide's name becomes a file name, so {self.slide!r} cannot be one; give another (--slide)"
@@ -86,10 +105,15 @@ def build_corpus(
     out: str | Path,
     options: BuildOptions | None = None,
     *,
+    jobs: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: BuildProgress | None = None,
 ) -> dict[str, Any]:
     """Build slide tables and a corpus from bundles.
+
+    A slide that fails does not lose the others: the corpus is made of those that succeeded, and the record names the
+    rest. Slide tables and the bytes of the corpus do not depend on `jobs` and `scheduler`.
 
     Parameters
     ----------
@@ -100,22 +124,31 @@ def build_corpus(
         ``build.json``, the record that is also returned.
     options
         `BuildOptions`; the defaults when None.
+    jobs
+        Slides built at a time, each in a process of its own if more than one. Memory is that of so many slides. (A
+        script that asks for processes needs ``if __name__ == "__main__":`` around its work.)
+    scheduler
+        Address of a dask.distributed scheduler, such as ``tcp://node1:8786``, whose workers build the slides instead;
+        inputs and `out` must lie on a file system that they share.
     overwrite
         Replace an earlier build in `out`. A folder that is not a build is never replaced.
     progress
-        Called with the slide, the step at hand and the fraction of the slide that is done.
+        Called with the slide, the step at hand and the fraction of the slide that is done; in other processes the
+        steps of a slide are not seen.
 
     Returns
     -------
     dict
-        ``command``, ``versions``, ``parameters``, ``seconds``, ``peak_rss_mb``; the totals ``n_cells``,
-        ``n_transcripts`` (in these cells), ``n_genes``, ``n_gene_pairs``; and ``slides``: for each its file, context,
-        ``account``, sizes, cells of each split and seconds of each step.
+        ``command``, ``versions``, ``parameters``, ``seconds``; ``peak_rss_mb``, the largest resident memory of one
+        process, this or one that built a slide; the totals ``n_cells``, ``n_transcripts`` (in these cells),
+        ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context, ``account``, sizes, cells of each split,
+        ``peak_rss_mb`` and seconds of each step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
     ------
     InputError
-        If an input cannot be used, two slides have the same name, or `out` is taken.
+        If no slide can be used, two slides have the same name, `out` is taken, the slides make no corpus, or no
+        scheduler answers. Finished slides are kept for the next call, and a note of the error says where.
 
     Examples
     --------
@@ -132,30 +165,35 @@ def build_corpus(
     options = options or BuildOptions()
     report = progress or (lambda slide, step, fraction: None)
     _check_names(sources)
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {jobs}")
     check_out(out, overwrite=overwrite)
-    plan = {
-        "options": asdict(options),
-        "slides": [{**asdict(source), "path": source.path.name} for source in sources],
-    }
-    inputs = [fingerprint(source.path) for source in sources]
-    with workplace(out, {**plan, "inputs": inputs, "versions": versions()}) as folder:
-        summaries = [_build_slide(source, folder, options, report) for source in sources]
+    with workplace(out) as folder:
+        summaries, failed = _build_slides(sources, folder, options, report, jobs, scheduler)
         report("corpus", "writing blocks", 0.0)
-        write_corpus(
+        corpus = write_corpus(
             [folder / summary["file"] for summary in summaries],
             folder / "corpus",
             positive_radius=options.radius,
             block_cells=options.block_cells,
+            overwrite=True,  # what a build that was killed at its very end had finished
         )
         report("corpus", "done", 1.0)
+        plan = {
+            "options": asdict(options),
+            "slides": [{**asdict(source), "path": source.path.name} for source in sources],
+        }
         record = {
             **run_record(COMMAND, plan, started),
+            "peak_rss_mb": max(peak_rss_mb(), *(summary["peak_rss_mb"] for summary in summaries)),
             "n_cells": sum(summary["n_cells"] for summary in summaries),
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),
-            "n_genes": len(Corpus(folder / "corpus").genes),
-            "n_gene_pairs": _n_gene_pairs(folder / summary["file"] for summary in summaries),
+            "n_genes": len(corpus.genes),
+            "n_gene_pairs": _n_gene_pairs([folder / summary["file"] for summary in summaries], corpus.genes),
             "slides": summaries,
+            "failed": failed,
         }
+        keep_slides(folder, {Path(summary["file"]).name for summary in summaries})
         write_json(folder / RECORD, record)
     return record
 
@@ -169,25 +207,77 @@ def _check_names(sources: Sequence[SlideSource]) -> None:
             raise InputError(f"two bundles are named {name!r}; a slide's name must be its own")
 
 
-def _build_slide(source: SlideSource, folder: Path, options: BuildOptions, report: BuildProgress) -> dict[str, Any]:
-    """Make the table of one slide and return its summary; do nothing where a killed build had made it."""
-    done = folder / "slides" / f"{source.slide}.json"
-    earlier = read_json(done)
+def _build_slides(
+    sources: Sequence[SlideSource],
+    folder: Path,
+    options: BuildOptions,
+    report: BuildProgress,
+    jobs: int,
+    scheduler: str | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Build all slides; return the summaries of those that succeeded and the reasons of the others, in order."""
+    sources = [replace(source, path=source.path.absolute()) for source in sources]
+    here = scheduler is None and (jobs == 1 or len(sources) == 1)
+    if here and len(sources) == 1:
+        try:
+            return [_build_slide(sources[0], folder, options, report)], []
+        except InputError as error:
+            raise InputError(f"slide {sources[0].slide}: {error}") from error
+    if here:
+        outcomes = run_here(partial(_build_slide, folder=folder, options=options, report=report), sources)
+    else:
+        for source in sources:
+            report(source.slide, "waiting or being built", 0.0)
+        task = partial(_build_slide, folder=folder, options=options)
+        outcomes = (
+            run_in_processes(task, sources, jobs) if scheduler is None else run_on_cluster(task, sources, scheduler)
+        )
+    ended: dict[int, dict[str, Any] | Failure] = {}
+    for number, outcome in outcomes:
+        ended[number] = outcome
+        report(sources[number].slide, "failed" if isinstance(outcome, Failure) else "done", 1.0)
+    summaries, failed = [], []
+    for source, (_, outcome) in zip(sources, sorted(ended.items()), strict=True):
+        if isinstance(outcome, Failure):
+            failed.append({"slide": source.slide, "reason": outcome.reason})
+        else:
+            summaries.append(outcome)
+    if not summaries:
+        reasons = "; ".join(f"{failure['slide']}: {failure['reason']}" for failure in failed)
+        raise InputError(f"none of the {len(failed)} slides can be built: {reasons}")
+    return summaries, failed
+
+
+def _build_slide(
+    source: SlideSource, folder: Path, options: BuildOptions, report: BuildProgress | None = None
+) -> dict[str, Any]:
+    """Make the table of one slide and return its summary; do nothing where an unfinished build had made it."""
+    if not (folder / "slides").is_dir():
+        raise InputError(f"{socket.gethostname()} does not see {folder}; --out must lie on a shared file system")
+    plan = {
+        "options": asdict(options),
+        "source": {**asdict(source), "path": str(source.path)},
+        "input": fingerprint(source.path),
+        "versions": versions(),
+    }
+    earlier = finished_slide(folder, source.slide, plan)
     if earlier is not None:
-        report(source.slide, "done", 1.0)
         return earlier
-    clock = _Clock(source.slide, report)
-    try:
-        adata = _slide_table(source, options, clock)
-    except InputError as error:
-        raise InputError(f"slide {source.slide}: {error}") from error
+    begin_slide(folder, source.slide)
+    clock = _Clock(source.slide, report or (lambda slide, step, fraction: None))
+    adata = _slide_table(source, options, clock)
     clock.step("writing", 0.9)
     file = folder / "slides" / f"{source.slide}.h5ad"
     unfinished = file.with_name(f".{file.name}")
     adata.write_h5ad(unfinished)
     os.replace(unfinished, file)
-    summary = {**_summary(adata, source.slide), "file": str(file.relative_to(folder)), "seconds": clock.stop()}
-    write_json(done, summary)
+    summary = {
+        **_summary(adata, source.slide),
+        "file": str(file.relative_to(folder)),
+        "peak_rss_mb": peak_rss_mb(),
+        "seconds": clock.stop(),
+    }
+    finish_slide(folder, source.slide, plan, summary)
     return summary
 
 
@@ -214,9 +304,7 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
             options.radius,
         )
     clock.step("splitting regions", 0.85)
-    split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=options.validation_fraction, gap=options.gap)
-    adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
-    adata.uns[keys.SPAF]["parameters"].update(validation_fraction=options.validation_fraction, gap=options.gap)
+    _split(adata, source, options)
     return adata
 
 
@@ -237,22 +325,32 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
     adata = bin_transcripts(transcripts, min_transcripts=options.min_transcripts, **_described(source))
     clock.step("co-localising genes", 0.45)
     # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
-    methods: dict[str, Method] = {
-        keys.COLOCALIZATION: "communities",
-        keys.COLOCALIZATION_ENRICHMENT: "enrichment",
-    }
-    for key, method in methods.items():
+    methods: dict[Method, str] = {"communities": keys.COLOCALIZATION, "enrichment": keys.COLOCALIZATION_ENRICHMENT}
+    for method, key in methods.items():
         colocalize(
             adata,
             transcripts,
             method=method,
             radius=options.colocalization_radius,
             min_transcripts=options.colocalization_min_transcripts,
+            # A score of every joined pair in every cell is several times the rest of the table.
+            cell_scores=False,
             key_added=key,
         )
-    # A score of every joined pair in every cell is several times the rest of the table; the slide's statistics stay.
-    del adata.obsm[keys.COLOCALIZATION_ENRICHMENT]
     return adata
+
+
+def _split(adata: AnnData, source: SlideSource, options: BuildOptions) -> None:
+    chosen: dict[str, str | float]
+    if source.split is not None:
+        split = np.full(adata.n_obs, source.split)
+        chosen = {"split": source.split}
+    else:
+        fraction, gap = options.validation_fraction, options.gap
+        split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=fraction, gap=gap)
+        chosen = {"validation_fraction": fraction, "gap": gap}
+    adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
+    adata.uns[keys.SPAF]["parameters"].update(chosen)
 
 
 class _Clock:
@@ -300,11 +398,13 @@ def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
     }
 
 
-def _n_gene_pairs(files: Iterator[Path]) -> int:
+def _n_gene_pairs(files: Sequence[Path], genes: Sequence[str]) -> int:
     """Return the number of different gene pairs that are co-localised in some cell of some slide."""
-    found: set[tuple[str, str]] = set()
+    index = pd.Index(genes)
+    found = np.empty(0, np.int64)
     for file in files:
         with h5py.File(file) as store:
             pairs = read_elem(store[f"uns/{keys.COLOCALIZATION}/pairs"])
-        found.update(zip(pairs["gene_a"].astype(str), pairs["gene_b"].astype(str), strict=True))
+        codes = np.stack([index.get_indexer(pairs[name].astype(str)) for name in ("gene_a", "gene_b")]).astype(np.int64)
+        found = np.union1d(found, codes.min(axis=0) * len(genes) + codes.max(axis=0))
     return len(found)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from spaf_data.corpus import Corpus
 from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
 from spaf_data.errors import InputError
 from spaf_data.readers import PLATFORMS, ReadOptions, find_bundles
+from spaf_data.sheet import read_sheet
 from spaf_data.simulate import simulate_bundle
 
 app = typer.Typer(
@@ -42,16 +44,20 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        _fail(str(error))
+        _fail(error, str(error))
     except OSError as error:
         if error.errno is None:  # not of the file system
             raise
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        _fail(error, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 
-def _fail(sentence: str) -> None:
-    sys.stderr.write(f"spaf-data: {' '.join(sentence.split()).removesuffix('.')}.\n")
+def _fail(error: Exception, sentence: str) -> None:
+    _say("; ".join(part.removesuffix(".") for part in (sentence, *getattr(error, "__notes__", ()))))
     raise SystemExit(2)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"spaf-data: {' '.join(sentence.split())}.\n")
 
 
 def _about(text: str) -> Any:
@@ -73,6 +79,9 @@ _JSON = typer.Option("--json", help="Print the answer as JSON.")
 _DEFAULTS = BuildOptions()
 _READ_DEFAULTS = ReadOptions()
 
+# Slides that the account of a build shows one by one; of more it shows the sum.
+_MOST_COLUMNS = 6
+
 
 @app.command()
 def build(
@@ -83,6 +92,19 @@ def build(
     ] = None,
     dataset: Annotated[
         Dataset | None, typer.Option(metavar="NAME", help=f"Instead of --input: {', '.join(Dataset)}.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Instead of --input: a row for each slide with the columns input and slide, and as far as wanted "
+            "tissue, condition, species, assay, split (train or validation) and platform.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Slides built at a time.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Build slides on the workers of this dask.distributed scheduler."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     platform: Annotated[str, _read(f"One of auto, {', '.join(PLATFORMS)}.", "NAME")] = "auto",
@@ -130,6 +152,11 @@ def build(
       spaf-data build --dataset xenium_breast_window --out built
 
       spaf-data build --input region_0 --platform merscope --species Mouse --out built
+
+      spaf-data build --sheet slides.csv --jobs 4 --out built
+
+    A slide that cannot be built does not lose the others: it is named at the end with its reason, and the exit code
+    is 1. It is 2 where nothing could be built.
     """
     reading = ReadOptions(
         pixel_size=pixel_size,
@@ -140,8 +167,10 @@ def build(
         table_key=table_key,
         layer=layer,
     )
-    if (dataset is None) == (not inputs):
-        raise InputError("give either --input (a folder with transcripts) or --dataset, and not both")
+    if sum((bool(inputs), dataset is not None, sheet is not None)) != 1:
+        raise InputError("give either --input (a folder with transcripts), --dataset or --sheet, and not both")
+    if sheet is not None and slide is not None:
+        raise InputError("--slide names one slide; in a sheet the column 'slide' does")
     given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = BuildOptions(
         min_qv=min_qv,
@@ -153,24 +182,33 @@ def build(
         gap=gap,
         block_cells=block_cells,
     )
-    if dataset is not None:
-        bundles = [xenium_breast_window()]
-        slide = slide or dataset.value
-        given = {key: given[key] or value for key, value in BREAST_WINDOW_METADATA.items()}
+    if sheet is not None:
+        sources = [replace(source, reading=reading) for source in read_sheet(sheet, defaults=given)]
     else:
-        bundles = [bundle for path in inputs or [] for bundle in find_bundles(path, platform=platform)]
-    if slide is not None and len(bundles) > 1:
-        raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
-    sources = [
-        SlideSource(path=bundle, slide=slide or _slide_name(bundle), platform=platform, reading=reading, **given)
-        for bundle in bundles
-    ]
+        if dataset is not None:
+            bundles = [xenium_breast_window()]
+            slide = slide or dataset.value
+            given = {key: given[key] or value for key, value in BREAST_WINDOW_METADATA.items()}
+        else:
+            bundles = [bundle for path in inputs or [] for bundle in find_bundles(path, platform=platform)]
+        if slide is not None and len(bundles) > 1:
+            raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
+        sources = [
+            SlideSource(path=bundle, slide=slide or _slide_name(bundle), platform=platform, reading=reading, **given)
+            for bundle in bundles
+        ]
     with _progress() as report:
-        record = build_corpus(sources, out, options, overwrite=overwrite, progress=report)
+        record = build_corpus(
+            sources, out, options, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report
+        )
     if as_json:
         _print_json(record)
     else:
         _print_build(record, out)
+    for failure in record["failed"]:
+        _say(f"slide {failure['slide']} failed and is not in the corpus: {failure['reason']}")
+    if record["failed"]:
+        raise typer.Exit(1)
 
 
 def _slide_name(bundle: Path) -> str:
@@ -270,10 +308,15 @@ def _print_json(content: dict[str, Any]) -> None:
 
 
 def _print_build(record: dict[str, Any], out: Path) -> None:
+    slides = record["slides"]
+    if len(slides) > _MOST_COLUMNS:
+        columns = {f"{len(slides)} slides": slides}
+    else:
+        columns = {slide["slide"]: [slide] for slide in slides}
     table = Table(title="What went in and what was dropped")
     table.add_column("")
-    for slide in record["slides"]:
-        table.add_column(slide["slide"], justify="right")
+    for name in columns:
+        table.add_column(name, justify="right")
     labels = {
         "read": "transcripts read",
         "controls": "- control features",
@@ -286,11 +329,14 @@ def _print_build(record: dict[str, Any], out: Path) -> None:
         "kept_cells": "= kept",
     }
     for key, label in labels.items():
-        table.add_row(label, *(f"{slide['account'][key]:,}" for slide in record["slides"]))
-    table.add_row("genes", *(f"{slide['n_genes']:,}" for slide in record["slides"]))
-    table.add_row("co-localised gene pairs", *(f"{slide['n_gene_pairs']:,}" for slide in record["slides"]))
+        table.add_row(label, *(f"{sum(slide['account'][key] for slide in part):,}" for part in columns.values()))
     for split in ("train", "validation", "gap"):
-        table.add_row(f"{split} cells", *(f"{slide['split'][split]:,}" for slide in record["slides"]))
+        table.add_row(
+            f"{split} cells", *(f"{sum(slide['split'][split] for slide in part):,}" for part in columns.values())
+        )
+    for key, label in {"n_genes": "genes", "n_gene_pairs": "co-localised gene pairs"}.items():
+        # Slides share genes and pairs: those of all are counted once.
+        table.add_row(label, *(f"{(part[0] if len(part) == 1 else record)[key]:,}" for part in columns.values()))
     console = Console()
     console.print(table)
     console.print(f"{out}: {record['seconds']:.1f} s, {record['peak_rss_mb']:,.0f} MB at most", soft_wrap=True)

@@ -8,7 +8,6 @@ on the number of threads.
 import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
-from scipy.spatial import cKDTree
 
 from spaf_data.errors import InputError
 
@@ -41,7 +40,7 @@ def positive_pairs(
 
     Notes
     -----
-    A k-d tree: O(N log N + pairs).
+    A grid of side ``radius``: O(N k) for k cells in nine grid squares, and memory for the pairs returned.
 
     Examples
     --------
@@ -52,14 +51,15 @@ def positive_pairs(
     points = check_coordinates(coordinates)
     if not radius > 0:
         raise InputError(f"the radius of positive pairs must be above 0 um, not {radius}.")
-    found = []
-    for library_cells in cells_by_library(library, len(points)):
-        # With near cells near in memory the search takes the same time per cell for any number of cells.
-        cells, *_ = _grid_order(points, library_cells, 2 * radius)
-        left, right = cKDTree(points[cells]).query_pairs(radius, output_type="ndarray").T
-        left, right = cells[left], cells[right]
-        found.append(np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1))
-    return sorted_pairs(found)
+    first = np.zeros(len(points) + 1, np.int64)
+    grids = [_grid_order(points, cells, radius) for cells in cells_by_library(library, len(points))]
+    for cells, squares, starts, n_columns in grids:
+        _count_pairs(points[cells], cells, squares, starts, n_columns, radius, first[1:])
+    np.cumsum(first, out=first)
+    pairs = np.empty((int(first[-1]), 2), np.int64)
+    for cells, squares, starts, n_columns in grids:
+        _fill_pairs(points[cells], cells, squares, starts, n_columns, radius, first, pairs)
+    return pairs
 
 
 def hard_negatives(
@@ -235,10 +235,62 @@ def _grid_order(
     side = max(side, places.max() / (2.0 * np.sqrt(len(cells))))
     columns, rows = (places / side).astype(np.int64).T
     n_columns, n_rows = int(columns.max()) + 1, int(rows.max()) + 1
-    squares = rows * n_columns + columns
-    order = np.argsort(squares, kind="stable")
-    starts = np.searchsorted(squares[order], np.arange(n_columns * n_rows + 1))
-    return cells[order], squares[order], starts, n_columns
+    order, sorted_squares, starts = _sort_by_square(rows * n_columns + columns, n_columns * n_rows)
+    return cells[order], sorted_squares, starts, n_columns
+
+
+@njit(cache=True)
+def _sort_by_square(squares, n_squares):  # type: ignore[no-untyped-def]
+    """Return a stable order of cells by their squares, the squares in that order, and where each begins."""
+    starts = np.zeros(n_squares + 1, np.int64)
+    for square in squares:
+        starts[square + 1] += 1
+    for square in range(n_squares):
+        starts[square + 1] += starts[square]
+    free = starts[:-1].copy()
+    order = np.empty(len(squares), np.int64)
+    for cell in range(len(squares)):
+        order[free[squares[cell]]] = cell
+        free[squares[cell]] += 1
+    return order, squares[order], starts
+
+
+@njit(cache=True, parallel=True)
+def _count_pairs(points, names, squares, starts, n_columns, radius, n_pairs):  # type: ignore[no-untyped-def]
+    """Write the number of cells of higher names within the radius of each cell to the place of its name."""
+    n_rows = (len(starts) - 1) // n_columns
+    for place in prange(len(names)):
+        x, y = points[place]
+        square_row, column = divmod(squares[place], n_columns)
+        left, right = max(column - 1, 0), min(column + 1, n_columns - 1)
+        n = 0
+        for row in range(max(square_row - 1, 0), min(square_row + 2, n_rows)):
+            for other in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
+                dx = points[other, 0] - x
+                dy = points[other, 1] - y
+                if names[other] > names[place] and dx * dx + dy * dy <= radius * radius:
+                    n += 1
+        n_pairs[names[place]] = n
+
+
+@njit(cache=True, parallel=True)
+def _fill_pairs(points, names, squares, starts, n_columns, radius, first, pairs):  # type: ignore[no-untyped-def]
+    """Write the pairs that `_count_pairs` counted, those of the cell of a name from ``first[name]`` on, sorted."""
+    n_rows = (len(starts) - 1) // n_columns
+    for place in prange(len(names)):
+        x, y = points[place]
+        square_row, column = divmod(squares[place], n_columns)
+        left, right = max(column - 1, 0), min(column + 1, n_columns - 1)
+        k = first[names[place]]
+        for row in range(max(square_row - 1, 0), min(square_row + 2, n_rows)):
+            for other in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
+                dx = points[other, 0] - x
+                dy = points[other, 1] - y
+                if names[other] > names[place] and dx * dx + dy * dy <= radius * radius:
+                    pairs[k, 0] = names[place]
+                    pairs[k, 1] = names[other]
+                    k += 1
+        pairs[first[names[place]] : k, 1].sort()
 
 
 @njit(cache=True)

@@ -132,6 +132,24 @@ def test_independent_of_threads_storage_and_row_order(slide: Transcripts, monkey
         assert np.array_equal(found.z, reference.z)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_moments_added_a_few_cells_at_a_time(
+    slide: Transcripts, monkeypatch: pytest.MonkeyPatch, n_threads: int
+) -> None:
+    cells = cells_of(slide, slide.x % 40.0 < 5.0)
+    reference = pair_enrichment(cells)
+    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data.colocalization._batches._BATCHES_AHEAD", 1)
+    monkeypatch.setattr("spaf_data.colocalization.enrichment._ENTRIES_AT_A_TIME", 50)
+    found = pair_enrichment(cells, n_threads=n_threads)
+    pd.testing.assert_frame_equal(found.statistics, reference.statistics, check_exact=True)
+    assert np.array_equal(found.z, reference.z)
+    without = pair_enrichment(cells, n_threads=n_threads, cell_scores=False)
+    pd.testing.assert_frame_equal(without.statistics, reference.statistics, check_exact=True)
+    assert without.indptr.tolist() == [0] * 31
+    assert len(without.pair) == len(without.z) == 0
+
+
 def test_p_values_are_not_too_small_under_the_null(random_slide: Callable[..., Transcripts]) -> None:
     p = []
     for seed in range(8):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numba
@@ -14,6 +15,9 @@ from spaf_data.errors import InputError
 
 # Small enough that threads finish together, large enough that a batch takes milliseconds.
 _TRANSCRIPTS_A_BATCH = 1 << 14
+
+# Batches of each thread that are run before their results are wanted.
+_BATCHES_AHEAD = 8
 
 Result = TypeVar("Result")
 
@@ -41,7 +45,14 @@ def map_batches(
         yield from map(kernel, batches)
         return
     with ThreadPoolExecutor(n_threads) as pool:
-        yield from pool.map(kernel, batches)
+        # A slow consumer finds a few results waiting, not those of the whole slide.
+        pending: deque[Future[Result]] = deque()
+        for batch in batches:
+            pending.append(pool.submit(kernel, batch))
+            if len(pending) > _BATCHES_AHEAD * n_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def check_threads(n_threads: int | None) -> int:

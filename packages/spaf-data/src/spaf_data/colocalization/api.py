@@ -27,6 +27,7 @@ def colocalize(
     radius: float = 5.0,
     min_transcripts: int = 3,
     dimensions: int | None = None,
+    cell_scores: bool = True,
     n_threads: int | None = None,
     key_added: str = keys.COLOCALIZATION,
 ) -> None:
@@ -52,6 +53,9 @@ def colocalize(
         Fewest transcripts of both genes: in one community, or (``"enrichment"``) in a cell for it to have a score.
     dimensions
         2 or 3; None uses z where it varies.
+    cell_scores
+        For ``"enrichment"``: without scores of single cells, ``obsm[key_added]`` is not written, which saves most of
+        the memory; the statistics of the slide are the same.
     n_threads
         Threads; Numba's number when None. Results do not depend on it.
     key_added
@@ -113,11 +117,14 @@ def colocalize(
         gene_a, gene_b = np.divmod(occurring, adata.n_vars)
         entries = (np.ones(len(column), np.int8), column.astype(np.int32), found.indptr)
     else:
-        tested = pair_enrichment(cells, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads)
+        tested = pair_enrichment(
+            cells, radius=radius, min_transcripts=min_transcripts, cell_scores=cell_scores, n_threads=n_threads
+        )
         gene_a, gene_b = (tested.statistics[name].to_numpy() for name in ("gene_a", "gene_b"))
         entries = (tested.z, tested.pair, tested.indptr)
         record["statistics"] = tested.statistics.assign(gene_a=names[gene_a], gene_b=names[gene_b])
         record["parameters"]["compartments"] = bool(transcripts.nucleus_known)
     record["pairs"] = pd.DataFrame({"gene_a": names[gene_a], "gene_b": names[gene_b]})
-    adata.obsm[key_added] = sparse.csr_matrix(entries, shape=(adata.n_obs, len(gene_a)))
+    if method == "communities" or cell_scores:
+        adata.obsm[key_added] = sparse.csr_matrix(entries, shape=(adata.n_obs, len(gene_a)))
     adata.uns[key_added] = record

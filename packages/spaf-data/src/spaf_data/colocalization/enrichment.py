@@ -29,6 +29,9 @@ from spaf_data.colocalization.graph import MAX_STORED, build_graph, check_radius
 from spaf_data.colocalization.louvain import group_nodes
 from spaf_data.errors import InputError
 
+# Genes of cells whose moments are held until they are added up: about 100 MB.
+_ENTRIES_AT_A_TIME = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairEnrichment:
@@ -191,18 +194,17 @@ def _add_at(total, positions, values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _sum_moments(  # type: ignore[no-untyped-def]
-    first_gene, last_gene, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes, n_known
+def _add_moments(  # type: ignore[no-untyped-def]
+    sums, first_gene, last_gene, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes
 ):
-    """Sum over cells, in their order, the moments of all pairs of some genes with later ones.
+    """Add the moments of some cells, in their order, to the sums of all pairs of some genes with later ones.
 
-    Returns for each pair of the genes from `first_gene` up to `last_gene`: cells with both, then expectation and
-    variance with a held in place, and with b.
+    `sums` has a row for each pair in the order of `pair_position`: cells with both, then expectation and variance with
+    a held in place, and with b.
     """
-    n_pairs = pair_position(last_gene - 1, n_known, n_known) - pair_position(first_gene, first_gene + 1, n_known)
-    sums = np.zeros((max(n_pairs, 0), 5))
+    n_known = len(gene_starts) - 1
     for a in range(first_gene, last_gene):
-        row = pair_position(a, a + 1, n_known) - pair_position(first_gene, first_gene + 1, n_known) - a - 1
+        row = pair_position(a, a + 1, n_known) - a - 1
         for entry in by_gene[gene_starts[a] : gene_starts[a + 1]]:
             c = cell[entry]
             for other in range(entry + 1, indptr[c + 1]):
@@ -219,7 +221,24 @@ def _sum_moments(  # type: ignore[no-untyped-def]
                     of_pair[2] += n_b * rest * spreads[entry, s]
                     of_pair[3] += n_a * means[other, s]
                     of_pair[4] += n_a * rest * spreads[other, s]
-    return sums
+
+
+def _add_cells(sums: np.ndarray, results: list, n_known: int, n_threads: int | None) -> None:  # type: ignore[type-arg]
+    """Add the moments of the cells of some batches to the sums of all pairs, a range of genes to a thread."""
+    n_entries, sizes = (np.concatenate([result[k] for result in results]) for k in (0, 2))
+    genes, counts, means, spreads = (np.concatenate([result[1][k] for result in results]) for k in range(4))
+    indptr = np.concatenate(([0], np.cumsum(n_entries)))
+    cell = np.repeat(np.arange(len(n_entries)), n_entries)
+    by_gene = np.argsort(genes, kind="stable")
+    gene_starts = np.searchsorted(genes[by_gene], np.arange(n_known + 1))
+
+    def add(batch: slice) -> None:
+        _add_moments(
+            sums, batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes
+        )
+
+    for _ in map_batches(add, np.diff(gene_starts), n_threads=n_threads):
+        pass
 
 
 def enrichment_p(observed: np.ndarray, expected: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -241,6 +260,7 @@ def pair_enrichment(
     radius: float = 5.0,
     min_transcripts: int = 3,
     min_expected: float = 1.0,
+    cell_scores: bool = True,
     n_threads: int | None = None,
     max_stored: int = MAX_STORED,
 ) -> PairEnrichment:
@@ -257,6 +277,8 @@ def pair_enrichment(
     min_expected
         Smallest expected join count of the slide for a pair to be tested. It depends on the numbers of transcripts
         and the graph, hardly on the outcome, so that leaving pairs out does not bias the others.
+    cell_scores
+        Whether single cells are scored. Without, ``pair`` and ``z`` are empty, and memory does not grow with the cells.
     n_threads
         Threads over cells, then over genes; Numba's number when None. The result does not depend on it.
     max_stored
@@ -271,41 +293,40 @@ def pair_enrichment(
     -----
     Cells in which both genes are present count although they hold no join. Time grows with the number of proximal
     transcript pairs and with the square of the genes in a cell; memory with 48 bytes x number of pairs of the panel
-    and 40 bytes x genes of each cell.
+    and 12 bytes x scores of the cells.
     """
     check_radius(radius)
     check_min_transcripts(min_transcripts)
     if not min_expected > 0:
         raise InputError(f"min_expected is {min_expected}; it must be positive")
     n_genes, n_known = cells.n_genes, cells.n_known
+    fewest = min_transcripts if cell_scores else np.iinfo(np.int64).max  # which no gene of a cell has
 
     def count_joins(batch: slice) -> tuple:  # type: ignore[type-arg]
         return _batch_joins(
             cells.x, cells.y, cells.z, cells.gene, cells.compartment, cells.starts[batch], cells.stops[batch],
-            n_genes, float(radius), min_transcripts, max_stored,
+            n_genes, float(radius), fewest, max_stored,
         )  # fmt: skip
 
     observed = np.zeros(n_genes * (n_genes - 1) // 2, np.int64)
-    kept = [count_joins(slice(0, 0))]  # so that a table without cells has arrays of the right type
+    sums = np.zeros((n_known * (n_known - 1) // 2, 5))
+    kept = [count_joins(slice(0, 0))[5:]]  # so that a table without cells has arrays of the right type
+    waiting, n_waiting = [], 0
     for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads):
         _add_at(observed, result[3], result[4])
-        kept.append((*result[:3], None, None, *result[5:]))
-    n_entries, n_scores, scored, scores = (np.concatenate([result[k] for result in kept]) for k in (0, 5, 6, 7))
-    sizes = np.concatenate([result[2] for result in kept])
-    genes, counts, means, spreads = (np.concatenate([result[1][k] for result in kept]) for k in range(4))
-    del kept
-    indptr = np.concatenate(([0], np.cumsum(n_entries)))
-    cell = np.repeat(np.arange(len(n_entries)), n_entries)
-    by_gene = np.argsort(genes, kind="stable")
-    gene_starts = np.searchsorted(genes[by_gene], np.arange(n_genes + 1))
-
-    def sum_moments(batch: slice) -> np.ndarray:
-        return _sum_moments(
-            batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes, n_known
-        )  # fmt: skip
-
-    of_known = np.diff(gene_starts)[:n_known]
-    sums = np.concatenate([np.zeros((0, 5)), *map_batches(sum_moments, of_known, n_threads=n_threads)])
+        waiting.append(result[:3])
+        n_waiting += len(result[1][0])
+        if cell_scores:
+            kept.append(result[5:])
+        if n_waiting >= _ENTRIES_AT_A_TIME:
+            _add_cells(sums, waiting, n_known, n_threads)
+            waiting, n_waiting = [], 0
+    if waiting:
+        _add_cells(sums, waiting, n_known, n_threads)
+    n_scores, scored, scores = (np.concatenate([result[k] for result in kept]) for k in range(3))
+    if not cell_scores:
+        n_scores = np.zeros(len(cells.starts), np.int64)
+    del kept, waiting
     gene_a, gene_b = (codes.astype(np.int64) for codes in np.triu_indices(n_known, 1))
     n_both, expected_a, variance_a, expected_b, variance_b = sums.T
     tested = (np.minimum(expected_a, expected_b) >= min_expected) & (np.minimum(variance_a, variance_b) > 0)
