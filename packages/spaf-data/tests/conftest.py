@@ -1,10 +1,11 @@
 """Data that the tests of this package share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from distributed import LocalCluster
 
 from spaf_data import Transcripts, read_transcripts, simulate_bundle
 
@@ -22,6 +23,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transcripts(bundle: Path) -> Transcripts:
     """The transcripts of `bundle`."""
     return read_transcripts(bundle)
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> Iterator[str]:
+    """The address of a dask scheduler with one worker of two threads, in this process."""
+    # Port 0: the usual port of the dashboard may be taken, which is a warning.
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture

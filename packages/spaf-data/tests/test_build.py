@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from distributed import LocalCluster
 from scipy.spatial import cKDTree
 
 from spaf_data import BuildOptions, Corpus, InputError, SlideSource, build, build_corpus, simulate_bundle
@@ -21,14 +20,6 @@ def built(bundle, tmp_path_factory):
     out = tmp_path_factory.mktemp("built") / "out"
     record = build_corpus([SlideSource(path=bundle, slide="s1", tissue="Skin", condition="Healthy")], out)
     return out, record
-
-
-@pytest.fixture(scope="module")
-def scheduler():
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
 
 
 def contents(folder):

@@ -8,20 +8,11 @@ from functools import partial
 from operator import call
 
 import pytest
-from distributed import LocalCluster
 
 from spaf_data import InputError, _tasks
 from spaf_data._tasks import Failure, attempt, run_here, run_in_processes, run_on_cluster
 
 DOMAIN_ERROR = Failure("ValueError: " + str(pytest.raises(ValueError, math.sqrt, -1.0).value))
-
-
-@pytest.fixture(scope="module")
-def scheduler():
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
 
 
 @pytest.mark.parametrize(
