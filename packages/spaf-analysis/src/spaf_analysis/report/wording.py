@@ -75,9 +75,10 @@ def gene_pair_method(ranked: GenePairs) -> str:
     if ranked.method == "permutation":
         return (
             "For each pair of genes, the number of neighbouring transcript pairs (one of each gene, in the same cell) "
-            "is compared with its expectation when the gene labels are shuffled among the transcripts of each cell. "
-            "This accounts for how much of either gene a cell has, so the pairs below sit together more than their "
-            "abundance explains. Ranked by z, the excess in standard deviations."
+            "is compared with its expectation when one gene is held in place and the labels of all others are shuffled "
+            "among their transcripts, within the nucleus and within the rest of each cell; of the two directions the "
+            "weaker counts. This accounts for how much of either gene a cell has, so the pairs below sit together more "
+            "than their abundance explains. Ranked by z, the excess in standard deviations."
         )
     return (
         "For each pair of genes, the number of cells in which the two are co-localised is compared with what is "
