@@ -109,13 +109,17 @@ def _source(path: Path, number: int, row: Mapping[str, str], defaults: Mapping[s
     split = row.get("split") or None
     if split not in (None, keys.TRAIN, keys.VALIDATION):
         raise wrong("split", f"{split!r} is none of {keys.TRAIN}, {keys.VALIDATION} or empty (regions of the slide)")
+    context = {key: row.get(key) or defaults.get(key) for key in keys.CONTEXT}
     try:
         return SlideSource(
             path=bundle,
             slide=row["slide"],
+            tissue=context[keys.TISSUE],
+            condition=context[keys.CONDITION],
+            species=context[keys.SPECIES],
+            assay=context[keys.ASSAY],
             platform=platform,
             split=split,
-            **{key: row.get(key) or defaults.get(key) for key in keys.CONTEXT},
         )
     except InputError as error:
         raise wrong("slide", str(error)) from error
