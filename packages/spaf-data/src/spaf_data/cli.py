@@ -183,7 +183,11 @@ def build(
         block_cells=block_cells,
     )
     if sheet is not None:
-        sources = [replace(source, reading=reading) for source in read_sheet(sheet, defaults=given)]
+        # What the sheet says of a slide goes before what is said of all.
+        sources = [
+            replace(source, reading=reading, platform=platform if source.platform == "auto" else source.platform)
+            for source in read_sheet(sheet, defaults=given)
+        ]
     else:
         if dataset is not None:
             bundles = [xenium_breast_window()]
