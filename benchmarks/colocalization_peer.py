@@ -9,7 +9,7 @@ import json
 import sys
 import time
 import types
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import community
@@ -32,25 +32,30 @@ def published_module() -> types.ModuleType:
 
 
 def main() -> None:
-    """Read the columns named by the arguments and print seconds per cell, and modularities when asked."""
+    """Read the transcripts named by the arguments and print seconds per cell, and modularities when asked."""
     columns = np.load(sys.argv[1], allow_pickle=False)
-    copies, n_sampled, with_modularity = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "modularity"
-    n_cells = int(columns["cell"].max()) + 1
-    table = pd.DataFrame({name: np.tile(columns[name], copies) for name in ("x", "y", "z")})
-    table["gene"] = np.tile(columns["genes"][columns["gene"]].astype(object), copies)
-    table["cell_id"] = np.concatenate([columns["cell"] + k * n_cells for k in range(copies)])
+    n_sampled, with_modularity = int(sys.argv[3]), sys.argv[4] == "modularity"
+    table = pd.read_csv(sys.argv[2])  # as find_gene_interaction.py reads what it is given
+    n_cells = table["cell_id"].nunique()
     genes = np.array(sorted(table["gene"].unique()))
     published = published_module()
-    sample = np.random.default_rng(0).choice(n_cells, min(n_sampled, n_cells), replace=False)
+    ids = np.asarray(table["cell_id"].unique(), dtype=object)
+    sample = np.random.default_rng(0).choice(ids, min(n_sampled, len(ids)), replace=False)
     seconds = []
     for cell in sample:
         started = time.perf_counter()
         published.KNN_Radius_Graph(5.0, table, True, cell, "gene", genes).get_gene_matrix(3, 3, False)
         seconds.append(time.perf_counter() - started)
-    result = {"table_cells": n_cells * copies, "timed_cells": len(sample), "seconds_per_cell": float(np.mean(seconds))}
+    result = {
+        "table_cells": n_cells,
+        "table_transcripts": len(table),
+        "timed_cells": len(sample),
+        "seconds_per_cell": float(np.mean(seconds)),
+        "packages": {name: version(name) for name in ("pandas", "networkx", "python-louvain")},
+    }
     if with_modularity:
         result["modularity"] = []
-        for cell in range(n_cells):
+        for cell in range(int(columns["cell"].max()) + 1):
             own = columns["cell"] == cell
             points = np.column_stack([columns[name][own] for name in ("x", "y", "z")]).astype(float)
             graph = nx.Graph()

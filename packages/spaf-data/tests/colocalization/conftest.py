@@ -7,10 +7,14 @@ from numba import njit
 
 from spaf_data import Transcripts
 from spaf_data.colocalization.communities import pairs_of_labels as _pairs_of_labels
-from spaf_data.colocalization.graph import build_graph as _build_graph
+from spaf_data.colocalization.dense_louvain import climb_dense as _climb_dense
+from spaf_data.colocalization.graph import adjacency_matrix as _adjacency_matrix
+from spaf_data.colocalization.graph import arrange as _arrange
 from spaf_data.colocalization.graph import neighbours, widest_row
-from spaf_data.colocalization.louvain import _climb, _shuffled
+from spaf_data.colocalization.graph import store_rows as _store_rows
+from spaf_data.colocalization.louvain import _shuffled
 from spaf_data.colocalization.louvain import find_communities as _find_communities
+from spaf_data.colocalization.sparse_louvain import climb_sparse as _climb_sparse
 
 
 def make_slide(
@@ -44,30 +48,49 @@ def slide() -> Transcripts:
 
 
 @njit(cache=True)
-def build_graph(x, y, z, gene, radius, max_stored):
-    return _build_graph(x, y, z, gene, radius, max_stored)
+def arrange(x, y, z, gene, radius):
+    return _arrange(x, y, z, gene, radius)
 
 
 @njit(cache=True)
-def all_neighbours(of_graph):
-    buffer = np.empty(widest_row(of_graph), np.int32)
+def adjacency_matrix(graph):
+    return _adjacency_matrix(graph)
+
+
+@njit(cache=True)
+def store_rows(graph, max_stored):
+    return _store_rows(graph, max_stored)
+
+
+@njit(cache=True)
+def all_neighbours(graph):
+    buffer = np.empty(widest_row(graph), np.int32)
     rows = []
-    for i in range(len(of_graph.x)):
-        row, start, stop = neighbours(of_graph, i, buffer)
+    for i in range(len(graph.x)):
+        row, start, stop = neighbours(graph, i, buffer)
         rows.append(row[start:stop].copy())
     return rows
 
 
 @njit(cache=True)
-def find_communities(of_graph, degree):
-    return _find_communities(of_graph, degree)
+def find_communities(graph, max_dense, max_stored):
+    return _find_communities(graph, max_dense, max_stored)
 
 
 @njit(cache=True)
-def climb(of_graph, degree, max_links):
-    strength = degree.astype(np.float64)
-    visit = _shuffled(len(degree), 0)
-    return _climb(of_graph, strength, strength.sum(), visit, np.empty(0, np.int32), max_links)
+def shuffled(n, seed):
+    return _shuffled(n, seed)
+
+
+@njit(cache=True)
+def climb_dense(near, strength, start):
+    return _climb_dense(near, strength, strength.sum(), _shuffled(len(near), start))
+
+
+@njit(cache=True)
+def climb_sparse(graph, strength, start):
+    visit = _shuffled(len(strength), start)
+    return _climb_sparse(graph, strength, strength.sum(), visit, np.empty(widest_row(graph), np.int32))
 
 
 @njit(cache=True)
@@ -78,9 +101,13 @@ def pairs_of_labels(gene, labels, n_labels, min_transcripts, n_known, gene_count
 @pytest.fixture(scope="session")
 def kernels() -> SimpleNamespace:
     return SimpleNamespace(
-        build_graph=build_graph,
+        arrange=arrange,
+        adjacency_matrix=adjacency_matrix,
+        store_rows=store_rows,
         all_neighbours=all_neighbours,
         find_communities=find_communities,
-        climb=climb,
+        shuffled=shuffled,
+        climb_dense=climb_dense,
+        climb_sparse=climb_sparse,
         pairs_of_labels=pairs_of_labels,
     )

@@ -49,8 +49,8 @@ def test_pairs_of_cells_agree_with_the_rule(kernels: SimpleNamespace, slide: Tra
     for cell in range(slide.n_cells):
         part = slice(slide.offsets[cell], slide.offsets[cell + 1])
         columns = (slide.x[part], slide.y[part], slide.z[part], slide.gene[part])
-        order, graph, degree = kernels.build_graph(*columns, 5.0, 1 << 20)
-        labels, _ = kernels.find_communities(graph, degree)
+        order, graph = kernels.arrange(*columns, 5.0)
+        labels, _ = kernels.find_communities(graph, 4096, 0)
         # Labels stay with their own transcripts: genes are taken in the order of the nodes.
         expected = published_rule(slide.gene[part][order], labels, 3)
         assert rows(found, cell) == expected
@@ -70,11 +70,17 @@ def test_two_distant_groups_form_no_pair_between_them() -> None:
 def test_independent_of_threads_storage_and_cell_order(slide: Transcripts) -> None:
     cells = cells_of(slide)
     reference = community_pairs(cells, n_threads=1)
-    for options in ({"n_threads": 3}, {"max_stored": 0}):
+    sparse_reference = community_pairs(cells, max_dense=0)
+    for expected, options in (
+        (reference, {"n_threads": 3}),
+        (reference, {"max_stored": 0}),
+        (sparse_reference, {"n_threads": 3, "max_dense": 0}),
+        (sparse_reference, {"max_stored": 0, "max_dense": 0}),
+    ):
         found = community_pairs(cells, **options)
-        assert np.array_equal(found.indptr, reference.indptr)
-        assert np.array_equal(found.gene_a, reference.gene_a)
-        assert np.array_equal(found.gene_b, reference.gene_b)
+        assert np.array_equal(found.indptr, expected.indptr)
+        assert np.array_equal(found.gene_a, expected.gene_a)
+        assert np.array_equal(found.gene_b, expected.gene_b)
     backwards = community_pairs(replace(cells, starts=cells.starts[::-1].copy(), stops=cells.stops[::-1].copy()))
     assert [rows(backwards, 29 - k) for k in range(30)] == [rows(reference, k) for k in range(30)]
 

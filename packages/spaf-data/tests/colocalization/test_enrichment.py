@@ -111,7 +111,7 @@ def test_scores_of_cells() -> None:
     assert found.indptr.tolist() == [0, len(pairs)]
 
 
-def test_independent_of_threads_storage_and_row_order(slide: Transcripts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_independent_of_threads_and_row_order(slide: Transcripts, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = cells_of(slide, slide.x % 40.0 < 5.0)
     reference = pair_enrichment(cells, n_threads=1)
     assert len(reference.statistics) > 50
@@ -123,7 +123,6 @@ def test_independent_of_threads_storage_and_row_order(slide: Transcripts, monkey
     columns = {name: getattr(cells, name)[shuffled] for name in ("x", "y", "z", "gene", "compartment")}
     for found in (
         pair_enrichment(cells, n_threads=4),
-        pair_enrichment(cells, max_stored=0),
         pair_enrichment(replace(cells, **columns)),
     ):
         pd.testing.assert_frame_equal(found.statistics, reference.statistics, check_exact=True)

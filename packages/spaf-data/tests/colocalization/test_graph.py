@@ -48,24 +48,40 @@ def test_order_of_nodes_does_not_depend_on_order_of_rows(kernels: SimpleNamespac
     rows = []
     for _ in range(3):
         shuffled = rng.permutation(200)
-        order, _, _ = kernels.build_graph(*(column[shuffled] for column in columns), 5.0, 1 << 20)
+        order, _ = kernels.arrange(*(column[shuffled] for column in columns), 5.0)
         rows.append(np.stack([column[shuffled][order] for column in columns]))
     assert np.array_equal(rows[0], rows[1])
     assert np.array_equal(rows[0], rows[2])
 
 
-def test_searched_rows_equal_stored_rows(kernels: SimpleNamespace) -> None:
+def test_order_of_nodes_is_by_strip_then_y(kernels: SimpleNamespace) -> None:
+    rng = np.random.default_rng(1)
+    x, y, z = (rng.integers(-9, 9, 300).astype(np.float32) / 2 for _ in range(3))
+    y[::7] = np.float32(-0.0)
+    gene = rng.integers(0, 4, 300).astype(np.int32)
+    order, _ = kernels.arrange(x, y, z, gene, 2.0)
+    strip = np.floor((x.astype(np.float64) - x.min()) / (2.0 * (1 + 1e-6)))
+    columns = np.column_stack([strip, y, x, z, gene])
+    assert np.array_equal(columns[order], columns[np.lexsort((gene, z, x, y, strip))])
+
+
+def test_matrix_stored_and_searched_rows_are_one_graph(kernels: SimpleNamespace) -> None:
     rng = np.random.default_rng(0)
     x, y, z = (rng.uniform(0, 15, 150).astype(np.float32) for _ in range(3))
-    gene = np.zeros(150, np.int32)
-    order, stored, degree = kernels.build_graph(x, y, z, gene, 5.0, 1 << 20)
-    order_again, searched, degree_again = kernels.build_graph(x, y, z, gene, 5.0, 0)
-    assert np.array_equal(order, order_again)
-    assert np.array_equal(degree, degree_again)
+    order, graph = kernels.arrange(x, y, z, np.zeros(150, np.int32), 5.0)
+    expected = all_distances(np.column_stack([x, y, z])[order].astype(np.float64), 5.0)
+    assert np.array_equal(kernels.adjacency_matrix(graph), expected)
+    stored, degree = kernels.store_rows(graph, 1 << 20)
+    searched, degree_again = kernels.store_rows(graph, 0)
+    assert np.array_equal(degree, expected.sum(axis=1))
+    assert np.array_equal(degree_again, degree)
     assert len(stored.indptr) == 151
     assert len(searched.indptr) == 0
-    for row, found in zip(kernels.all_neighbours(stored), kernels.all_neighbours(searched), strict=True):
-        assert np.array_equal(row, found)
+    for row, found, again in zip(
+        expected, kernels.all_neighbours(stored), kernels.all_neighbours(searched), strict=True
+    ):
+        assert np.array_equal(found, np.flatnonzero(row))
+        assert np.array_equal(again, found)
 
 
 @pytest.mark.parametrize(

@@ -96,25 +96,97 @@ def test_no_node_and_no_merge_can_improve() -> None:
             assert slow_modularity(dense, np.where(labels == c, d, labels)) <= best + 1e-12
 
 
-def test_moves_without_a_table_of_links_reach_a_like_modularity(kernels: SimpleNamespace) -> None:
+def slow_climb(near: np.ndarray, visit: np.ndarray) -> np.ndarray:
+    """The moves of `climb_dense`, with every gain counted anew."""
+    strength = near.sum(axis=0)
+    total = int(strength.sum())
+
+    def gain(node: np.ndarray, labels: np.ndarray, c: int) -> int:
+        others = (labels == c) & ~node
+        return int(near[node][:, others].sum()) * total - int(strength[node].sum()) * int(strength[others].sum())
+
+    def better(node: np.ndarray, labels: np.ndarray) -> int:
+        own = labels[node][0]
+        linked = [c for c in np.unique(labels) if c != own and near[node][:, (labels == c) & ~node].any()]
+        best = max(linked, key=lambda c: (gain(node, labels, c), -c), default=own)
+        return best if best != own and gain(node, labels, best) > gain(node, labels, own) else own
+
+    n = len(near)
+    labels = np.full(n, -1)
+    for i in visit:
+        if labels[i] < 0:
+            labels[(near[i] & (labels < 0)) | (np.arange(n) == i)] = labels.max() + 1
+    merged = True
+    while merged:
+        moved = True
+        while moved:
+            moved = False
+            wanted = [better(np.arange(n) == i, labels) != labels[i] for i in range(n)]
+            for i in visit[np.array(wanted)[visit]]:
+                best = better(np.arange(n) == i, labels)
+                moved |= best != labels[i]
+                labels[i] = best
+        merged = False
+        moved = True
+        groups = np.unique(labels, return_inverse=True)[1]
+        members = [groups == c for c in range(groups.max() + 1)]
+        labels = groups.copy()
+        while moved:
+            moved = False
+            for c in members:
+                best = better(c, labels)
+                moved |= best != labels[c][0]
+                labels[c] = best
+            merged |= moved
+    return labels
+
+
+def test_dense_moves_are_those_of_a_slow_twin(kernels: SimpleNamespace) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        graph = proximity_graph(rng.uniform(0, [18, 12, 5], (30 + 8 * seed, 3)))
+        near = graph.toarray() != 0
+        near = near[np.ix_(near.any(axis=0), near.any(axis=0))]
+        labels, n_labels, quality = kernels.climb_dense(
+            near.astype(np.uint8), near.sum(axis=0).astype(np.float64), seed
+        )
+        visit = kernels.shuffled(len(near), seed)
+        assert sorted(visit) == list(range(len(near)))
+        assert as_sets(labels) == as_sets(slow_climb(near, visit))
+        assert n_labels == labels.max() + 1 == len(np.unique(labels))
+        assert quality / near.sum() ** 2 == pytest.approx(slow_modularity(near.astype(float), labels))
+
+
+@pytest.mark.parametrize("max_stored", [0, 1 << 20])
+def test_moves_over_lists_of_neighbours_reach_a_like_modularity(kernels: SimpleNamespace, max_stored: int) -> None:
     rng = np.random.default_rng(0)
     x, y, z = (rng.uniform(0, 60, 600).astype(np.float32) for _ in range(3))
-    _, graph, degree = kernels.build_graph(x, y, np.zeros_like(z), np.zeros(600, np.int32), 5.0, 1 << 20)
-    adjacency = sparse.csr_array((np.ones(len(graph.indices)), graph.indices, graph.indptr), shape=(600, 600))
-    found = {}
-    for max_links in (0, 1 << 20):
-        labels, n_labels, quality = kernels.climb(graph, degree, max_links)
-        assert n_labels == labels.max() + 1
-        assert quality / degree.sum() ** 2 == pytest.approx(modularity(adjacency, labels))
-        found[max_links] = modularity(adjacency, labels)
-    assert found[0] == pytest.approx(found[1 << 20], rel=0.02)
+    _, graph = kernels.arrange(x, y, np.zeros_like(z), np.zeros(600, np.int32), 5.0)
+    near = sparse.csr_array(kernels.adjacency_matrix(graph).astype(float))
+    strength = near.sum(axis=0)
+    stored, degree = kernels.store_rows(graph, max_stored)
+    assert np.array_equal(degree, strength)
+    labels, n_labels, quality = kernels.climb_sparse(stored, strength, 0)
+    assert n_labels == labels.max() + 1
+    assert quality / strength.sum() ** 2 == pytest.approx(modularity(near, labels))
+    dense, _, _ = kernels.climb_dense(near.toarray().astype(np.uint8), strength, 0)
+    assert modularity(near, labels) == pytest.approx(modularity(near, dense), rel=0.02)
 
 
-def test_searched_rows_give_the_same_communities(kernels: SimpleNamespace) -> None:
+def test_graphs_too_large_for_a_matrix(kernels: SimpleNamespace) -> None:
     rng = np.random.default_rng(2)
     x, y, z = (rng.uniform(0, 25, 300).astype(np.float32) for _ in range(3))
-    partitions = []
-    for max_stored in (0, 1 << 20):
-        _, graph, degree = kernels.build_graph(x, y, z, np.zeros(300, np.int32), 5.0, max_stored)
-        partitions.append(kernels.find_communities(graph, degree)[0])
-    assert np.array_equal(*partitions)
+    x[:3] = [100.0, 110.0, 120.0]  # without an edge
+    _, graph = kernels.arrange(x, y, z, np.zeros(300, np.int32), 5.0)
+    near = sparse.csr_array(kernels.adjacency_matrix(graph).astype(float))
+    found = {
+        (max_dense, max_stored): kernels.find_communities(graph, max_dense, max_stored)
+        for max_dense, max_stored in ((300, 0), (0, 0), (0, 1 << 20))
+    }
+    assert np.array_equal(found[0, 0][0], found[0, 1 << 20][0])
+    best = modularity(near, found[300, 0][0])
+    for labels, n_labels in found.values():
+        assert n_labels == len(np.unique(labels)) == labels.max() + 1
+        for alone in np.flatnonzero(near.sum(axis=0) == 0):
+            assert (labels == labels[alone]).sum() == 1
+        assert modularity(near, labels) == pytest.approx(best, rel=0.01)

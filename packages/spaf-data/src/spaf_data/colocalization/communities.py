@@ -9,8 +9,9 @@ from numba import njit
 
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization.cells import CellTranscripts
-from spaf_data.colocalization.graph import MAX_STORED, build_graph, check_radius
-from spaf_data.colocalization.louvain import find_communities, group_nodes
+from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
+from spaf_data.colocalization.grouping import group_nodes
+from spaf_data.colocalization.louvain import find_communities
 from spaf_data.errors import InputError
 
 
@@ -56,7 +57,7 @@ def pairs_of_labels(gene, labels, n_labels, min_transcripts, n_known, gene_count
 
 
 @njit(cache=True, nogil=True)
-def _batch_pairs(x, y, z, gene, starts, stops, n_genes, n_known, radius, min_transcripts, max_stored):  # type: ignore[no-untyped-def]
+def _batch_pairs(x, y, z, gene, starts, stops, n_genes, n_known, radius, min_transcripts, max_dense, max_stored):  # type: ignore[no-untyped-def]
     n_cells = len(starts)
     counts = np.zeros(n_cells, np.int64)
     pairs = np.empty(64 * n_cells, np.int64)
@@ -66,8 +67,8 @@ def _batch_pairs(x, y, z, gene, starts, stops, n_genes, n_known, radius, min_tra
         rows = slice(starts[cell], stops[cell])
         if stops[cell] - starts[cell] < 2 * min_transcripts:
             continue
-        order, graph, degree = build_graph(x[rows], y[rows], z[rows], gene[rows], radius, max_stored)
-        labels, n_labels = find_communities(graph, degree)
+        order, graph = arrange(x[rows], y[rows], z[rows], gene[rows], radius)
+        labels, n_labels = find_communities(graph, max_dense, max_stored)
         keys = pairs_of_labels(gene[rows][order], labels, n_labels, min_transcripts, n_known, gene_count)
         if n_pairs + len(keys) > len(pairs):
             pairs = np.concatenate((pairs, np.empty(n_pairs + len(keys), np.int64)))
@@ -83,6 +84,7 @@ def community_pairs(
     radius: float = 5.0,
     min_transcripts: int = 3,
     n_threads: int | None = None,
+    max_dense: int = MAX_DENSE,
     max_stored: int = MAX_STORED,
 ) -> CellPairs:
     """Find the gene pairs of each cell that share a community of nearby transcripts.
@@ -101,9 +103,12 @@ def community_pairs(
         Fewest transcripts of a gene in a community.
     n_threads
         Threads over cells; Numba's number when None. The result does not depend on it.
+    max_dense
+        Transcripts of a cell above which its graph is no longer a matrix (one byte an entry) but lists of neighbours.
+        The moves of Louvain then come in another order, and end in other communities of like modularity.
     max_stored
-        Candidate neighbours of a cell above which they are searched again at each visit instead of stored; the
-        result does not depend on it.
+        Candidate neighbours of such a larger cell above which they are searched again at each visit instead of stored;
+        the result does not depend on it.
 
     Raises
     ------
@@ -112,7 +117,8 @@ def community_pairs(
 
     Notes
     -----
-    Time grows with the number of proximal transcript pairs, memory with the same up to 4 bytes x `max_stored` a thread.
+    Time and memory of a cell grow with the square of its transcripts up to `max_dense` (16 MB a thread), beyond it with
+    its proximal transcript pairs, memory up to 4 bytes x `max_stored` a thread.
     """
     check_radius(radius)
     check_min_transcripts(min_transcripts)
@@ -120,7 +126,7 @@ def community_pairs(
     def kernel(batch: slice) -> tuple[np.ndarray, np.ndarray]:
         return _batch_pairs(
             cells.x, cells.y, cells.z, cells.gene, cells.starts[batch], cells.stops[batch],
-            cells.n_genes, cells.n_known, float(radius), min_transcripts, max_stored,
+            cells.n_genes, cells.n_known, float(radius), min_transcripts, max_dense, max_stored,
         )  # fmt: skip
 
     results = list(map_batches(kernel, cells.n_transcripts, n_threads=n_threads))

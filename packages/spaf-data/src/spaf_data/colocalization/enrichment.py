@@ -25,8 +25,8 @@ from scipy import stats
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.communities import check_min_transcripts
-from spaf_data.colocalization.graph import MAX_STORED, build_graph, check_radius, neighbours, widest_row
-from spaf_data.colocalization.louvain import group_nodes
+from spaf_data.colocalization.graph import add_neighbours, arrange, check_radius
+from spaf_data.colocalization.grouping import group_nodes
 from spaf_data.errors import InputError
 
 # Genes of cells whose moments are held until they are added up: about 100 MB.
@@ -55,88 +55,95 @@ def pair_position(a, b, n_genes):  # type: ignore[no-untyped-def]
     return a * (2 * n_genes - a - 1) // 2 + b - a - 1
 
 
+# Sums of whole numbers are exact in any order, so the loops may be split over the lanes of vector instructions.
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _sums(near, inside):  # type: ignore[no-untyped-def]
+    """Sum and sum of squares of `near` outside and inside, `inside` being 0 or 1."""
+    total = 0.0
+    squares = 0.0
+    total_inside = 0.0
+    squares_inside = 0.0
+    for j in range(len(near)):
+        total += near[j]
+        squares += near[j] * near[j]
+        total_inside += near[j] * inside[j]
+        squares_inside += near[j] * near[j] * inside[j]
+    return (total - total_inside, total_inside), (squares - squares_inside, squares_inside)
+
+
 @njit(cache=True, nogil=True)
-def join_counts(graph, labels, n_labels, compartment):  # type: ignore[no-untyped-def]
+def join_counts(graph, labels, n_labels, inside):  # type: ignore[no-untyped-def]
     """Count the joins of every two genes of a cell, and describe the neighbourhoods of each gene.
 
-    `labels` are the genes of the nodes, numbered from 0 without gaps. Returns for gene a and compartment s (0 or 1)
-    ``count[a, s]``; ``mean[a, s]`` and ``spread[a, s]``, the mean of h over the N transcripts of s that are not of a
-    and their variance divided by N - 1; the transcripts of each compartment; and the joins above zero as
-    (a, b, number), a < b.
+    `labels` are the genes of the nodes, numbered from 0 without gaps; `inside` is 1.0 in the nucleus, 0.0 outside.
+    Returns ``moments``, for each gene a its transcripts outside and inside, then, also for both, the mean of h over the
+    N transcripts there that are not of a and their variance divided by N - 1; the transcripts outside and inside; and
+    the joins above zero of a < b: those of a are ``b_joined[first_join[a]:first_join[a + 1]]``, ascending, and their
+    number in ``joins``.
     """
     n = len(labels)
     members, first = group_nodes(labels, n_labels)
-    size = np.zeros(2, np.int64)
-    count = np.zeros((n_labels, 2), np.int64)
+    size = np.zeros(2)
+    moments = np.zeros((n_labels, 6))
     for i in range(n):
-        size[compartment[i]] += 1
-        count[labels[i], compartment[i]] += 1
-    mean = np.zeros((n_labels, 2))
-    spread = np.zeros((n_labels, 2))
-    near = np.zeros(n, np.int32)
-    joins = np.zeros(n_labels, np.int64)
-    joined = np.empty((16 * n_labels, 3), np.int64)
+        size[np.int64(inside[i])] += 1
+        moments[labels[i], np.int64(inside[i])] += 1
+    near = np.empty(n)
+    before = np.zeros(n + 1)
+    first_join = np.zeros(n_labels + 1, np.int64)
+    b_joined = np.empty(16 * n_labels, np.int32)
+    joins = np.empty(16 * n_labels, np.int32)
     n_joined = 0
-    buffer = np.empty(widest_row(graph), np.int32)
     for a in range(n_labels):
+        near[:] = 0
         for i in members[first[a] : first[a + 1]]:
-            row, start, stop = neighbours(graph, i, buffer)
-            # Unsigned indices spare Numba's test for negative ones.
-            for k in range(np.uint64(start), np.uint64(stop)):
-                near[np.uint32(row[k])] += 1
-        total = np.zeros(2, np.int64)
-        squares = np.zeros(2, np.int64)
-        for j in range(n):
-            h = np.int64(near[j])
-            if h == 0:
-                continue
-            near[j] = 0
-            joins[labels[j]] += h
-            if labels[j] != a:
-                total[compartment[j]] += h
-                squares[compartment[j]] += h * h
+            add_neighbours(graph, i, near)
+        if n_joined + n_labels > len(joins):
+            b_joined = np.concatenate((b_joined, np.empty(n_joined + n_labels, np.int32)))
+            joins = np.concatenate((joins, np.empty(n_joined + n_labels, np.int32)))
+        # Running sums over the transcripts in the order of their genes: genes of few transcripts cost no branch.
+        running = 0.0
+        for p in range(first[a + 1], n):
+            running += near[members[p]]
+            before[p + 1] = running
+        before[first[a + 1]] = 0.0
+        for b in range(a + 1, n_labels):
+            of_b = before[first[b + 1]] - before[first[b]]
+            b_joined[n_joined] = b
+            joins[n_joined] = np.int32(of_b)
+            n_joined += of_b > 0
+        first_join[a + 1] = n_joined
+        for i in members[first[a] : first[a + 1]]:
+            near[i] = 0
+        total, squares = _sums(near, inside)
         for s in range(2):
-            others = size[s] - count[a, s]
+            others = size[s] - moments[a, s]
             if others > 0:
-                mean[a, s] = total[s] / others
-            if others > 1:
-                spread[a, s] = max(squares[s] / others - mean[a, s] ** 2, 0.0) / (others - 1)
-        if n_joined + n_labels > len(joined):
-            joined = np.concatenate((joined, np.empty((n_joined + n_labels, 3), np.int64)))
-        for b in range(n_labels):
-            if b > a and joins[b] > 0:
-                joined[n_joined, 0] = a
-                joined[n_joined, 1] = b
-                joined[n_joined, 2] = joins[b]
-                n_joined += 1
-            joins[b] = 0
-    return count, mean, spread, size, joined[:n_joined]
+                mean = total[s] / others
+                moments[a, 2 + s] = mean
+                if others > 1:
+                    moments[a, 4 + s] = max(squares[s] / others - mean * mean, 0.0) / (others - 1)
+    return moments, size, first_join, b_joined, joins
 
 
 @njit(cache=True, nogil=True)
-def sampled_moments(a, b, count, mean, spread, size):  # type: ignore[no-untyped-def]
-    """Return expectation and variance of the joins of a and b with a held in place."""
-    expected = 0.0
-    variance = 0.0
-    for s in range(2):
-        n_b = count[b, s]
-        expected += n_b * mean[a, s]
-        variance += n_b * (size[s] - count[a, s] - n_b) * spread[a, s]
+def sampled_moments(of_a, of_b, size):  # type: ignore[no-untyped-def]
+    """Return expectation and variance of the joins of a and b with a held in place, given their ``moments``."""
+    expected = of_b[0] * of_a[2] + of_b[1] * of_a[3]
+    variance = of_b[0] * (size[0] - of_a[0] - of_b[0]) * of_a[4] + of_b[1] * (size[1] - of_a[1] - of_b[1]) * of_a[5]
     return expected, variance
 
 
 @njit(cache=True, nogil=True)
-def _batch_joins(x, y, z, gene, compartment, starts, stops, n_genes, radius, min_transcripts, max_stored):  # type: ignore[no-untyped-def]
+def _batch_joins(x, y, z, gene, compartment, starts, stops, n_genes, radius, min_transcripts):  # type: ignore[no-untyped-def]
     n_cells = len(starts)
     n_entries = np.zeros(n_cells, np.int64)
     most = np.int64(0)
     for cell in range(n_cells):
         most += min(stops[cell] - starts[cell], n_genes)
     genes = np.empty(most, np.int32)
-    counts = np.empty((most, 2), np.int32)
-    means = np.empty((most, 2))
-    spreads = np.empty((most, 2))
-    sizes = np.zeros((n_cells, 2), np.int64)
+    moments = np.empty((most, 6))
+    sizes = np.zeros((n_cells, 2))
     positions = np.empty(4096, np.int64)
     joins = np.empty(4096, np.int64)
     n_scores = np.zeros(n_cells, np.int64)
@@ -148,43 +155,57 @@ def _batch_joins(x, y, z, gene, compartment, starts, stops, n_genes, radius, min
     m = 0
     for cell in range(n_cells):
         rows = slice(starts[cell], stops[cell])
-        order, graph, _ = build_graph(x[rows], y[rows], z[rows], gene[rows], radius, max_stored)
+        order, graph = arrange(x[rows], y[rows], z[rows], gene[rows], radius)
         codes = gene[rows][order]
         present = np.unique(codes)
-        slot[present] = np.arange(len(present))
-        count, mean, spread, size, joined = join_counts(graph, slot[codes], len(present), compartment[rows][order])
-        n_entries[cell] = len(present)
-        genes[e : e + len(present)] = present
-        counts[e : e + len(present)] = count
-        means[e : e + len(present)] = mean
-        spreads[e : e + len(present)] = spread
+        n_present = len(present)
+        slot[present] = np.arange(n_present)
+        inside = compartment[rows][order].astype(np.float64)
+        of_cell, size, first_join, b_joined, number = join_counts(graph, slot[codes], n_present, inside)
+        n_entries[cell] = n_present
+        genes[e : e + n_present] = present
+        moments[e : e + n_present] = of_cell
         sizes[cell] = size
-        e += len(present)
-        if k + len(joined) > len(positions):
-            positions = np.concatenate((positions, np.empty(k + len(joined), np.int64)))
-            joins = np.concatenate((joins, np.empty(k + len(joined), np.int64)))
-        if m + len(joined) > len(scored):
-            scored = np.concatenate((scored, np.empty(m + len(joined), np.int64)))
-            scores = np.concatenate((scores, np.empty(m + len(joined), np.float32)))
-        for a, b, number in joined:
-            position = pair_position(present[a], present[b], n_genes)
-            positions[k] = position
-            joins[k] = number
-            k += 1
-            if count[a].sum() < min_transcripts or count[b].sum() < min_transcripts:
-                continue
-            expected_a, variance_a = sampled_moments(a, b, count, mean, spread, size)
-            expected_b, variance_b = sampled_moments(b, a, count, mean, spread, size)
-            if variance_a > 0 and variance_b > 0:
-                z_a = (number - expected_a) / np.sqrt(variance_a)
-                z_b = (number - expected_b) / np.sqrt(variance_b)
-                scored[m] = position
-                scores[m] = min(z_a, z_b)
-                n_scores[cell] += 1
-                m += 1
+        e += n_present
+        n_joined = first_join[n_present]
+        if k + n_joined > len(positions):
+            positions = np.concatenate((positions, np.empty(k + n_joined, np.int64)))
+            joins = np.concatenate((joins, np.empty(k + n_joined, np.int64)))
+        if m + n_joined > len(scored):
+            scored = np.concatenate((scored, np.empty(m + n_joined, np.int64)))
+            scores = np.concatenate((scores, np.empty(m + n_joined, np.float32)))
+        for a in range(n_present):
+            frequent = of_cell[a, 0] + of_cell[a, 1] >= min_transcripts
+            row = pair_position(present[a], present[a] + 1, n_genes) - present[a] - 1
+            for t in range(first_join[a], first_join[a + 1]):
+                b = b_joined[t]
+                position = row + present[b]
+                positions[k] = position
+                joins[k] = number[t]
+                k += 1
+                if not frequent or of_cell[b, 0] + of_cell[b, 1] < min_transcripts:
+                    continue
+                expected_a, variance_a = sampled_moments(of_cell[a], of_cell[b], size)
+                expected_b, variance_b = sampled_moments(of_cell[b], of_cell[a], size)
+                if variance_a > 0 and variance_b > 0:
+                    z_a = (number[t] - expected_a) / np.sqrt(variance_a)
+                    z_b = (number[t] - expected_b) / np.sqrt(variance_b)
+                    scored[m] = position
+                    scores[m] = min(z_a, z_b)
+                    n_scores[cell] += 1
+                    m += 1
     # Copies, for the arrays are sized for the worst case.
-    entries = (genes[:e].copy(), counts[:e].copy(), means[:e].copy(), spreads[:e].copy())
-    return n_entries, entries, sizes, positions[:k], joins[:k], n_scores, scored[:m].copy(), scores[:m].copy()
+    return (
+        n_entries,
+        genes[:e].copy(),
+        moments[:e].copy(),
+        sizes,
+        positions[:k],
+        joins[:k],
+        n_scores,
+        scored[:m].copy(),
+        scores[:m].copy(),
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -194,9 +215,7 @@ def _add_at(total, positions, values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_moments(  # type: ignore[no-untyped-def]
-    sums, first_gene, last_gene, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes
-):
+def _add_moments(sums, first_gene, last_gene, by_gene, gene_starts, cell, indptr, genes, moments, sizes):  # type: ignore[no-untyped-def]
     """Add the moments of some cells, in their order, to the sums of all pairs of some genes with later ones.
 
     `sums` has a row for each pair in the order of `pair_position`: cells with both, then expectation and variance with
@@ -207,35 +226,33 @@ def _add_moments(  # type: ignore[no-untyped-def]
         row = pair_position(a, a + 1, n_known) - a - 1
         for entry in by_gene[gene_starts[a] : gene_starts[a + 1]]:
             c = cell[entry]
+            size = sizes[c]
+            of_a = moments[entry]
             for other in range(entry + 1, indptr[c + 1]):
                 b = genes[other]
                 if b >= n_known:
                     break
+                of_b = moments[other]
+                expected_a, variance_a = sampled_moments(of_a, of_b, size)
+                expected_b, variance_b = sampled_moments(of_b, of_a, size)
                 of_pair = sums[row + b]
                 of_pair[0] += 1
-                for s in range(2):
-                    n_a = counts[entry, s]
-                    n_b = counts[other, s]
-                    rest = sizes[c, s] - n_a - n_b
-                    of_pair[1] += n_b * means[entry, s]
-                    of_pair[2] += n_b * rest * spreads[entry, s]
-                    of_pair[3] += n_a * means[other, s]
-                    of_pair[4] += n_a * rest * spreads[other, s]
+                of_pair[1] += expected_a
+                of_pair[2] += variance_a
+                of_pair[3] += expected_b
+                of_pair[4] += variance_b
 
 
 def _add_cells(sums: np.ndarray, results: list, n_known: int, n_threads: int | None) -> None:  # type: ignore[type-arg]
     """Add the moments of the cells of some batches to the sums of all pairs, a range of genes to a thread."""
-    n_entries, sizes = (np.concatenate([result[k] for result in results]) for k in (0, 2))
-    genes, counts, means, spreads = (np.concatenate([result[1][k] for result in results]) for k in range(4))
+    n_entries, genes, moments, sizes = (np.concatenate([result[k] for result in results]) for k in range(4))
     indptr = np.concatenate(([0], np.cumsum(n_entries)))
     cell = np.repeat(np.arange(len(n_entries)), n_entries)
     by_gene = np.argsort(genes, kind="stable")
     gene_starts = np.searchsorted(genes[by_gene], np.arange(n_known + 1))
 
     def add(batch: slice) -> None:
-        _add_moments(
-            sums, batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, counts, means, spreads, sizes
-        )
+        _add_moments(sums, batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, moments, sizes)
 
     for _ in map_batches(add, np.diff(gene_starts), n_threads=n_threads):
         pass
@@ -262,7 +279,6 @@ def pair_enrichment(
     min_expected: float = 1.0,
     cell_scores: bool = True,
     n_threads: int | None = None,
-    max_stored: int = MAX_STORED,
 ) -> PairEnrichment:
     """Test every gene pair for more proximal transcript pairs than shuffled labels give.
 
@@ -281,8 +297,6 @@ def pair_enrichment(
         Whether single cells are scored. Without, ``pair`` and ``z`` are empty, and memory does not grow with the cells.
     n_threads
         Threads over cells, then over genes; Numba's number when None. The result does not depend on it.
-    max_stored
-        As for `community_pairs`.
 
     Raises
     ------
@@ -305,19 +319,19 @@ def pair_enrichment(
     def count_joins(batch: slice) -> tuple:  # type: ignore[type-arg]
         return _batch_joins(
             cells.x, cells.y, cells.z, cells.gene, cells.compartment, cells.starts[batch], cells.stops[batch],
-            n_genes, float(radius), fewest, max_stored,
+            n_genes, float(radius), fewest,
         )  # fmt: skip
 
     observed = np.zeros(n_genes * (n_genes - 1) // 2, np.int64)
     sums = np.zeros((n_known * (n_known - 1) // 2, 5))
-    kept = [count_joins(slice(0, 0))[5:]]  # so that a table without cells has arrays of the right type
+    kept = [count_joins(slice(0, 0))[6:]]  # so that a table without cells has arrays of the right type
     waiting, n_waiting = [], 0
     for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads):
-        _add_at(observed, result[3], result[4])
-        waiting.append(result[:3])
-        n_waiting += len(result[1][0])
+        _add_at(observed, result[4], result[5])
+        waiting.append(result[:4])
+        n_waiting += len(result[1])
         if cell_scores:
-            kept.append(result[5:])
+            kept.append(result[6:])
         if n_waiting >= _ENTRIES_AT_A_TIME:
             _add_cells(sums, waiting, n_known, n_threads)
             waiting, n_waiting = [], 0
