@@ -141,10 +141,12 @@ def slow_climb(near: np.ndarray, visit: np.ndarray) -> np.ndarray:
     return labels
 
 
-def test_dense_moves_are_those_of_a_slow_twin(kernels: SimpleNamespace) -> None:
-    for seed in range(8):
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_dense_moves_are_those_of_a_slow_twin(kernels: SimpleNamespace, dtype: type) -> None:
+    for seed in range(24):
         rng = np.random.default_rng(seed)
-        graph = proximity_graph(rng.uniform(0, [18, 12, 5], (30 + 8 * seed, 3)))
+        size = [[18, 12, 5], [30, 20, 5]][seed % 2]  # dense ones, and sparse ones that leave communities empty
+        graph = proximity_graph(rng.uniform(0, size, (30 + 2 * seed, 3)))
         near = graph.toarray() != 0
         near = near[np.ix_(near.any(axis=0), near.any(axis=0))]
         labels, n_labels, quality = kernels.climb_dense(
@@ -169,8 +171,14 @@ def test_moves_over_lists_of_neighbours_reach_a_like_modularity(kernels: SimpleN
     labels, n_labels, quality = kernels.climb_sparse(stored, strength, 0)
     assert n_labels == labels.max() + 1
     assert quality / strength.sum() ** 2 == pytest.approx(modularity(near, labels))
-    dense, _, _ = kernels.climb_dense(near.toarray().astype(np.uint8), strength, 0)
+    dense, _, _ = kernels.climb_dense(near.toarray().astype(np.uint8), strength.astype(np.int64), 0)
     assert modularity(near, labels) == pytest.approx(modularity(near, dense), rel=0.02)
+
+
+def test_gains_beyond_32_bits() -> None:
+    # Two cliques of 700 nodes: a gain of 700 links times 978,600 ends of edges does not fit.
+    near = sparse.block_diag([1 - np.eye(700, dtype=np.int8)] * 2, format="csr")
+    assert as_sets(louvain(near)) == {frozenset(range(700)), frozenset(range(700, 1400))}
 
 
 def test_graphs_too_large_for_a_matrix(kernels: SimpleNamespace) -> None:

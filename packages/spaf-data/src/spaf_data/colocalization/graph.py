@@ -178,7 +178,7 @@ def neighbours(graph, i, buffer):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def store_rows(graph, max_stored):  # type: ignore[no-untyped-def]
-    """Store the rows of a graph if they have at most `max_stored` candidates; return it, and the degree of each node."""
+    """Store the rows of a graph if they have at most `max_stored` candidates; return it and the degree of each node."""
     n = len(graph.x)
     degree = np.empty(n, np.int64)
     n_candidates = np.int64(0)
