@@ -7,8 +7,9 @@ from typing import Any
 
 from spaf_model.inputs import CellTables
 from spaf_model.model import SpatialFormer
+from spaf_model.published.embed_data import embed_data
 
-__all__ = ["embed", "predict_colocalization"]
+__all__ = ["embed", "embed_data", "predict_colocalization"]
 
 
 def embed(adata: CellTables, model: SpatialFormer | str | Path, **options: Any) -> None:
