@@ -121,7 +121,7 @@ def read_pair_file(path: Path) -> pd.DataFrame:
     try:
         # Names such as 0012, 1e5 or NA are names, not numbers or missing values.
         table = (
-            pd.read_parquet(path)
+            pd.read_parquet(path).reset_index(drop=True)
             if kind == _PARQUET
             else pd.read_csv(path, sep=_SEPARATORS[kind], dtype=str, keep_default_na=False)
         )
@@ -129,6 +129,8 @@ def read_pair_file(path: Path) -> pd.DataFrame:
         raise
     except (OSError, ValueError) as error:  # pandas' and Arrow's errors of parsing are ValueErrors
         raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus values of a row for its name
+        raise InputError(f"{path} has rows with more values than there are columns.")
     left, right = _columns(table, str(path))
     return pd.DataFrame({"left": np.asarray(left, dtype=str), "right": np.asarray(right, dtype=str)})
 
