@@ -132,9 +132,10 @@ def gene_pair_matrix(
     read some thousand at a time; memory grows with the pairs found, some 20 bytes each.
     """
     columns = source.columns_of_tokens(vocabulary.n_tokens)
-    cells = [np.zeros(0, dtype=np.int64)]
-    keys = [np.zeros(0, dtype=np.int64)]
+    n_of_cell = [np.zeros(1, dtype=np.int64)]
     values = [np.zeros(0, dtype=np.float32)]
+    keys_of_chunk = [np.zeros(0, dtype=np.int64)]
+    codes_of_chunk = [np.zeros(0, dtype=np.int32)]
     for rows, ranked in source.chunks():
         found = colocalized_gene_pairs(
             network,
@@ -146,12 +147,20 @@ def gene_pair_matrix(
             on_batch=on_batch,
         )
         a, b = columns[found.first], columns[found.second]
-        cells.append(found.cells + rows.start)
-        keys.append(np.minimum(a, b) * n_genes + np.maximum(a, b))
+        keys, codes = np.unique(np.minimum(a, b) * n_genes + np.maximum(a, b), return_inverse=True)
+        keys_of_chunk.append(keys)
+        codes_of_chunk.append(codes.astype(np.int32))
         values.append(found.probabilities)
-    pairs, column = np.unique(np.concatenate(keys), return_inverse=True)
-    gene_a, gene_b = np.divmod(pairs, n_genes)
-    entries = (np.concatenate(values), (np.concatenate(cells), column))
+        n_of_cell.append(np.bincount(found.cells, minlength=ranked.n_cells))
+    pairs = np.unique(np.concatenate(keys_of_chunk))
+    column = np.concatenate(
+        [
+            np.searchsorted(pairs, keys).astype(np.int32)[codes]
+            for keys, codes in zip(keys_of_chunk, codes_of_chunk, strict=True)
+        ]
+    )
+    entries = (np.concatenate(values), column, np.cumsum(np.concatenate(n_of_cell)))
     matrix = sparse.csr_matrix(entries, shape=(source.n_cells, pairs.size))
     matrix.sort_indices()
+    gene_a, gene_b = np.divmod(pairs, n_genes)
     return GenePairMatrix(matrix, gene_a, gene_b)
