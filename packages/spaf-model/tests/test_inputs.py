@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import anndata
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, SpatialFormerConfig
 
 
 @pytest.fixture
@@ -93,10 +94,6 @@ def test_genes_by_column_by_index_or_by_id_give_one_result(
 def test_backed_file_is_read_in_bounded_memory(
     model: SpatialFormer, adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tracemalloc
-
-    from spaf_model import SpatialFormerConfig
-
     n_cells = 6_000
     rng = np.random.default_rng(1)
     counts = sp.csr_matrix(rng.poisson(1.0, size=(n_cells, 40)).astype(np.float32))

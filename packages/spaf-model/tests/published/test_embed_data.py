@@ -140,6 +140,11 @@ def test_lower_batch_size_makes_smaller_batches(
     for batch_size, found in zip((1, 4, 16), sizes, strict=True):
         assert max(found) <= batch_size * longest
     assert max(sizes[0]) < max(sizes[1]) < max(sizes[2])
+    sizes.append([])
+    sides = {"left_cell": [0, 1, 2, 3], "right_cell": [4, 5, 6, 7]}
+    spaf_model.tl.embed_data(cells, **CONTEXT, model_ckp_path=checkpoint, batch_size=1, mode="pair", **sides)
+    n_genes = np.asarray((cells.X > 0).sum(axis=1)).ravel()
+    assert max(sizes[-1]) == (n_genes[:4] + n_genes[4:8]).max() + 11
 
 
 def test_assay_is_honoured_and_never_silent(

@@ -103,7 +103,7 @@ def embed_data(
         labels every cell, Xenium and Human, with a warning.
     reveal_name
         Also predict gene pairs: ``obs["Gene_Pairs"]``, a list of [gene, gene] for each cell, and the sparse form of
-        `SpatialFormer.predict_colocalization`.
+        `SpatialFormer.predict_colocalization`. An h5ad can hold the second, and no column of lists.
     max_len
         Keep so many of the highest-ranked genes a cell.
     reverse_check
@@ -163,13 +163,19 @@ def embed_data(
         raise InputError(f"method must be one of {', '.join(_METHODS)}, not {method!r}.")
     if mode not in get_args(Mode):
         raise InputError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}.")
-    if not isinstance(n_cells, int) or n_cells < 1:
+    if not isinstance(n_cells, (int, np.integer)) or n_cells < 1:
         raise InputError(f"batch_size must be a whole number of at least 1, not {n_cells!r}.")
     if only_loader:
         raise InputError("There is no loader to return: leave only_loader out, or use TokenBatch.from_cells.")
     if path is None:
         raise InputError("Give model_ckp_path, a model directory or a published .ckpt.")
     table = table_of(adata, table_key)
+    if mode == "single":
+        pairs = None
+    elif left_cell is None or right_cell is None:
+        raise InputError("mode='pair' needs left_cell and right_cell.")
+    else:
+        pairs = pair_positions(table, left_cell, right_cell)
     context = {"tissue": tissue, "condition": condition, **_species_and_assay(table, species, assay)}
     model = _load(
         Path(path),
@@ -182,17 +188,13 @@ def embed_data(
     if max_len is not None:
         model.config = dataclasses.replace(model.config, max_genes=max_len)
     reading: dict[str, Any] = {**context, "layer": layer}
-    if mode == "pair":
-        if left_cell is None or right_cell is None:
-            raise InputError("mode='pair' needs left_cell and right_cell.")
-        left, right = pair_positions(table, left_cell, right_cell)
-        budget = _token_budget(model, table, ReadingOptions(**reading), n_cells, (left, right))
-        pairs = model.embed_pairs(
-            table, left, right, both_orders=bool(reverse_check), token_budget=budget, progress=True, **reading
+    budget = _token_budget(model, table, ReadingOptions(**reading), int(n_cells), pairs)
+    if pairs is not None:
+        result = model.embed_pairs(
+            table, *pairs, both_orders=bool(reverse_check), token_budget=budget, progress=True, **reading
         )
-        both = torch.from_numpy(np.stack([1 - pairs.probabilities, pairs.probabilities], axis=1))
-        return pairs.embeddings, list(both.split(n_cells)) if len(both) else []
-    budget = _token_budget(model, table, ReadingOptions(**reading), n_cells, None)
+        both = torch.from_numpy(np.stack([1 - result.probabilities, result.probabilities], axis=1))
+        return result.embeddings, list(both.split(int(n_cells))) if len(both) else []
     model.embed(table, method=method, token_budget=budget, progress=True, **reading)  # type: ignore[arg-type]
     if reveal_name:
         model.predict_colocalization(table, threshold, token_budget=budget, progress=True, **reading)
@@ -276,14 +278,13 @@ def _token_budget(
     pairs: tuple[np.ndarray, np.ndarray] | None,
 ) -> int:
     """Return the tokens of `batch_size` of the longest sequences, or what suits the device where that is less."""
-    source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes)
-    n_genes = np.zeros(adata.n_obs, dtype=np.int64)
-    for rows, ranked in source.chunks():
-        n_genes[rows] = ranked.n_genes
-    if pairs is None:
-        lengths = n_genes + N_PREFIX + 1
-    else:
-        lengths = n_genes[pairs[0]] + n_genes[pairs[1]] + 2 * N_PREFIX + 1
+    n_segments, cells, segments = 1, None, np.arange(adata.n_obs)
+    if pairs is not None:
+        n_segments = 2
+        cells, segments = np.unique(np.concatenate(pairs), return_inverse=True)
+    source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes, cells=cells)
+    n_genes = np.concatenate([np.zeros(0, dtype=np.int64), *(ranked.n_genes for _, ranked in source.chunks())])
+    lengths = n_genes[segments].reshape(n_segments, -1).sum(axis=0) + n_segments * N_PREFIX + 1
     suitable = default_token_budget(model.config, next(model.network.parameters()).device)
     return min(suitable, batch_size * int(lengths.max(initial=1)))
 
