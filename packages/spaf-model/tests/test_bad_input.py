@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spaf_model import SpatialFormerNetwork
+from spaf_model.spatialformer.embeddings import TokenEmbedding
 
 Run = Callable[..., int]
 Embed = Callable[..., str]
@@ -197,7 +197,7 @@ def test_pickle_that_tries_to_execute_code(
 
 def test_memory_of_the_device_that_runs_out(refused: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-    monkeypatch.setattr(SpatialFormerNetwork, "encode", Mock(side_effect=error))
+    monkeypatch.setattr(TokenEmbedding, "forward", Mock(side_effect=error))
     sentence = refused("--token-budget", 4096)
     assert "ran out of memory at 4096 tokens a batch: lower token_budget (--token-budget" in sentence
 

@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import anndata
 import numpy as np
 import pytest
@@ -64,36 +66,25 @@ def test_agrees_with_one_pair_at_a_time(
     assert (np.diff(found.cells) >= 0).all()
 
 
-class PlantedHead(torch.nn.Module):
-    """Says that two positions are co-localised where they hold the two tokens that it was given, in one order."""
-
-    def __init__(self, table: torch.Tensor, first: int, second: int) -> None:
-        super().__init__()
-        self.table, self.pair = table, (first, second)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        token = (hidden.unsqueeze(-2) - self.table).abs().sum(dim=-1).argmin(dim=-1)
-        one, other = (token == wanted for wanted in self.pair)
-        return torch.where(one.unsqueeze(-1) & other.unsqueeze(-2), 12.0, -4.0)
-
-
 @pytest.fixture
-def planted(model: SpatialFormer, monkeypatch: pytest.MonkeyPatch) -> tuple[SpatialFormer, int, int]:
-    """A model that finds GENE2 and GENE20 together, and nothing else, wherever they rank."""
-    table = torch.eye(model.vocabulary.n_tokens)
-    first, second = (model.vocabulary.tokens.index(name) for name in ("GENE20", "GENE2"))
-    monkeypatch.setattr(model.network, "encode", lambda batch, kernel=None: table[batch.ids])
-    model.network.colocalization_head = PlantedHead(table, first, second)
-    return model, first, second
+def planted(model: SpatialFormer, monkeypatch: pytest.MonkeyPatch) -> SpatialFormer:
+    """A model that finds GENE20 and GENE2 together, in this order alone, wherever they rank."""
+    one, other = (model.vocabulary.tokens.index(name) for name in ("GENE20", "GENE2"))
+
+    def logits(hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        together = (batch.ids == one).unsqueeze(-1) & (batch.ids == other).unsqueeze(-2)
+        return torch.where(together, 12.0, -4.0)
+
+    monkeypatch.setattr(model.network, "colocalization_logits", logits)
+    return model
 
 
-def test_pairs_have_the_names_of_their_genes(planted: tuple[SpatialFormer, int, int], adata: anndata.AnnData) -> None:
-    model, _, _ = planted
+def test_pairs_have_the_names_of_their_genes(planted: SpatialFormer, adata: anndata.AnnData) -> None:
     # The table has its genes in another order than the vocabulary, and one more that the model does not know.
     order = np.random.default_rng(2).permutation(40)
     shuffled = adata[:, order].copy()
     shuffled.var_names = [name if name != "GENE5" else "unheard of" for name in shuffled.var_names]
-    model.predict_colocalization(shuffled, 0.7)
+    planted.predict_colocalization(shuffled, 0.7)
     pairs = shuffled.uns["colocalization_pred"]["pairs"]
     assert {frozenset(pair) for pair in pairs.to_numpy().tolist()} == {frozenset(("GENE2", "GENE20"))}
     positions = shuffled.var_names.get_indexer(pairs.to_numpy()[0])
@@ -109,15 +100,10 @@ def test_pairs_have_the_names_of_their_genes(planted: tuple[SpatialFormer, int, 
 
 
 def test_context_and_special_tokens_form_no_pair(
-    planted: tuple[SpatialFormer, int, int], ranked: RankedCells, context: np.ndarray
+    model: SpatialFormer, ranked: RankedCells, context: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, _, _ = planted
-
-    class Everything(torch.nn.Module):
-        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-            return torch.full((*hidden.shape[:2], hidden.shape[1]), 5.0)
-
-    model.network.colocalization_head = Everything()
+    everything = Mock(side_effect=lambda hidden, batch: torch.full((*batch.ids.shape, batch.ids.shape[1]), 5.0))
+    monkeypatch.setattr(model.network, "colocalization_logits", everything)
     found = colocalized_gene_pairs(model.network, model.vocabulary, ranked, context)
     n = ranked.n_genes
     np.testing.assert_array_equal(np.bincount(found.cells, minlength=30), n * (n - 1) // 2)

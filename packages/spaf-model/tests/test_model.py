@@ -181,7 +181,7 @@ def test_memory_that_runs_out_names_the_setting_to_lower(
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
     ):
-        monkeypatch.setattr(model.network, "encode", Mock(side_effect=error))
+        monkeypatch.setattr(model.network.embedding, "forward", Mock(side_effect=error))
         for call in (
             lambda: model.embed(adata, token_budget=321),
             lambda: model.embed_pairs(adata, [1], [2], token_budget=321),
@@ -189,7 +189,7 @@ def test_memory_that_runs_out_names_the_setting_to_lower(
         ):
             with pytest.raises(InputError, match="cpu ran out of memory at 321 tokens a batch: lower token_budget"):
                 call()
-    monkeypatch.setattr(model.network, "encode", Mock(side_effect=RuntimeError("a bug of ours")))
+    monkeypatch.setattr(model.network.embedding, "forward", Mock(side_effect=RuntimeError("a bug of ours")))
     with pytest.raises(RuntimeError, match="a bug of ours"):
         model.embed(adata)
     assert not adata.obsm

@@ -11,6 +11,7 @@ import torch
 
 import spaf_model
 from spaf_model import InputError, SpatialFormer, convert_published
+from spaf_model.spatialformer.embeddings import TokenEmbedding
 
 CONTEXT = {"tissue": "Lung", "condition": "Disease"}
 PUBLISHED = CONTEXT | {"species": "Human", "assay": "Xenium"}
@@ -126,13 +127,13 @@ def test_lower_batch_size_makes_smaller_batches(
     cells: anndata.AnnData, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    encode = spaf_model.SpatialFormerNetwork.encode
+    forward = TokenEmbedding.forward
 
-    def watched(self: Any, batch: Any, **options: Any) -> torch.Tensor:
-        sizes[-1].append(batch.ids.numel())
-        return encode(self, batch, **options)
+    def watched(self: TokenEmbedding, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        sizes[-1].append(ids.numel())
+        return forward(self, ids, types)
 
-    monkeypatch.setattr(spaf_model.SpatialFormerNetwork, "encode", watched)
+    monkeypatch.setattr(TokenEmbedding, "forward", watched)
     for batch_size in (1, 4, 16):
         sizes.append([])
         spaf_model.tl.embed_data(cells, **CONTEXT, model_ckp_path=checkpoint, batch_size=batch_size)
