@@ -111,7 +111,7 @@ def average_gene_attention(
         Which to average, from 0; None takes all.
     minus_alibi
         Subtract what the ALiBi bias alone gives: the softmax of the bias, at the same positions of the same sequence.
-        A plain mean over all heads mostly shows how near two genes are in rank.
+        A plain mean over all heads may show little but how near two genes are in rank.
 
     Raises
     ------

@@ -327,7 +327,8 @@ class SpatialFormer:
         adata
             Raw counts, as for `embed`.
         threshold
-            Least probability of a pair, above 0 and below 1.
+            Least probability of a pair, above 0 and below 1. A focal loss in training leaves probabilities low, so a
+            model may need a lower one than 0.7.
         key_added
             Key in ``obsm`` and ``uns``.
         tissue, condition, species, assay, layer, table_key, token_budget, precision, kernel, min_gene_fraction, strict,
@@ -407,8 +408,8 @@ class SpatialFormer:
         layers, heads
             Which to average, from 0; None takes all.
         minus_alibi
-            Subtract what the ALiBi bias alone would give at the same ranks. Without it, a mean over many heads mostly
-            shows how near two genes are in rank.
+            Subtract what the ALiBi bias alone would give at the same ranks. Without it, a mean over many heads may
+            show little but how near two genes are in rank.
         tissue, condition, species, assay, layer, table_key, token_budget, precision, min_gene_fraction, progress
             As for `embed`.
 
