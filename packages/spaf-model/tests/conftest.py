@@ -1,4 +1,6 @@
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -8,6 +10,7 @@ import scipy.sparse as sp
 import torch
 
 from spaf_model import CONTEXT_KINDS, RankedCells, SpatialFormer, SpatialFormerConfig, Vocabulary
+from spaf_model.cli import main
 
 N_GENES = 40
 CONTEXT = {"condition": "Disease", "tissue": "Breast", "species": "Human", "assay": "Xenium"}
@@ -88,3 +91,33 @@ def ranked(vocabulary: Vocabulary) -> RankedCells:
 @pytest.fixture
 def context(vocabulary: Vocabulary, ranked: RankedCells) -> np.ndarray:
     return np.tile([vocabulary.context_id(kind, CONTEXT[kind]) for kind in CONTEXT_KINDS], (ranked.n_cells, 1))
+
+
+@pytest.fixture
+def slide(adata: anndata.AnnData, tmp_path: Path) -> Path:
+    """The cells of `adata` as a file."""
+    adata.obsm["spatial"] = np.random.default_rng(0).random((60, 2)) * 100
+    adata.uns["spaf"] = {"account": {"read": 7}}
+    adata.write_h5ad(tmp_path / "slide.h5ad")
+    return tmp_path / "slide.h5ad"
+
+
+@pytest.fixture
+def directory(model: SpatialFormer, tmp_path: Path) -> Path:
+    """The model as a directory."""
+    model.card = "A card of [bold] text."
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command line with some arguments and return its exit code."""
+
+    def run_command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["spaf-model", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return int(exit_.value.code or 0)
+
+    return run_command

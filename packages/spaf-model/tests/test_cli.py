@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -8,37 +9,16 @@ import numpy as np
 import pytest
 
 from spaf_model import SpatialFormer
-from spaf_model.cli import main
 
-
-@pytest.fixture
-def slide(adata: anndata.AnnData, tmp_path: Path) -> Path:
-    adata.obsm["spatial"] = np.random.default_rng(0).random((60, 2)) * 100
-    adata.uns["spaf"] = {"account": {"read": 7}}
-    adata.write_h5ad(tmp_path / "slide.h5ad")
-    return tmp_path / "slide.h5ad"
-
-
-@pytest.fixture
-def directory(model: SpatialFormer, tmp_path: Path) -> Path:
-    model.card = "A card of [bold] text."
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["spaf-model", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    return int(exit_.value.code or 0)
+Run = Callable[..., int]
 
 
 def test_embed_adds_to_a_copy_and_leaves_the_input(
-    monkeypatch: pytest.MonkeyPatch, slide: Path, directory: Path, model: SpatialFormer, adata: anndata.AnnData
+    run: Run, slide: Path, directory: Path, model: SpatialFormer, adata: anndata.AnnData
 ) -> None:
     before = slide.read_bytes()
     output = slide.parent / "new" / "out.h5ad"
-    assert run(monkeypatch, "embed", slide, "--model", directory, "-o", output, "--token-budget", 300) == 0
+    assert run("embed", slide, "--model", directory, "-o", output, "--token-budget", 300) == 0
     assert slide.read_bytes() == before
     written = anndata.read_h5ad(output)
     model.embed(adata)
@@ -52,13 +32,11 @@ def test_embed_adds_to_a_copy_and_leaves_the_input(
     assert [file.name for file in output.parent.iterdir()] == ["out.h5ad"]
 
 
-def test_embed_of_a_file_without_obsm_and_uns(
-    monkeypatch: pytest.MonkeyPatch, slide: Path, directory: Path, adata: anndata.AnnData
-) -> None:
+def test_embed_of_a_file_without_obsm_and_uns(run: Run, slide: Path, directory: Path, adata: anndata.AnnData) -> None:
     anndata.AnnData(adata.X, var=adata.var).write_h5ad(slide)
     context = [f"--{kind}=unknown" for kind in ("tissue", "condition", "species", "assay")]
     output = slide.parent / "out.h5ad"
-    assert run(monkeypatch, "embed", slide, "-m", directory, "-o", output, *context, "--method", "gene") == 0
+    assert run("embed", slide, "-m", directory, "-o", output, *context, "--method", "gene") == 0
     assert anndata.read_h5ad(output).obsm["X_SpaF"].shape == (60, 32)
 
 
@@ -73,13 +51,13 @@ def test_embed_of_a_file_without_obsm_and_uns(
 def test_bad_input_is_one_line_and_exit_2(
     options: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
     slide: Path,
     directory: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = slide.parent / "out.h5ad"
-    assert run(monkeypatch, "embed", slide, "--model", directory, "-o", output, *options) == 2
+    assert run("embed", slide, "--model", directory, "-o", output, *options) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("spaf-model: ")
@@ -87,9 +65,7 @@ def test_bad_input_is_one_line_and_exit_2(
     assert not output.exists()
 
 
-def test_files_that_cannot_be_used(
-    monkeypatch: pytest.MonkeyPatch, slide: Path, directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_cannot_be_used(run: Run, slide: Path, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = slide.parent / "out.h5ad"
     not_h5ad = slide.parent / "notes.txt"
     not_h5ad.write_text("hello")
@@ -102,41 +78,41 @@ def test_files_that_cannot_be_used(
         "There is no device 'toaster'": ("kernels", "--device", "toaster"),
     }
     for message, arguments in cases.items():
-        assert run(monkeypatch, *arguments) == 2
+        assert run(*arguments) == 2
         error = capsys.readouterr().err.strip()
         assert message in error
         assert len(error.splitlines()) == 1
     assert not output.exists()
 
 
-def test_bad_arguments_exit_2(monkeypatch: pytest.MonkeyPatch, slide: Path, directory: Path) -> None:
+def test_bad_arguments_exit_2(run: Run, slide: Path, directory: Path) -> None:
     base = ("embed", slide, "--model", directory, "-o", slide.parent / "out.h5ad")
-    assert run(monkeypatch, *base, "--method", "CLASS") == 2
-    assert run(monkeypatch, *base, "--precision", "fp8") == 2
-    assert run(monkeypatch, "embed", slide) == 2
+    assert run(*base, "--method", "CLASS") == 2
+    assert run(*base, "--precision", "fp8") == 2
+    assert run("embed", slide) == 2
 
 
 def test_info_for_people_and_programs(
-    monkeypatch: pytest.MonkeyPatch, directory: Path, capsys: pytest.CaptureFixture[str], model: SpatialFormer
+    run: Run, directory: Path, capsys: pytest.CaptureFixture[str], model: SpatialFormer
 ) -> None:
-    assert run(monkeypatch, "info", directory, "--json") == 0
+    assert run("info", directory, "--json") == 0
     content = json.loads(capsys.readouterr().out)
     assert content["n_parameters"] == model.n_parameters
     assert content["n_genes"] == 40
     assert content["context"]["tissue"] == ["unknown", "Breast", "Lung"]
     assert content["config"]["width"] == 32
-    assert run(monkeypatch, "info", directory) == 0
+    assert run("info", directory) == 0
     text = capsys.readouterr().out
     assert f"{model.n_parameters:,}" in text
     assert "A card of [bold] text." in text
 
 
-def test_kernels_for_people_and_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, "kernels", "--device", "cpu", "--json") == 0
+def test_kernels_for_people_and_programs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("kernels", "--device", "cpu", "--json") == 0
     content = json.loads(capsys.readouterr().out)
     assert set(content["kernels"]) == {"explicit", "sdpa", "flex"}
     assert all(choice["kernel"] == "sdpa" and choice["reason"] for choice in content["choices"])
-    assert run(monkeypatch, "kernels", "--device", "cpu") == 0
+    assert run("kernels", "--device", "cpu") == 0
     assert "sdpa" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import anndata
 import numpy as np
@@ -61,7 +62,7 @@ def test_rows_are_read_in_chunks_without_a_trace(
     model: SpatialFormer, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.embed(adata)
-    monkeypatch.setattr("spaf_model.model._ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr("spaf_model.cell_source._ROWS_AT_A_TIME", 7)
     model.embed(adata, key_added="chunked")
     np.testing.assert_allclose(adata.obsm["chunked"], adata.obsm["X_SpaF"], atol=1e-5)
 
@@ -93,7 +94,7 @@ def test_empty_cells_are_nan_counted_and_warned_of(
 def test_bad_counts_name_the_cell_beyond_the_first_chunk(
     model: SpatialFormer, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spaf_model.model._ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr("spaf_model.cell_source._ROWS_AT_A_TIME", 16)
     dense = adata.X.toarray()
     dense[41, 3] = np.nan
     adata.X = dense
@@ -130,6 +131,68 @@ def test_pairs_by_name_and_by_position_agree(model: SpatialFormer, adata: anndat
     np.testing.assert_array_equal(by_name.embeddings, by_position.embeddings)
     assert ((by_name.probabilities > 0) & (by_name.probabilities < 1)).all()
     assert model.embed_pairs(adata, [], []).embeddings.shape == (0, 32)
+
+
+def test_pairs_do_not_depend_on_side_order_batch_or_kernel(model: SpatialFormer, adata: anndata.AnnData) -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 60, (2, 40))
+    pairs = model.embed_pairs(adata, left, right)
+    again, swapped = model.embed_pairs(adata, left, right), model.embed_pairs(adata, right, left)
+    for other in (again, swapped):
+        np.testing.assert_array_equal(other.probabilities, pairs.probabilities)
+        np.testing.assert_array_equal(other.embeddings, pairs.embeddings)
+    order = rng.permutation(40)
+    elsewhere = model.embed_pairs(adata, left[order], right[order], token_budget=50, kernel="explicit")
+    np.testing.assert_allclose(elsewhere.probabilities, pairs.probabilities[order], atol=1e-5)
+    np.testing.assert_allclose(elsewhere.embeddings, pairs.embeddings[order], atol=1e-5)
+
+
+def test_pairs_read_once_average_to_those_of_both_orders(model: SpatialFormer, adata: anndata.AnnData) -> None:
+    left, right = np.arange(20), np.arange(20, 40)
+    one = model.embed_pairs(adata, left, right, both_orders=False)
+    other = model.embed_pairs(adata, right, left, both_orders=False)
+    both = model.embed_pairs(adata, left, right)
+    assert np.abs(one.probabilities - other.probabilities).max() > 1e-3
+    np.testing.assert_allclose((one.probabilities + other.probabilities) / 2, both.probabilities, atol=1e-6)
+    np.testing.assert_allclose((one.embeddings + other.embeddings) / 2, both.embeddings, atol=1e-5)
+
+
+def test_pairs_need_the_context_of_their_own_cells_only(model: SpatialFormer, adata: anndata.AnnData) -> None:
+    whole = model.embed_pairs(adata, [3, 8], [50, 3])
+    adata.obs["tissue"] = adata.obs["tissue"].cat.set_categories(["Breast"])
+    adata.obs.iloc[20, adata.obs.columns.get_loc("tissue")] = None
+    np.testing.assert_array_equal(model.embed_pairs(adata, [3, 8], [50, 3]).embeddings, whole.embeddings)
+    with pytest.raises(InputError, match="no value for cell 'cell20'"):
+        model.embed_pairs(adata, [20], [3])
+
+
+def test_cells_of_equal_names_are_given_by_position(model: SpatialFormer, adata: anndata.AnnData) -> None:
+    expected = model.embed_pairs(adata, [3], [4]).probabilities
+    adata.obs_names = ["same"] * 60
+    np.testing.assert_array_equal(model.embed_pairs(adata, [3], [4]).probabilities, expected)
+    with pytest.raises(InputError, match="obs_names are not unique; give integer positions"):
+        model.embed_pairs(adata, ["same"], ["same"])
+
+
+def test_memory_that_runs_out_names_the_setting_to_lower(
+    model: SpatialFormer, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ):
+        monkeypatch.setattr(model.network.embedding, "forward", Mock(side_effect=error))
+        for call in (
+            lambda: model.embed(adata, token_budget=321),
+            lambda: model.embed_pairs(adata, [1], [2], token_budget=321),
+            lambda: model.predict_colocalization(adata, token_budget=321),
+        ):
+            with pytest.raises(InputError, match="cpu ran out of memory at 321 tokens a batch: lower token_budget"):
+                call()
+    monkeypatch.setattr(model.network.embedding, "forward", Mock(side_effect=RuntimeError("a bug of ours")))
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        model.embed(adata)
+    assert not adata.obsm
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from spaf_model.context import context_ids
 from spaf_model.embedding import EmbeddingSettings, PairEmbeddings, embed_cell_pairs, embed_cells
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
+from spaf_model.gene_attention import GeneAttention, average_gene_attention
+from spaf_model.gene_pairs import CellGenePairs, colocalized_gene_pairs
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import SpatialFormer
 from spaf_model.published import convert_published
@@ -21,7 +23,9 @@ __version__ = version("spaf-model")
 
 __all__ = [
     "CONTEXT_KINDS",
+    "CellGenePairs",
     "EmbeddingSettings",
+    "GeneAttention",
     "GeneMatch",
     "InputError",
     "KernelChoice",
@@ -32,7 +36,9 @@ __all__ = [
     "SpatialFormerNetwork",
     "TokenBatch",
     "Vocabulary",
+    "average_gene_attention",
     "check_counts",
+    "colocalized_gene_pairs",
     "context_ids",
     "convert_published",
     "embed_cell_pairs",

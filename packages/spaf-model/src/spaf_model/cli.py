@@ -2,93 +2,233 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import anndata
-import h5py
+import numpy as np
+import pandas as pd
 import torch
 import typer
-from anndata.io import write_elem
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from spaf_model._files import replace_file
+from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
+from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
+from spaf_model.gene_attention import DIRECTIONS
 from spaf_model.kernels import KernelName, available_kernels, select_kernel
-from spaf_model.model import DEFAULT_KEY, SpatialFormer
+from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
+from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
 from spaf_model.published import AttentionVariant, convert_published
 from spaf_model.vocabulary import CONTEXT_KINDS
 
 app = typer.Typer(
     name="spaf-model",
-    help="Spatial single-cell foundation models: embed cells, inspect models, convert published ones.",
+    help="Spatial single-cell foundation models: embed cells, judge pairs of cells and of genes, convert models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+logger = logging.getLogger(__name__)
 
 _KERNEL_CASES = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, length) that `kernels` reports on
 
+# Arguments and options that several commands have.
+Source = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")]
+ModelDirectory = Annotated[Path, typer.Option("--model", "-m", help="Model directory.")]
+CopyOutput = Annotated[Path, typer.Option("--output", "-o", help="The h5ad to write: IN.h5ad with the result.")]
+TableOutput = Annotated[Path, typer.Option("--output", "-o", help="The table to write: .csv, .tsv or .parquet.")]
+PairFile = Annotated[
+    Path, typer.Option("--pairs", "-p", help="Table of pairs, .csv, .tsv or .parquet: cell names in 'left', 'right'.")
+]
+Tissue = Annotated[str | None, typer.Option(help="Tissue of all cells. Default: obs column 'tissue'.")]
+Condition = Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")]
+Species = Annotated[str | None, typer.Option(help="Species. Default: obs column 'species'.")]
+Assay = Annotated[str | None, typer.Option(help="Assay. Default: obs column 'assay'.")]
+CountLayer = Annotated[str | None, typer.Option(help="Layer with the counts. Default: X.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
+ComputePrecision = Annotated[Precision, typer.Option(help="bf16 is faster where the processor has it.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: what torch chooses.")]
+TokenBudget = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most tokens of a batch; lower it when memory runs out. Default: by device and width."),
+]
+Kernel = Annotated[KernelName | None, typer.Option(help="Attention kernel. Default: see 'kernels'.")]
+MinGeneFraction = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least share of genes found.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse cells without any gene of the model.")]
+
 
 @app.callback()
-def _configure() -> None:
+def _configure(context: typer.Context) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False)]
     )
+    if launched_by_torchrun() and context.invoked_subcommand != "embed":
+        raise InputError(f"{context.invoked_subcommand} works in one process: start it without torchrun.")
 
 
 @app.command()
 def embed(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The h5ad to write: IN.h5ad with the embedding.")],
+    source: Source,
+    model: ModelDirectory,
+    output: CopyOutput,
     method: Annotated[EmbeddingMethod, typer.Option(help="State of the CLS token, or mean over genes.")] = "cls",
-    tissue: Annotated[str | None, typer.Option(help="Tissue of all cells. Default: obs column 'tissue'.")] = None,
-    condition: Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")] = None,
-    species: Annotated[str | None, typer.Option(help="Species. Default: obs column 'species'.")] = None,
-    assay: Annotated[str | None, typer.Option(help="Assay. Default: obs column 'assay'.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer with the counts. Default: X.")] = None,
+    tissue: Tissue = None,
+    condition: Condition = None,
+    species: Species = None,
+    assay: Assay = None,
+    layer: CountLayer = None,
     key: Annotated[str, typer.Option(help="Key of the embedding in obsm.")] = DEFAULT_KEY,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
-    precision: Annotated[Precision, typer.Option(help="bf16 is faster where the processor has it.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: what torch chooses.")] = None,
-    token_budget: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Most tokens of a batch; lower it when memory runs out. Default: by device and width."
-        ),
-    ] = None,
-    kernel: Annotated[KernelName | None, typer.Option(help="Attention kernel. Default: see 'kernels'.")] = None,
-    min_gene_fraction: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least share of genes found.")] = 0.5,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse cells without any gene of the model.")] = False,
+    device: Device = "cpu",
+    precision: ComputePrecision = "fp32",
+    threads: Threads = None,
+    token_budget: TokenBudget = None,
+    kernel: Kernel = None,
+    min_gene_fraction: MinGeneFraction = 0.5,
+    strict: Strict = False,
 ) -> None:
     """Embed the cells of an h5ad into obsm["X_SpaF"] of a new one.
+
+    Under torchrun, the cells are shared among the processes; with --device cuda each has a GPU of its own.
 
     For example:
 
     \b
     spaf-model embed slide.h5ad --model breast-model -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model --tissue Breast --condition unknown -o embedded.h5ad
+    torchrun --nproc-per-node 4 -m spaf_model.cli embed slide.h5ad -m breast-model --device cuda -o embedded.h5ad
     """
-    if not source.is_file():
-        raise InputError(f"{source} does not exist or is not a file.")
-    if output.exists() and output.samefile(source):
-        raise InputError(f"The output would overwrite the input {source}; name another file.")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    network = SpatialFormer.from_pretrained(model, device=device)
-    adata = _open_backed(source)
-    try:
-        network.embed(
+    refuse_overwriting(source, output)
+    shared = launched_by_torchrun()
+    with torchrun_group() if shared else contextlib.nullcontext((0, 0)) as (rank, local_rank):
+        network = _load(model, f"cuda:{local_rank}" if shared and device == "cuda" else device, threads)
+        with backed_h5ad(source) as adata:
+            network.embed(
+                adata,
+                method=method,
+                tissue=tissue,
+                condition=condition,
+                species=species,
+                assay=assay,
+                layer=layer,
+                key_added=key,
+                token_budget=token_budget,
+                precision=precision,
+                kernel=kernel,
+                min_gene_fraction=min_gene_fraction,
+                strict=strict,
+                distributed=shared,
+                progress=rank == 0,
+            )
+        if rank == 0:
+            added = {"obsm": {key: adata.obsm[key]}, "uns": {"spaf": adata.uns["spaf"]}}
+            write_copy(source, output, added)
+            logger.info("Wrote obsm[%r] of %d cells to %s", key, adata.n_obs, output)
+
+
+@app.command()
+def pairs(
+    source: Source,
+    pair_file: PairFile,
+    model: ModelDirectory,
+    output: TableOutput,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Also write the embeddings of the pairs, as .npy: a row for each pair.")
+    ] = None,
+    tissue: Tissue = None,
+    condition: Condition = None,
+    species: Species = None,
+    assay: Assay = None,
+    layer: CountLayer = None,
+    device: Device = "cpu",
+    precision: ComputePrecision = "fp32",
+    threads: Threads = None,
+    token_budget: TokenBudget = None,
+    kernel: Kernel = None,
+    min_gene_fraction: MinGeneFraction = 0.5,
+) -> None:
+    """Tell how likely pairs of cells are neighbours.
+
+    The table has the columns left, right and probability, in the order of the pairs; swapping the two cells of a pair
+    changes nothing. The probability is empty where a cell has no gene of the model.
+
+    For example:
+
+    \b
+    spaf-model pairs slide.h5ad --pairs pairs.csv --model breast-model -o probabilities.csv
+    spaf-model pairs slide.h5ad --pairs pairs.csv --model breast-model -o out.parquet --embeddings out.npy
+    """
+    refuse_overwriting(source, output, embeddings)
+    table_kind(output)
+    table = read_pair_file(pair_file)
+    with backed_h5ad(source) as adata:
+        pair_positions(adata, table["left"], table["right"])  # before the model is loaded
+        result = _load(model, device, threads).embed_pairs(
             adata,
-            method=method,
+            table["left"],
+            table["right"],
+            tissue=tissue,
+            condition=condition,
+            species=species,
+            assay=assay,
+            layer=layer,
+            token_budget=token_budget,
+            precision=precision,
+            kernel=kernel,
+            min_gene_fraction=min_gene_fraction,
+            progress=True,
+        )
+    n_empty = int(np.isnan(result.probabilities).sum())
+    if n_empty:
+        logger.warning("%d of %d pairs have a cell without any gene of the model.", n_empty, len(table))
+    if embeddings is not None:
+        write_array(embeddings, result.embeddings)
+    write_table(output, table.assign(probability=result.probabilities))
+    logger.info("Wrote the probabilities of %d pairs to %s", len(table), output)
+
+
+@app.command()
+def colocalization(
+    source: Source,
+    model: ModelDirectory,
+    output: CopyOutput,
+    threshold: Annotated[float, typer.Option(help="Least probability of a gene pair, above 0 and below 1.")] = 0.7,
+    tissue: Tissue = None,
+    condition: Condition = None,
+    species: Species = None,
+    assay: Assay = None,
+    layer: CountLayer = None,
+    key: Annotated[str, typer.Option(help="Key of the result in obsm and uns.")] = COLOCALIZATION_KEY,
+    device: Device = "cpu",
+    precision: ComputePrecision = "fp32",
+    threads: Threads = None,
+    token_budget: TokenBudget = None,
+    kernel: Kernel = None,
+    min_gene_fraction: MinGeneFraction = 0.5,
+    strict: Strict = False,
+) -> None:
+    """Predict which genes lie together in each cell, into obsm["colocalization_pred"] of a new h5ad.
+
+    The matrix is cells x gene pairs; uns["colocalization_pred"]["pairs"] names the two genes of each column.
+
+    For example:
+
+    \b
+    spaf-model colocalization slide.h5ad --model breast-model -o pairs.h5ad
+    spaf-model colocalization slide.h5ad --model breast-model --threshold 0.9 -o pairs.h5ad
+    """
+    refuse_overwriting(source, output)
+    network = _load(model, device, threads)
+    with backed_h5ad(source) as adata:
+        network.predict_colocalization(
+            adata,
+            threshold,
             tissue=tissue,
             condition=condition,
             species=species,
@@ -102,19 +242,76 @@ def embed(
             strict=strict,
             progress=True,
         )
-    finally:
-        adata.file.close()
-    output.parent.mkdir(parents=True, exist_ok=True)
+    result = adata.obsm[key]
+    write_copy(source, output, {"obsm": {key: result}, "uns": {key: adata.uns[key], "spaf": adata.uns["spaf"]}})
+    logger.info("Wrote %d gene pairs in %d cells to %s", result.shape[1], adata.n_obs, output)
 
-    def write(temporary: Path) -> None:
-        # A copy of the file plus two elements: everything else stays as it was, and the expression is never loaded.
-        shutil.copyfile(source, temporary)
-        with h5py.File(temporary, "r+") as file:
-            _write_into(file, "obsm", key, adata.obsm[key])
-            _write_into(file, "uns", "spaf", adata.uns["spaf"])
 
-    replace_file(output, write)
-    logging.getLogger(__name__).info("Wrote obsm[%r] of %d cells to %s", key, adata.n_obs, output)
+@app.command()
+def attention(
+    source: Source,
+    pair_file: PairFile,
+    model: ModelDirectory,
+    output: TableOutput,
+    layers: Annotated[list[int] | None, typer.Option(help="Network layer, from 0; repeatable. Default: all.")] = None,
+    heads: Annotated[list[int] | None, typer.Option(help="Attention head, from 0; repeatable. Default: all.")] = None,
+    with_alibi: Annotated[
+        bool, typer.Option("--with-alibi", help="Do not subtract what the distance in rank alone gives.")
+    ] = False,
+    min_pairs: Annotated[int, typer.Option(min=1, help="Leave out what fewer pairs of cells have.")] = 1,
+    tissue: Tissue = None,
+    condition: Condition = None,
+    species: Species = None,
+    assay: Assay = None,
+    layer: CountLayer = None,
+    device: Device = "cpu",
+    precision: ComputePrecision = "fp32",
+    threads: Threads = None,
+    token_budget: TokenBudget = None,
+    min_gene_fraction: MinGeneFraction = 0.5,
+) -> None:
+    """Tell which genes attend to which, between and within the two cells of pairs.
+
+    The table has the columns direction (left_to_right, right_to_left, within_left, within_right), query, key, weight
+    (mean over pairs, layers and heads) and n_pairs, strongest first in each direction.
+
+    For example:
+
+    \b
+    spaf-model attention slide.h5ad --pairs pairs.csv --model breast-model -o attention.csv
+    spaf-model attention slide.h5ad --pairs pairs.csv --model breast-model --layers 8 --layers 9 -o attention.parquet
+    """
+    refuse_overwriting(source, output)
+    table_kind(output)
+    table = read_pair_file(pair_file)
+    network = _load(model, device, threads)
+    with backed_h5ad(source) as adata:
+        result = network.attention(
+            adata,
+            table,
+            layers,
+            heads,
+            minus_alibi=not with_alibi,
+            tissue=tissue,
+            condition=condition,
+            species=species,
+            assay=assay,
+            layer=layer,
+            token_budget=token_budget,
+            precision=precision,
+            min_gene_fraction=min_gene_fraction,
+            progress=True,
+        )
+    if result.n_empty:
+        logger.warning("%d of %d pairs have a cell without any gene of the model.", result.n_empty, len(table))
+    tables = [
+        result.table(direction, min_pairs=min_pairs).assign(direction=direction)[
+            ["direction", "query", "key", "weight", "n_pairs"]
+        ]
+        for direction in DIRECTIONS
+    ]
+    write_table(output, pd.concat(tables, ignore_index=True))
+    logger.info("Wrote the attention in %d pairs to %s", result.n_cell_pairs, output)
 
 
 @app.command()
@@ -147,7 +344,7 @@ def convert(
     """
     model = convert_published(checkpoint, vocabulary=vocabulary, scale=scale, wheel=from_wheel, attention=attention)
     model.save_pretrained(output)
-    logging.getLogger(__name__).info("Wrote %s, %s parameters", output, f"{model.n_parameters:,}")
+    logger.info("Wrote %s, %s parameters", output, f"{model.n_parameters:,}")
 
 
 @app.command()
@@ -240,19 +437,10 @@ def kernels(
     console.print(choices)
 
 
-def _open_backed(path: Path) -> anndata.AnnData:
-    try:
-        return anndata.read_h5ad(path, backed="r")
-    except PermissionError:
-        raise
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an h5ad: {str(error).splitlines()[0]}") from error
-
-
-def _write_into(file: h5py.File, group: str, key: str, value: Any) -> None:
-    if group not in file:
-        write_elem(file, group, {})
-    write_elem(file[group], key, value)
+def _load(model: Path, device: str, threads: int | None) -> SpatialFormer:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return SpatialFormer.from_pretrained(model, device=device)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ Precision = Literal["fp32", "bf16"]
 # are mapped anew by the allocator in every layer; a GPU needs more to be busy.
 _WIDEST_ACTIVATION = {"cpu": 8 << 20}
 _WIDEST_ACTIVATION_ELSEWHERE = 128 << 20
+_NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +119,14 @@ def embed_cell_pairs(
     left: NDArray[np.int64],
     right: NDArray[np.int64],
     *,
+    both_orders: bool = True,
     settings: EmbeddingSettings | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> PairEmbeddings:
     """Embed pairs of cells, each in both orders, and average.
 
-    Parameters are those of `embed_cells`, with the positions of the two cells of each pair.
+    Parameters are those of `embed_cells`, with the positions of the two cells of each pair. Without `both_orders` a
+    pair is read once, the left cell first, and the result depends on which cell that is.
     """
     settings = settings or EmbeddingSettings()
     if left.size != right.size:
@@ -138,14 +141,14 @@ def embed_cell_pairs(
             pairs = occupied[batch]
             states: list[torch.Tensor] = []
             neighbours: list[torch.Tensor] = []
-            for first, second in ((left, right), (right, left)):
+            for first, second in ((left, right), (right, left)) if both_orders else ((left, right),):
                 tokens = TokenBatch.from_pairs(ranked, context, first[pairs], second[pairs], vocabulary).to(device)
                 hidden = network.encode(tokens, kernel=settings.kernel)
                 states.append(hidden[:, 0].float())
                 neighbours.append(network.pair_logits(hidden).float().softmax(dim=-1)[:, 1])
             # A sum of two does not depend on their order, so the result is symmetric to the last bit.
-            embeddings[pairs] = ((states[0] + states[1]) / 2).cpu().numpy()
-            probabilities[pairs] = ((neighbours[0] + neighbours[1]) / 2).cpu().numpy()
+            embeddings[pairs] = (sum(states[1:], states[0]) / len(states)).cpu().numpy()
+            probabilities[pairs] = (sum(neighbours[1:], neighbours[0]) / len(states)).cpu().numpy()
             if on_batch is not None:
                 on_batch(pairs.size)
     return PairEmbeddings(embeddings=embeddings, probabilities=probabilities)
@@ -168,9 +171,12 @@ def _inference(network: SpatialFormerNetwork, settings: EmbeddingSettings) -> It
     try:
         with torch.inference_mode(), autocast:
             yield device, budget
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # also that of a GPU out of memory
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_CPU_MEMORY not in str(error):
+            raise
         raise InputError(
-            f"The device {device} ran out of memory at {budget} tokens a batch: lower token_budget."
+            f"The device {device} ran out of memory at {budget} tokens a batch: "
+            "lower token_budget (--token-budget on the command line, batch_size in embed_data)."
         ) from error
     finally:
         network.train(was_training)

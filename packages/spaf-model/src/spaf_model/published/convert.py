@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 AttentionVariant = Literal["explicit", "flash"]
 
-_FLASH_KEY = "use_flash_attn"  # the hyper-parameter that chose the attention class
+FLASH_KEY = "use_flash_attn"  # the hyper-parameter that chose the attention class
 _SIZES = {"width": "dim_model", "n_layers": "nlayers", "n_heads": "nheads"}  # ours -> hyper-parameter
 # A tensor that nothing uses, but that has one row for each attention head.
 _ROW_PER_HEAD = "encoder.bpp_convnet.conv2.conv.conv.weight"
@@ -113,17 +113,17 @@ def convert_published(
 
 def _attention(source: Checkpoint, given: AttentionVariant | None) -> tuple[AttentionVariant, str]:
     """Return the variant and what told it."""
-    recorded = source.hyper_parameters.get(_FLASH_KEY)
+    recorded = source.hyper_parameters.get(FLASH_KEY)
     if not isinstance(recorded, bool):
         if given is None:
             raise InputError(
-                f"{source.name} does not record which attention it was trained with (hyper-parameter {_FLASH_KEY}): "
+                f"{source.name} does not record which attention it was trained with (hyper-parameter {FLASH_KEY}): "
                 f"say attention={' or attention='.join(get_args(AttentionVariant))}; the wrong one gives wrong results."
             )
         return given, "given at the conversion; the checkpoint does not record it"
     told: AttentionVariant = "flash" if recorded else "explicit"
     if given is None or given == told:
-        return told, f"hyper-parameter {_FLASH_KEY} of the checkpoint"
+        return told, f"hyper-parameter {FLASH_KEY} of the checkpoint"
     logger.warning("%s records %s attention; it is converted as %s, as asked.", source.name, told, given)
     return given, f"given at the conversion, although the checkpoint records {told}"
 

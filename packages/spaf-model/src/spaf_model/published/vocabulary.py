@@ -25,8 +25,10 @@ _CONTEXT = {
     "species": ("Human", "Mouse"),
     "assay": ("Merfish", "Xenium", "CosMx"),
 }
-_WHEEL_TOKENS = {"v1": "spatialformer/tokenizer/tokenv4.json", "v2": "spatialformer/tokenizer/tokenv5.json"}
-_WHEEL_MEDIANS = "spatialformer/data/gene_median.pkl"
+TOKEN_FILES = {"v1": "tokenv4.json", "v2": "tokenv5.json"}
+MEDIANS_FILE = "gene_median.pkl"
+_WHEEL_TOKENS = "spatialformer/tokenizer/"
+_WHEEL_MEDIANS = f"spatialformer/data/{MEDIANS_FILE}"
 
 
 def read_vocabulary(tokens: Path, scale: Path) -> Vocabulary:
@@ -52,7 +54,7 @@ def read_wheel_vocabulary(wheel: Path, version: PublishedVersion) -> Vocabulary:
     FileNotFoundError
         If there is no such file.
     """
-    member = _WHEEL_TOKENS[version]
+    member = _WHEEL_TOKENS + TOKEN_FILES[version]
     try:
         with zipfile.ZipFile(wheel) as archive:
             missing = [name for name in (member, _WHEEL_MEDIANS) if name not in archive.namelist()]
