@@ -326,7 +326,7 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
     clock.step("co-localising genes", 0.45)
     # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
     methods: dict[Method, str] = {"communities": keys.COLOCALIZATION, "enrichment": keys.COLOCALIZATION_ENRICHMENT}
-    for method, key in methods.items():
+    for number, (method, key) in enumerate(methods.items()):
         colocalize(
             adata,
             transcripts,
@@ -336,6 +336,9 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
             # A score of every joined pair in every cell is several times the rest of the table.
             cell_scores=False,
             key_added=key,
+            progress=lambda fraction, number=number: clock.within(
+                "co-localising genes", 0.45 + 0.35 * (number + fraction) / len(methods)
+            ),
         )
     return adata
 

@@ -1,0 +1,45 @@
+"""Columns that lie in temporary files, and their memory given back while they are in use.
+
+The system counts the pages of a mapped file as memory of the process until somebody else needs it. Whoever goes through
+a long column once gives them back on the way, so that memory stays that of a part of the column.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# Transcripts that are worked on between two calls of `release`.
+TRANSCRIPTS_AT_A_TIME = 1 << 21
+
+
+def mapped_array(n: int, kind: DTypeLike) -> np.ndarray:
+    """Return an array of zeros in a temporary file that goes with the array.
+
+    Raises
+    ------
+    OSError
+        If the disk is too small for it.
+    """
+    with tempfile.TemporaryFile(prefix="spaf-data-") as file:
+        if hasattr(os, "posix_fallocate"):
+            # A disk that is full shows here; when pages are written it would end the process.
+            os.posix_fallocate(file.fileno(), 0, max(1, n * np.dtype(kind).itemsize))
+        # The mapping outlives the name of the file.
+        return np.asarray(np.memmap(file, dtype=kind, mode="w+", shape=(n,)))
+
+
+def release(*arrays: np.ndarray) -> None:
+    """Give back the memory of arrays that are in mapped files, of which nothing is lost; leave others alone."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    for array in arrays:
+        owner: object = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap):
+            owner.madvise(mmap.MADV_DONTNEED)
