@@ -2,8 +2,8 @@
 
     python benchmarks/colocalization_truth.py [--peer-python PYTHON]
 
-Slides are simulated with gene pairs that share a spot of each cell, and as many pairs that are merely the most frequent
-genes of the panel. ``strengths`` are shares of the transcripts of a planted gene that lie in the spot; with 0 nothing is
+Slides are simulated with gene pairs that share a spot of each cell, and others that are merely the most frequent genes
+of the panel. ``strengths`` are shares of the transcripts of a planted gene that lie in the spot; with 0 nothing is
 planted. Power is compared **at the same number of calls**, that of ``enrichment`` at FDR 0.05 or, where it makes fewer,
 the number of planted pairs: the other methods give as many pairs of their highest rank. Their rank is the number of
 cells in which they call a pair (ties: the sum of its frequencies for the published code, else at random).

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spaf_data._mapped import TRANSCRIPTS_AT_A_TIME, release
+from spaf_data._memory import TRANSCRIPTS_AT_A_TIME, release
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from spaf_data import keys
-from spaf_data._mapped import TRANSCRIPTS_AT_A_TIME
+from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import community_pairs
 from spaf_data.colocalization.enrichment import pair_enrichment
@@ -102,8 +102,7 @@ def colocalize(
     >>> adata.uns["colocalization"]["pairs"].to_numpy().tolist()
     [['ACTB', 'KRT5']]
     """
-    if method not in get_args(Method):
-        raise InputError(f"method is {method!r}; the choices are {', '.join(get_args(Method))}")
+    check_method(method)
     if not adata.var_names.is_unique:
         raise InputError(f"the table has two genes named {adata.var_names[adata.var_names.duplicated()][0]!r}")
     cells = select_cells(transcripts, cells=adata.obs_names.to_numpy(), genes=adata.var_names, dimensions=dimensions)
@@ -141,6 +140,12 @@ def colocalize(
     adata.uns[key_added] = record
 
 
+def check_method(method: str) -> None:
+    """Raise `InputError` unless a method of co-localisation has this name."""
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}; the choices are {', '.join(get_args(Method))}")
+
+
 class _Watch:
     """Says how far a method is, and gives back the memory of transcripts that it has dealt with."""
 
@@ -169,11 +174,11 @@ def _community_columns(
 
     Some cells at a time, so that beside the result there are only the pairs of these.
     """
-    width = np.uint32 if cells.n_known <= 1 << 16 else np.int64
+    width = np.dtype(np.uint32 if cells.n_known <= 1 << 16 else np.int64)
     indptr = np.zeros(len(cells.starts) + 1, np.int64)
     parts = []
-    occurring = np.empty(0, width)
-    for part in cell_ranges(np.concatenate(([0], np.cumsum(cells.n_transcripts)))):
+    occurring: np.ndarray = np.empty(0, width)
+    for part in cell_ranges(np.concatenate(([0], np.cumsum(cells.n_transcripts))), TRANSCRIPTS_AT_A_TIME):
         found = community_pairs(
             replace(cells, starts=cells.starts[part], stops=cells.stops[part]),
             radius=radius,
@@ -181,7 +186,7 @@ def _community_columns(
             n_threads=n_threads,
         )
         indptr[1:][part] = np.diff(found.indptr)
-        parts.append(found.gene_a.astype(width) * width(cells.n_known) + found.gene_b.astype(width))
+        parts.append((found.gene_a.astype(np.int64) * cells.n_known + found.gene_b).astype(width))
         occurring = np.union1d(occurring, parts[-1])
         watch.after(part)
     np.cumsum(indptr, out=indptr)

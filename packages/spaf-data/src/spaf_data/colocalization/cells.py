@@ -49,6 +49,7 @@ def choose_dimensions(transcripts: Transcripts, dimensions: int | None) -> int:
     finite = bool(np.isfinite(lowest) and np.isfinite(highest))
     if dimensions == 3 and not finite:
         raise InputError("transcripts have z coordinates that are NaN or infinite; use dimensions=2")
+    transcripts.release()
     return 3 if dimensions == 3 or (finite and lowest < highest) else 2
 
 
@@ -93,6 +94,7 @@ def select_cells(
         extremes = getattr(transcripts, name)
         if len(extremes) and not np.isfinite([extremes.min(), extremes.max()]).all():
             raise InputError(f"transcripts have {name} coordinates that are NaN or infinite")
+        transcripts.release()
     same_genes = len(absent) == len(genes) and bool((code == np.arange(len(genes))).all())
     flat = choose_dimensions(transcripts, dimensions) == 2
     return CellTranscripts(

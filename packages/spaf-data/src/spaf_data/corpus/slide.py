@@ -240,9 +240,10 @@ def _take(
     matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], n_columns: int
 ) -> sparse.csr_matrix:
     """Return rows of a matrix with its columns renumbered, without explicit zeros, sorted."""
-    taken = matrix[rows]
-    indices = columns.astype(np.int32)[taken.indices]
-    result = sparse.csr_matrix((taken.data, indices, taken.indptr), shape=(len(rows), n_columns))
+    result = matrix[rows]
+    if not np.array_equal(columns, np.arange(n_columns)):
+        indices = columns.astype(np.int32)[result.indices]
+        result = sparse.csr_matrix((result.data, indices, result.indptr), shape=(len(rows), n_columns))
     result.sum_duplicates()
     result.eliminate_zeros()
     return result

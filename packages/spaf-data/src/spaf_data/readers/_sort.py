@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from spaf_data._mapped import mapped_array, release
+from spaf_data._memory import mapped_array, release
 from spaf_data.errors import InputError
 from spaf_data.readers import _kernels
 from spaf_data.transcripts import Account, cell_ranges

@@ -3,10 +3,10 @@
 The tissue is a jittered lattice of cells in domains. A domain has its own composition of cell types, a cell type its
 own marker genes, and a domain its own niche genes, expressed by every type there. Inside a cell the transcripts of a
 planted pair of genes lie around one small spot, so they are close to each other beyond what their numbers explain; each
-spot has its own place, anywhere in the cell, so that genes of different pairs are no closer than chance has it. The genes
-of an abundant pair are the most frequent of the panel but spread like any other, so they are often close to each other
-and yet not co-localised. Background (controls, low quality, transcripts in no cell) comes at the shares
-that real runs show.
+spot has its own place, anywhere in the cell, so that genes of different pairs are no closer than chance has it. The
+genes of an abundant pair are the most frequent of the panel but spread like any other, so they are often close to each
+other and yet not co-localised. Background (controls, low quality, transcripts in no cell) comes at the shares that real
+runs show.
 """
 
 from __future__ import annotations
