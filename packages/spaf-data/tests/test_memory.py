@@ -14,11 +14,15 @@ def resident_pages_of_files():
         return int(file.read().split()[2])
 
 
-def test_released_columns_keep_their_contents():
+def test_released_columns_keep_their_contents(tmp_path):
     column = mapped_array(1000, np.int32)
     column[:] = np.arange(1000)
     own = np.arange(10)
-    release(column, column[5:20], own)
+    np.memmap(tmp_path / "file", np.int32, "w+", shape=(1000,))
+    changed = np.memmap(tmp_path / "file", np.int32, "c")  # whose changes are in memory only
+    changed[:] = 7
+    release(column, column[5:20], own, changed)
+    assert (changed == 7).all()
     np.testing.assert_array_equal(column, np.arange(1000))
     np.testing.assert_array_equal(own, np.arange(10))
 

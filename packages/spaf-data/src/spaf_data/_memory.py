@@ -21,6 +21,10 @@ from numpy.typing import DTypeLike
 TRANSCRIPTS_AT_A_TIME = 1 << 20
 
 
+class _TemporaryMap(mmap.mmap):
+    """A mapping of ours: shared with its file, so that pages that are given back can be read again."""
+
+
 def mapped_array(n: int, kind: DTypeLike) -> np.ndarray:
     """Return an array of zeros in a temporary file that goes with the array.
 
@@ -29,23 +33,25 @@ def mapped_array(n: int, kind: DTypeLike) -> np.ndarray:
     OSError
         If the disk is too small for it.
     """
+    n_bytes = max(1, n * np.dtype(kind).itemsize)
     with tempfile.TemporaryFile(prefix="spaf-data-") as file:
+        file.truncate(n_bytes)
         if hasattr(os, "posix_fallocate"):
             # A disk that is full shows here; when pages are written it would end the process.
-            os.posix_fallocate(file.fileno(), 0, max(1, n * np.dtype(kind).itemsize))
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
         # The mapping outlives the name of the file.
-        return np.asarray(np.memmap(file, dtype=kind, mode="w+", shape=(n,)))
+        return np.ndarray(n, kind, buffer=_TemporaryMap(file.fileno(), n_bytes))
 
 
 def release(*arrays: np.ndarray) -> None:
-    """Give back the memory of arrays that are in mapped files, of which nothing is lost; leave others alone."""
+    """Give back the memory of arrays of `mapped_array`, of which nothing is lost, and leave others alone."""
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
     for array in arrays:
         owner: object = array
         while isinstance(owner, np.ndarray):
             owner = owner.base
-        if isinstance(owner, mmap.mmap):
+        if isinstance(owner, _TemporaryMap):
             owner.madvise(mmap.MADV_DONTNEED)
 
 

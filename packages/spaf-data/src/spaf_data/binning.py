@@ -76,9 +76,8 @@ def bin_transcripts(
             f"no cell has {min_transcripts} transcripts (min_transcripts): of {transcripts.n_cells} cells "
             f"the largest has {depth.max(initial=0)}"
         )
-    parts = [
-        slice(*np.searchsorted(kept, (cells.start, cells.stop))) for cells in cell_ranges(transcripts.offsets)
-    ]  # so many rows of the table that their transcripts fit in memory
+    # Rows of the table whose transcripts are looked at before their memory is given back.
+    parts = [slice(*np.searchsorted(kept, (cells.start, cells.stop))) for cells in cell_ranges(transcripts.offsets)]
     indptr = np.zeros(len(kept) + 1, np.int64)
     nuclear = np.empty(len(kept), np.int64)
     means = np.empty((len(kept), 2))
