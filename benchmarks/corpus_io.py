@@ -126,6 +126,8 @@ def main() -> None:
         "ratio_plain": plain / ours,
         "ratio_encoded": ordered / ours,
         "ratio_encoded_shuffled": shuffled / ours,
+        # Each cell is in this many pairs, so that no encoding makes one of them more than this many times larger.
+        "largest_ratio_of_one_encoding": 2 * pairs / totals["cells"],
         "write_seconds": writing,
         "read_and_decode_pairs_per_second": pairs / reading,
         "read_and_decode_cells_per_second": totals["cells"] / reading,

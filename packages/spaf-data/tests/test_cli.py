@@ -1,11 +1,16 @@
 import json
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 
 import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
-from spaf_data import bin_transcripts, cli, read_transcripts
+from spaf_data import bin_transcripts, cli, read_transcripts, write_corpus
+from spaf_data.corpus.manifest import _checksum
 
 
 def run(*arguments, monkeypatch, capsys):
@@ -49,6 +54,60 @@ def test_from_nothing_to_a_verified_corpus(spaf_data, tmp_path):
     assert shard.name in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("newer", "format version 99"),
+        ("missing shard", "lacks the shard"),
+        ("hostile member", "../"),
+        ("no corpus", "no manifest.json"),
+    ],
+)
+def test_bad_corpus_is_one_sentence_and_exit_2(spaf_data, built_corpus, tmp_path, kind, sentence):
+    corpus = shutil.copytree(built_corpus, tmp_path / "corpus")
+    shard = min(corpus.glob("*.tar"))
+    manifest = corpus / "manifest.json"
+    if kind == "newer":
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
+    elif kind == "missing shard":
+        shard.unlink()
+    elif kind == "hostile member":
+        content = bytearray(shard.read_bytes())
+        content[:3] = b"../"  # of the name of its first member
+        content[148:156] = b"%06o\0 " % (sum(content[:148]) + 8 * ord(" ") + sum(content[156:512]))
+        shard.write_bytes(content)
+        # The manifest is made to fit, so that nothing but the name is wrong.
+        described = json.loads(manifest.read_text())
+        del described["checksum"]
+        next(each for each in described["shards"] if each["name"] == shard.name)["sha256"] = sha256(content).hexdigest()
+        manifest.write_text(json.dumps({**described, "checksum": _checksum(described)}))
+    else:
+        manifest.unlink()
+    code, answer, said = spaf_data("verify", corpus)
+    assert (code, answer) == (2, "")
+    assert said.startswith("spaf-data: ")
+    assert said.count("\n") == 1
+    assert sentence in said
+
+
+@pytest.fixture(scope="module")
+def built_corpus(bundle, tmp_path_factory):
+    slide = bin_transcripts(read_transcripts(bundle), slide="s")
+    slide.obs["split"] = "train"
+    out = tmp_path_factory.mktemp("built") / "corpus"
+    write_corpus([slide], out, colocalization_key=None, block_cells=100)
+    return out
+
+
+def test_help_needs_no_library():
+    """The libraries take seconds to import."""
+    code = (
+        "import sys, spaf_data.cli; print(sorted({'numpy', 'numba', 'anndata', 'pandas', 'pyarrow'} & {*sys.modules}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert answer == "[]\n"
+
+
 def test_account_is_shown(spaf_data, bundle, transcripts, tmp_path):
     code, answer, _ = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
     assert code == 0
@@ -76,8 +135,25 @@ def damaged(kind, table, write_table):
         folder = write_table(table)
         file = folder / "transcripts.parquet"
         file.write_bytes(file.read_bytes()[:-1000])
+    elif kind == "truncated gzip":
+        folder = write_table(table, "transcripts.csv.gz")
+        file = folder / "transcripts.csv.gz"
+        file.write_bytes(file.read_bytes()[:-1000])
     elif kind == "nothing assigned":
         folder = write_table(table.assign(cell_id="UNASSIGNED"))
+    elif kind == "negative cell":
+        folder = write_table(table.assign(cell_id=-7))
+    elif kind in ("nan", "inf"):
+        table.loc[table.cell_id != "UNASSIGNED", "x_location"] = np.float32(kind)
+        folder = write_table(table)
+    elif kind in ("cell twice", "gene twice"):
+        folder = write_table(table)
+        cells = pd.DataFrame({"cell_id": table.cell_id.unique(), "x_centroid": 1.0, "y_centroid": 2.0})
+        if kind == "cell twice":
+            pd.concat([cells, cells.head(1)]).to_parquet(folder / "cells.parquet")
+        else:
+            targets = [{"type": {"data": {"id": f"ENSG{k}", "name": "GENE00001"}}} for k in range(2)]
+            (folder / "gene_panel.json").write_text(json.dumps({"payload": {"targets": targets}}))
     return folder
 
 
@@ -87,7 +163,13 @@ def damaged(kind, table, write_table):
         ("no bundle", "is not a run with transcripts or counts; looked for transcripts.parquet"),
         ("no feature_name", "transcripts.parquet has no column 'feature_name'; it has: transcript_id, cell_id"),
         ("truncated", "transcripts.parquet cannot be read"),
+        ("truncated gzip", "transcripts.csv.gz cannot be read"),
         ("nothing assigned", "has no transcript that is assigned to a cell"),
+        ("negative cell", "transcripts.parquet has the cell_id -7; a cell's number cannot be negative"),
+        ("nan", "transcripts.parquet has a position that is not finite (NaN or infinite) in row "),
+        ("inf", "transcripts.parquet has a position that is not finite (NaN or infinite) in row "),
+        ("cell twice", "cells.parquet has two rows for cell "),
+        ("gene twice", "gene_panel.json has two ids for the gene 'GENE00001': ENSG0 and ENSG1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(spaf_data, table, write_table, tmp_path, kind, sentence):
@@ -174,7 +256,7 @@ def test_sheet_that_is_wrong(spaf_data, tmp_path):
 
 
 def test_dataset_brings_its_context(spaf_data, bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "xenium_breast_window", lambda: bundle)
+    monkeypatch.setattr("spaf_data.datasets.xenium_breast_window", lambda: bundle)
     code, answer, _ = spaf_data(
         "build", "--dataset", "xenium_breast_window", "--condition", "Cancer", "--out", tmp_path / "out", "--json"
     )

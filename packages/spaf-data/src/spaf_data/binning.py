@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from spaf_data import keys
 from spaf_data.errors import InputError
 from spaf_data.slide_table import slide_table
-from spaf_data.transcripts import Transcripts
+from spaf_data.transcripts import Transcripts, cell_ranges
 
 
 def bin_transcripts(
@@ -76,12 +76,23 @@ def bin_transcripts(
             f"no cell has {min_transcripts} transcripts (min_transcripts): of {transcripts.n_cells} cells "
             f"the largest has {depth.max(initial=0)}"
         )
+    # Rows of the table whose transcripts are looked at before their memory is given back.
+    parts = [slice(*np.searchsorted(kept, (cells.start, cells.stop))) for cells in cell_ranges(transcripts.offsets)]
     indptr = np.zeros(len(kept) + 1, np.int64)
-    np.cumsum(_count_genes(transcripts.offsets, transcripts.gene, kept), out=indptr[1:])
+    nuclear = np.empty(len(kept), np.int64)
+    means = np.empty((len(kept), 2))
+    for rows in parts:
+        indptr[1:][rows] = _count_genes(transcripts.offsets, transcripts.gene, kept[rows])
+        nuclear[rows], means[rows] = _cell_sums(
+            transcripts.offsets, transcripts.x, transcripts.y, transcripts.in_nucleus, kept[rows]
+        )
+        transcripts.release()
+    np.cumsum(indptr, out=indptr)
     genes = np.empty(indptr[-1], np.int32)
     counts = np.empty(indptr[-1], np.int32)
-    _fill_counts(transcripts.offsets, transcripts.gene, kept, indptr, genes, counts)
-    nuclear, means = _cell_sums(transcripts.offsets, transcripts.x, transcripts.y, transcripts.in_nucleus, kept)
+    for rows in parts:
+        _fill_counts(transcripts.offsets, transcripts.gene, kept[rows], indptr[:-1][rows], genes, counts)
+        transcripts.release()
 
     return slide_table(
         counts=csr_matrix((counts, genes, indptr), shape=(len(kept), transcripts.n_genes)),

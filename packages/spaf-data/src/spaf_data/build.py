@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from spaf_data._build_folder import (
     workplace,
     write_json,
 )
+from spaf_data._memory import return_freed
 from spaf_data._record import peak_rss_mb, run_record, versions
 from spaf_data._tasks import Failure, run_here, run_in_processes, run_on_cluster
 from spaf_data.binning import bin_transcripts
@@ -38,66 +39,13 @@ from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import write_corpus
 from spaf_data.errors import InputError
-from spaf_data.readers import ReadOptions, has_transcripts, read_counts, read_transcripts
+from spaf_data.options import BuildOptions, SlideSource
+from spaf_data.readers import has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
 
 logger = logging.getLogger(__name__)
 
 BuildProgress = Callable[[str, str, float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlideSource:
-    """A run and what it is; what is None is taken from the run, else ``"unknown"``."""
-
-    path: Path
-    slide: str
-    tissue: str | None = None
-    condition: str | None = None
-    species: str | None = None
-    assay: str | None = None
-    platform: str = "auto"
-    reading: ReadOptions = field(default_factory=ReadOptions)
-    split: str | None = None  # "train" or "validation" for the whole slide; None: regions of it
-
-    def __post_init__(self) -> None:
-        if self.split not in (None, keys.TRAIN, keys.VALIDATION):
-            raise InputError(
-                f"slide {self.slide}: split is {self.split!r}; the choices are {keys.TRAIN}, {keys.VALIDATION} and None"
-            )
-        if not self.slide or self.slide.startswith(".") or set(self.slide) & set("/\\\0"):
-            raise InputError(
-                f"a slide's name becomes a file name, so {self.slide!r} cannot be one; give another (--slide)"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How slides and corpus are made; lengths in um."""
-
-    min_qv: float = 20.0  # transcripts of lower quality are dropped
-    min_transcripts: int = 30  # cells with fewer are dropped
-    radius: float = 30.0  # cells closer than this are neighbours and positive pairs
-    colocalization_radius: float = 5.0  # transcripts closer than this are proximal
-    colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
-    validation_fraction: float = 0.3  # of each slide's cells
-    gap: float = 60.0  # between the regions of training and validation
-    block_cells: int = 1024  # cells a block of the corpus owns at most
-
-    def __post_init__(self) -> None:
-        for name in ("radius", "colocalization_radius"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")
-        for name in ("min_transcripts", "colocalization_min_transcripts", "block_cells"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction:g}")
-        if self.gap <= self.radius:
-            raise InputError(
-                f"gap ({self.gap:g} um) must be wider than radius ({self.radius:g} um), or cells of training and "
-                "validation would be neighbours"
-            )
 
 
 def build_corpus(
@@ -170,6 +118,7 @@ def build_corpus(
     check_out(out, overwrite=overwrite)
     with workplace(out) as folder:
         summaries, failed = _build_slides(sources, folder, options, report, jobs, scheduler)
+        return_freed()
         report("corpus", "writing blocks", 0.0)
         corpus = write_corpus(
             [folder / summary["file"] for summary in summaries],
@@ -326,7 +275,7 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
     clock.step("co-localising genes", 0.45)
     # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
     methods: dict[Method, str] = {"communities": keys.COLOCALIZATION, "enrichment": keys.COLOCALIZATION_ENRICHMENT}
-    for method, key in methods.items():
+    for number, (method, key) in enumerate(methods.items()):
         colocalize(
             adata,
             transcripts,
@@ -336,8 +285,13 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
             # A score of every joined pair in every cell is several times the rest of the table.
             cell_scores=False,
             key_added=key,
+            progress=partial(_report_colocalization, clock, number / len(methods), 1 / len(methods)),
         )
     return adata
+
+
+def _report_colocalization(clock: _Clock, before: float, share: float, fraction: float) -> None:
+    clock.within("co-localising genes", 0.45 + 0.35 * (before + share * fraction))
 
 
 def _split(adata: AnnData, source: SlideSource, options: BuildOptions) -> None:
@@ -364,7 +318,8 @@ class _Clock:
         self._seconds: dict[str, float] = {}
 
     def step(self, name: str, fraction: float) -> None:
-        """Begin a step, at a fraction of the slide."""
+        """Begin a step, at a fraction of the slide, without what the one before has freed."""
+        return_freed()
         now = time.perf_counter()
         if self._step:
             self._seconds[self._step] = round(now - self._began, 3)

@@ -14,6 +14,8 @@ from spaf_data.pairs import cells_by_library, check_coordinates, positive_pairs,
 
 Edges = npt.NDArray[np.int64]
 
+_EDGES_AT_A_TIME = 1 << 18
+
 # Cells of a tissue are 5 to 50 um apart, spots of a Visium array 100 um, bins of Visium HD 2 um.
 _LEAST_SPACING, _LARGEST_SPACING = 1.0, 120.0
 
@@ -91,7 +93,7 @@ def spatial_neighbors(
             edges = sorted_pairs([pairs, pairs[:, ::-1]])
         case _:
             raise InputError(f"there is no method {method!r} of cell graphs; there are: radius, knn, delaunay.")
-    distances = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1).astype(np.float32)
+    distances = _lengths(points, edges)
     if method != "radius" and max_distance is not None:
         near = distances <= max_distance
         edges, distances = edges[near], distances[near]
@@ -187,6 +189,15 @@ def delaunay_pairs(coordinates: npt.NDArray[np.floating], *, library: npt.ArrayL
         sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
         found.append(np.unique(np.sort(cells[sides], axis=1), axis=0))
     return sorted_pairs(found)
+
+
+def _lengths(points: npt.NDArray[np.float64], edges: Edges) -> npt.NDArray[np.float32]:
+    # Some edges at a time: their coordinates are several times as large as what is wanted.
+    lengths = np.empty(len(edges), np.float32)
+    for start in range(0, len(edges), _EDGES_AT_A_TIME):
+        part = edges[start : start + _EDGES_AT_A_TIME]
+        lengths[start : start + len(part)] = np.linalg.norm(points[part[:, 0]] - points[part[:, 1]], axis=1)
+    return lengths
 
 
 def _matrix(values: npt.NDArray[np.float32], edges: Edges, n_cells: int) -> sparse.csr_matrix:

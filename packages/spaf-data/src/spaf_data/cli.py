@@ -1,4 +1,7 @@
-"""The command line ``spaf-data``."""
+"""The command line ``spaf-data``.
+
+What does the work is imported by the command that needs it: the libraries take seconds, and ``--help`` none.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spaf_data.build import BuildOptions, SlideSource, build_corpus
-from spaf_data.corpus import Corpus
-from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
 from spaf_data.errors import InputError
-from spaf_data.readers import PLATFORMS, ReadOptions, find_bundles
+from spaf_data.options import PLATFORMS, BuildOptions, ReadOptions, SlideSource
 from spaf_data.sheet import read_sheet
-from spaf_data.simulate import simulate_bundle
 
 app = typer.Typer(
     help="Spatial-omics runs in, slide tables and training corpora out.",
@@ -117,6 +116,9 @@ def build(
     points_key: Annotated[str | None, _read("Points of a SpatialData object.", "NAME")] = None,
     table_key: Annotated[str | None, _read("Table of a SpatialData object.", "NAME")] = None,
     layer: Annotated[str | None, _read("Layer with counts, where X has none.", "NAME")] = None,
+    columns: Annotated[
+        str | None, _read("Of --platform table: gene=...,x=...,y=...,cell=...[,z=...,qv=...,nucleus=...].", "NAMES")
+    ] = None,
     as_json: Annotated[bool, _JSON] = False,
     slide: Annotated[str | None, _about("Name, for one bundle; default: its folder's.")] = None,
     tissue: Annotated[str | None, _about("Default: what the bundle says, else unknown.")] = None,
@@ -153,11 +155,17 @@ def build(
 
       spaf-data build --input region_0 --platform merscope --species Mouse --out built
 
+      spaf-data build --input molecules.tsv --platform table --columns gene=feat,x=x,y=y,cell=cell --out built
+
       spaf-data build --sheet slides.csv --jobs 4 --out built
 
     A slide that cannot be built does not lose the others: it is named at the end with its reason, and the exit code
     is 1. It is 2 where nothing could be built.
     """
+    from spaf_data.build import build_corpus
+    from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
+    from spaf_data.readers import find_bundles
+
     reading = ReadOptions(
         pixel_size=pixel_size,
         plane_spacing=plane_spacing,
@@ -166,6 +174,7 @@ def build(
         points_key=points_key,
         table_key=table_key,
         layer=layer,
+        columns=None if columns is None else _named_columns(columns),
     )
     if sum((bool(inputs), dataset is not None, sheet is not None)) != 1:
         raise InputError("give either --input (a folder with transcripts), --dataset or --sheet, and not both")
@@ -198,7 +207,9 @@ def build(
         if slide is not None and len(bundles) > 1:
             raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
         sources = [
-            SlideSource(path=bundle, slide=slide or _slide_name(bundle), platform=platform, reading=reading, **given)
+            SlideSource(
+                path=bundle, slide=slide or _slide_name(bundle, platform), platform=platform, reading=reading, **given
+            )
             for bundle in bundles
         ]
     with _progress() as report:
@@ -215,8 +226,18 @@ def build(
         raise typer.Exit(1)
 
 
-def _slide_name(bundle: Path) -> str:
+def _named_columns(text: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in text.split(",")]
+    for name, equals, column in parts:
+        if not (equals and column):
+            raise InputError(f"--columns has {name!r} without a column; write gene=...,x=...,y=...,cell=...")
+    return {name.strip(): column.strip() for name, _, column in parts}
+
+
+def _slide_name(bundle: Path, platform: str) -> str:
     bundle = bundle.resolve()
+    if platform == "table":  # files of one folder, perhaps with two endings
+        return bundle.name.split(".")[0]
     if bundle.suffix in (".h5ad", ".zarr"):
         return bundle.stem
     return bundle.name if bundle.is_dir() else bundle.parent.name
@@ -231,6 +252,8 @@ def info(
 
     Example: spaf-data info built
     """
+    from spaf_data.corpus import Corpus
+
     corpus = Corpus(_corpus_folder(path))
     totals = corpus.manifest.totals()
     if as_json:
@@ -258,6 +281,8 @@ def verify(path: Annotated[Path, typer.Argument(help="A corpus, or the folder of
 
     Example: spaf-data verify built
     """
+    from spaf_data.corpus import Corpus
+
     folder = _corpus_folder(path)
     corpus = Corpus(folder)
     corpus.verify()
@@ -276,6 +301,8 @@ def simulate(
 
     Example: spaf-data simulate --cells 10000 --genes 500 --seed 1 --out simulated
     """
+    from spaf_data.simulate import simulate_bundle
+
     with _progress() as report:
         simulate_bundle(
             out,

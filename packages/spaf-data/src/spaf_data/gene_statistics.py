@@ -16,7 +16,7 @@ from spaf_data.errors import InputError
 
 # Counts below this are tallied in a dense table, the few above it one by one.
 _DENSE_COUNTS = 64
-_CHUNK_ENTRIES = 20_000_000
+_CHUNK_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

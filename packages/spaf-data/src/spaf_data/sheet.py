@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from spaf_data import keys
-from spaf_data.build import SlideSource
 from spaf_data.errors import InputError
-from spaf_data.readers.api import PLATFORMS
+from spaf_data.options import PLATFORMS, SlideSource
 
 REQUIRED = ("input", "slide")
 COLUMNS = (*REQUIRED, *keys.CONTEXT, "split", "platform")

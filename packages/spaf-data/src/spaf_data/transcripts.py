@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from spaf_data._memory import TRANSCRIPTS_AT_A_TIME, release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,15 @@ class Account:
     def as_dict(self) -> dict[str, int]:
         """Return the five counts by name, in the order in which they are decided."""
         return asdict(self)
+
+
+def cell_ranges(offsets: np.ndarray, at_a_time: int = TRANSCRIPTS_AT_A_TIME) -> Iterator[slice]:
+    """Cut cells into runs of about so many transcripts, or of a single cell that has more."""
+    start, n_cells = 0, len(offsets) - 1
+    while start < n_cells:
+        stop = int(np.searchsorted(offsets, offsets[start] + at_a_time, side="right")) - 1
+        yield slice(start, max(stop, start + 1))
+        start = max(stop, start + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +126,10 @@ class Transcripts:
     def cell(self) -> np.ndarray:
         """Position in `cells` of every transcript, int32; made from `offsets` at the first call."""
         return np.repeat(np.arange(self.n_cells, dtype=np.int32), np.diff(self.offsets))
+
+    def release(self) -> None:
+        """Give back the memory of columns that lie in mapped files; they are read again where they are used."""
+        release(self.x, self.y, self.z, self.gene, self.qv, self.in_nucleus)
 
     @classmethod
     def from_arrays(

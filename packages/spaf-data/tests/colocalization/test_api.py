@@ -108,3 +108,20 @@ def test_bad_input(slide: Transcripts) -> None:
         colocalize(adata, replace(slide, x=np.where(np.arange(len(slide.x)) == 5, np.nan, slide.x)))
     assert not adata.obsm
     assert not adata.uns
+
+
+@pytest.mark.parametrize("method", ["communities", "enrichment"])
+def test_a_few_cells_at_a_time_and_how_far_it_is(
+    slide: Transcripts, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = table_of(slide.cells[::-1], slide.genes), table_of(slide.cells[::-1], slide.genes)
+    colocalize(whole, slide, method=method)
+    monkeypatch.setattr("spaf_data.colocalization.api.TRANSCRIPTS_AT_A_TIME", 500)
+    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    fractions: list[float] = []
+    colocalize(parts, slide, method=method, progress=fractions.append)
+    assert (whole.obsm["colocalization"] != parts.obsm["colocalization"]).nnz == 0
+    pd.testing.assert_frame_equal(whole.uns["colocalization"]["pairs"], parts.uns["colocalization"]["pairs"])
+    assert len(fractions) > 5
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spaf_data import InputError, Transcripts
+from spaf_data import InputError, Transcripts, bin_transcripts, colocalize
 from spaf_data.colocalization import robustness
 
 
@@ -45,8 +45,39 @@ def test_nucleus(transcripts: Transcripts) -> None:
     assert 0 < overall.n_perturbed < overall.n_reference
 
 
+def test_enrichment_compares_the_pairs_called_in_the_slide(transcripts: Transcripts) -> None:
+    options = {"method": "enrichment", "jitter": (0.0, 0.5, 8.0), "kept_fraction": (0.9,), "nucleus": False}
+    found = robustness(transcripts, **options)
+    assert found.scope.unique().tolist() == ["slide"]
+    assert found.cell.isna().all()
+    same, little, much, _ = found.itertuples()
+    called = transcript_pairs_below(transcripts, 0.05)
+    assert same.n_reference == same.n_perturbed == same.n_shared == len(called) >= 5  # as many are planted
+    assert same.jaccard == 1.0
+    assert little.recall == 1.0  # spots are 1 um wide
+    assert much.n_perturbed == 0
+    assert much.recall == 0.0
+    assert np.isnan(much.precision)
+    strict = 1e-12
+    n_strict = len(transcript_pairs_below(transcripts, strict))
+    assert robustness(transcripts, **options, fdr=strict).n_reference[0] == n_strict
+
+
+def transcript_pairs_below(transcripts: Transcripts, fdr: float) -> pd.DataFrame:
+    slide = bin_transcripts(transcripts, min_transcripts=1)
+    colocalize(slide, transcripts, method="enrichment", cell_scores=False)
+    statistics = slide.uns["colocalization"]["statistics"]
+    return statistics[statistics.fdr < fdr]
+
+
 @pytest.mark.parametrize(
-    ("options", "name"), [({"jitter": (-1.0,)}, "jitter"), ({"kept_fraction": (1.0,)}, "kept_fraction")]
+    ("options", "name"),
+    [
+        ({"jitter": (-1.0,)}, "jitter"),
+        ({"kept_fraction": (1.0,)}, "kept_fraction"),
+        ({"fdr": 0.0}, "fdr is 0"),
+        ({"method": "correlation"}, "the choices are communities, enrichment"),
+    ],
 )
 def test_bad_levels(slide: Transcripts, options: dict, name: str) -> None:
     with pytest.raises(InputError, match=name):

@@ -67,9 +67,19 @@ def test_every_truncation_is_an_error() -> None:
 
 
 def test_a_newer_version_says_so() -> None:
-    data = encode_block(block()).replace(b'"encoding-version":"0.1.0"', b'"encoding-version":"0.9.0"', 1)
-    with pytest.raises(InputError, match="0.9.0"):
+    data = encode_block(block()).replace(b'"encoding-version":"0.2.0"', b'"encoding-version":"0.9.0"', 1)
+    with pytest.raises(InputError, match=r"0\.9\.0, and this version reads 0\.1\.0, 0\.2\.0"):
         decode_block(data)
+
+
+@pytest.mark.parametrize("pair", [[3, 4], [70_000, 3]])
+def test_pairs_that_are_not_of_the_genes_of_the_cell_come_back_as_they_are(pair: list[int]) -> None:
+    before = replace(block(), colocalized=np.array([pair], np.int32))
+    data = encode_block(before)
+    assert b'"encoding-version":"0.1.0"' in data
+    after = decode_block(data)
+    np.testing.assert_array_equal(after.colocalized, before.colocalized)
+    np.testing.assert_array_equal(after.colocalized_indptr, before.colocalized_indptr)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,22 @@ import gzip
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
+from scipy.sparse import csr_matrix
 
-from spaf_data import InputError, ReadOptions, find_bundles, read_transcripts
+from spaf_data import (
+    InputError,
+    ReadOptions,
+    bin_transcripts,
+    find_bundles,
+    has_transcripts,
+    read_counts,
+    read_transcripts,
+)
 from spaf_data.readers import xenium
 from spaf_data.readers._chunks import TableChunks
 from spaf_data.readers._controls import is_control_name
@@ -407,3 +417,58 @@ def test_progress_goes_from_0_to_1(bundle, table, write_table):
         assert seen == sorted(seen)
         assert 0 < seen[0] < 1
         assert seen[-1] == 1
+
+
+@pytest.fixture
+def counted(bundle, tmp_path):
+    """The bundle without its transcripts and with the vendor's counts of all of them, controls included."""
+    table = pd.read_parquet(bundle / "transcripts.parquet")
+    table = table[(table.cell_id != "UNASSIGNED") & (table.qv >= 20)]
+    counts = pd.crosstab(table.cell_id, table.feature_name).iloc[::-1]  # in another order than the table of cells
+    control = counts.columns.str.startswith(("NegControl", "BLANK"))
+    matrix = csr_matrix(counts.to_numpy())
+    folder = tmp_path / "counted"
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("transcripts.parquet"))
+    with h5py.File(folder / "cell_feature_matrix.h5", "w") as store:
+        group = store.create_group("matrix")
+        group["barcodes"] = counts.index.to_numpy(dtype="S")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        group["shape"] = matrix.shape[::-1]
+        group["features/id"] = np.array([f"id-{name}" for name in counts.columns], dtype="S")
+        group["features/name"] = counts.columns.to_numpy(dtype="S")
+        group["features/feature_type"] = np.where(control, b"Negative Control Probe", b"Gene Expression")
+        group["features/genome"] = np.full(len(control), b"Unknown")
+    return folder
+
+
+def test_counts_of_a_bundle_without_transcripts(bundle, counted):
+    assert not has_transcripts(counted)
+    slide = read_counts(counted, min_transcripts=1)
+    twin = bin_transcripts(read_transcripts(bundle), min_transcripts=1)[slide.obs_names]
+    assert slide.n_obs == twin.n_obs == 400
+    assert slide.var_names.tolist() == twin.var_names.tolist()
+    assert (slide.X != twin.X).nnz == 0
+    np.testing.assert_array_equal(slide.obsm["spatial"], twin.obsm["spatial"])
+    np.testing.assert_array_equal(slide.obs["area"], twin.obs["area"])
+    assert slide.var["gene_ids"].tolist() == [f"id-{gene}" for gene in slide.var_names]
+    account = slide.uns["spaf"]["account"]
+    assert account["controls"] > 0
+    assert account["kept"] == twin.uns["spaf"]["account"]["kept"]
+    assert slide.obs["tissue"].iloc[0] == "Simulated"
+    assert slide.uns["spaf"]["parameters"]["platform"] == "xenium"
+
+
+def test_counts_need_places_of_cells(counted):
+    (counted / "cells.parquet").unlink()
+    with pytest.raises(
+        InputError, match=r"has none of cells\.parquet, .* where the cells of cell_feature_matrix\.h5 are"
+    ):
+        read_counts(counted)
+
+
+def test_truncated_counts(counted):
+    file = counted / "cell_feature_matrix.h5"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"cell_feature_matrix\.h5 cannot be read as a 10x feature-barcode matrix"):
+        read_counts(counted)

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -44,6 +45,10 @@ def test_planted_pairs_are_close_and_abundant_pairs_are_not(bundle, transcripts)
     apart = [mean_distance(transcripts, *pair) for pair in truth["abundant_pairs"]]
     assert len(together) == len(apart) == 5
     assert max(together) < 0.8 * min(apart)
+    # Genes of two planted pairs are as far from each other as genes that are spread over the cell.
+    pairs = truth["colocalized_pairs"]
+    strangers = [mean_distance(transcripts, a[0], b[1]) for a, b in itertools.permutations(pairs, 2)]
+    assert np.mean(strangers) == pytest.approx(np.mean(apart), rel=0.05)
 
 
 def test_markers_are_expressed_by_their_type(bundle, transcripts):
@@ -64,9 +69,8 @@ def test_chunks_join(tmp_path, monkeypatch):
     assert table.transcript_id.is_unique
     found = read_transcripts(bundle)
     assert found.n_cells == 150
-    # A transcript lies in its cell, or within a few um of it where it belongs to a planted spot.
     apart = np.hypot(found.x - found.centroids[found.cell, 0], found.y - found.centroids[found.cell, 1])
-    assert apart.max() < 15
+    assert np.all(apart**2 < found.areas[found.cell] / np.pi + 1e-3)
 
 
 @pytest.mark.parametrize(

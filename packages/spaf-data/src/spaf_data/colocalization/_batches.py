@@ -31,9 +31,15 @@ def batch_bounds(n_transcripts: np.ndarray) -> np.ndarray:
 
 
 def map_batches(
-    kernel: Callable[[slice], Result], n_transcripts: np.ndarray, *, n_threads: int | None
+    kernel: Callable[[slice], Result],
+    n_transcripts: np.ndarray,
+    *,
+    n_threads: int | None,
+    done: Callable[[slice], None] | None = None,
 ) -> Iterator[Result]:
     """Yield ``kernel(cells)`` of every batch of cells, in the order of the cells, whatever thread ran it.
+
+    `done` is called with the cells of each batch after its result was used.
 
     Threads rather than `numba.prange`: batches take what is free (a cell of 50,000 transcripts holds up one thread,
     not all), and each result is as long as it needs to be.
@@ -41,9 +47,14 @@ def map_batches(
     bounds = batch_bounds(n_transcripts)
     batches = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
     n_threads = check_threads(n_threads)
-    if n_threads == 1 or len(batches) < 2:
-        yield from map(kernel, batches)
-        return
+    results = map(kernel, batches) if n_threads == 1 or len(batches) < 2 else _ahead(kernel, batches, n_threads)
+    for batch, result in zip(batches, results, strict=True):
+        yield result
+        if done is not None:
+            done(batch)
+
+
+def _ahead(kernel: Callable[[slice], Result], batches: list[slice], n_threads: int) -> Iterator[Result]:
     with ThreadPoolExecutor(n_threads) as pool:
         # A slow consumer finds a few results waiting, not those of the whole slide.
         pending: deque[Future[Result]] = deque()

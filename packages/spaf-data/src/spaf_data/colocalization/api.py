@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,11 +12,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from spaf_data import keys
-from spaf_data.colocalization.cells import choose_dimensions, select_cells
+from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
+from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import community_pairs
 from spaf_data.colocalization.enrichment import pair_enrichment
 from spaf_data.errors import InputError
-from spaf_data.transcripts import Transcripts
+from spaf_data.transcripts import Transcripts, cell_ranges
 
 Method = Literal["communities", "enrichment"]
 
@@ -30,6 +33,7 @@ def colocalize(
     cell_scores: bool = True,
     n_threads: int | None = None,
     key_added: str = keys.COLOCALIZATION,
+    progress: Callable[[float], None] | None = None,
 ) -> None:
     """Find the gene pairs whose transcripts lie together, cell by cell.
 
@@ -60,6 +64,8 @@ def colocalize(
         Threads; Numba's number when None. Results do not depend on it.
     key_added
         Key under which results are stored.
+    progress
+        Called with the fraction of the transcripts that are done, from 0 to 1.
 
     Returns
     -------
@@ -96,11 +102,11 @@ def colocalize(
     >>> adata.uns["colocalization"]["pairs"].to_numpy().tolist()
     [['ACTB', 'KRT5']]
     """
-    if method not in get_args(Method):
-        raise InputError(f"method is {method!r}; the choices are {', '.join(get_args(Method))}")
+    check_method(method)
     if not adata.var_names.is_unique:
         raise InputError(f"the table has two genes named {adata.var_names[adata.var_names.duplicated()][0]!r}")
     cells = select_cells(transcripts, cells=adata.obs_names.to_numpy(), genes=adata.var_names, dimensions=dimensions)
+    watch = _Watch(transcripts, cells, progress)
     record: dict[str, Any] = {
         "method": method,
         "parameters": {
@@ -111,14 +117,18 @@ def colocalize(
     }
     names = adata.var_names.to_numpy()
     if method == "communities":
-        found = community_pairs(cells, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads)
-        positions = found.gene_a.astype(np.int64) * adata.n_vars + found.gene_b
-        occurring, column = np.unique(positions, return_inverse=True)
-        gene_a, gene_b = np.divmod(occurring, adata.n_vars)
-        entries = (np.ones(len(column), np.int8), column.astype(np.int32), found.indptr)
+        occurring, column, indptr = _community_columns(
+            cells, watch, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads
+        )
+        gene_a, gene_b = np.divmod(occurring.astype(np.int64), adata.n_vars)
+        entries = (np.ones(len(column), np.int8), column, indptr)
     else:
         tested = pair_enrichment(
-            cells, radius=radius, min_transcripts=min_transcripts, cell_scores=cell_scores, n_threads=n_threads
+            replace(cells, done=watch.after),
+            radius=radius,
+            min_transcripts=min_transcripts,
+            cell_scores=cell_scores,
+            n_threads=n_threads,
         )
         gene_a, gene_b = (tested.statistics[name].to_numpy() for name in ("gene_a", "gene_b"))
         entries = (tested.z, tested.pair, tested.indptr)
@@ -128,3 +138,61 @@ def colocalize(
     if method == "communities" or cell_scores:
         adata.obsm[key_added] = sparse.csr_matrix(entries, shape=(adata.n_obs, len(gene_a)))
     adata.uns[key_added] = record
+
+
+def check_method(method: str) -> None:
+    """Raise `InputError` unless a method of co-localisation has this name."""
+    if method not in get_args(Method):
+        raise InputError(f"method is {method!r}; the choices are {', '.join(get_args(Method))}")
+
+
+class _Watch:
+    """Says how far a method is, and gives back the memory of transcripts that it has dealt with."""
+
+    def __init__(
+        self, transcripts: Transcripts, cells: CellTranscripts, progress: Callable[[float], None] | None
+    ) -> None:
+        self._transcripts = transcripts
+        self._ends = np.cumsum(cells.n_transcripts)
+        self._progress = progress
+        self._released = 0
+
+    def after(self, cells: slice) -> None:
+        """Take note that all cells up to the end of these are done."""
+        n_done = int(self._ends[cells.stop - 1])
+        if n_done - self._released >= TRANSCRIPTS_AT_A_TIME or cells.stop == len(self._ends):
+            self._transcripts.release()
+            self._released = n_done
+        if self._progress is not None:
+            self._progress(n_done / max(1, int(self._ends[-1])))
+
+
+def _community_columns(
+    cells: CellTranscripts, watch: _Watch, *, radius: float, min_transcripts: int, n_threads: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gene pairs that occur, ``a * n_known + b``, sorted, and for each cell which of them co-localise.
+
+    Some cells at a time, so that beside the result there are only the pairs of these.
+    """
+    width = np.dtype(np.uint32 if cells.n_known <= 1 << 16 else np.int64)
+    indptr = np.zeros(len(cells.starts) + 1, np.int64)
+    parts = []
+    occurring: np.ndarray = np.empty(0, width)
+    for part in cell_ranges(np.concatenate(([0], np.cumsum(cells.n_transcripts))), TRANSCRIPTS_AT_A_TIME):
+        found = community_pairs(
+            replace(cells, starts=cells.starts[part], stops=cells.stops[part]),
+            radius=radius,
+            min_transcripts=min_transcripts,
+            n_threads=n_threads,
+        )
+        indptr[1:][part] = np.diff(found.indptr)
+        parts.append((found.gene_a.astype(np.int64) * cells.n_known + found.gene_b).astype(width))
+        occurring = np.union1d(occurring, parts[-1])
+        watch.after(part)
+    np.cumsum(indptr, out=indptr)
+    column = np.empty(indptr[-1], np.int32)
+    end = 0
+    for positions in parts:
+        column[end : end + len(positions)] = np.searchsorted(occurring, positions)
+        end += len(positions)
+    return occurring, column, indptr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ class CellTranscripts:
     compartment: np.ndarray  # uint8 (n_transcripts): 1 in the nucleus, 0 outside or where that is not known
     n_genes: int
     n_known: int  # the first genes, those of the table; only their pairs are reported
+    done: Callable[[slice], None] | None = None  # told the cells that a method which goes through all has dealt with
 
     @property
     def n_transcripts(self) -> np.ndarray:
@@ -47,6 +49,7 @@ def choose_dimensions(transcripts: Transcripts, dimensions: int | None) -> int:
     finite = bool(np.isfinite(lowest) and np.isfinite(highest))
     if dimensions == 3 and not finite:
         raise InputError("transcripts have z coordinates that are NaN or infinite; use dimensions=2")
+    transcripts.release()
     return 3 if dimensions == 3 or (finite and lowest < highest) else 2
 
 
@@ -91,15 +94,18 @@ def select_cells(
         extremes = getattr(transcripts, name)
         if len(extremes) and not np.isfinite([extremes.min(), extremes.max()]).all():
             raise InputError(f"transcripts have {name} coordinates that are NaN or infinite")
+        transcripts.release()
+    same_genes = len(absent) == len(genes) and bool((code == np.arange(len(genes))).all())
     flat = choose_dimensions(transcripts, dimensions) == 2
     return CellTranscripts(
         x=transcripts.x,
         y=transcripts.y,
-        z=np.zeros_like(transcripts.z) if flat else transcripts.z,
-        gene=code[transcripts.gene],
+        # Of zeros that are only read the system keeps one page.
+        z=np.zeros(transcripts.n_transcripts, np.float32) if flat else transcripts.z,
+        gene=transcripts.gene if same_genes else code[transcripts.gene],
         starts=transcripts.offsets[rows],
         stops=transcripts.offsets[rows + 1],
-        compartment=transcripts.in_nucleus.astype(np.uint8),
+        compartment=transcripts.in_nucleus.view(np.uint8),
         n_genes=len(genes) + int(absent.sum()),
         n_known=len(genes),
     )

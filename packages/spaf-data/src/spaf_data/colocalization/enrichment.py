@@ -326,7 +326,7 @@ def pair_enrichment(
     sums = np.zeros((n_known * (n_known - 1) // 2, 5))
     kept = [count_joins(slice(0, 0))[6:]]  # so that a table without cells has arrays of the right type
     waiting, n_waiting = [], 0
-    for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads):
+    for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads, done=cells.done):
         _add_at(observed, result[4], result[5])
         waiting.append(result[:4])
         n_waiting += len(result[1])

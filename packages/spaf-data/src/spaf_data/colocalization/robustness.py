@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from spaf_data.colocalization.api import Method, check_method
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
+from spaf_data.colocalization.enrichment import pair_enrichment
 from spaf_data.errors import InputError
 from spaf_data.transcripts import Transcripts
 
@@ -17,21 +19,25 @@ from spaf_data.transcripts import Transcripts
 def robustness(
     transcripts: Transcripts,
     *,
+    method: Method = "communities",
     jitter: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     kept_fraction: Sequence[float] = (0.9, 0.75, 0.5),
     nucleus: bool = True,
     radius: float = 5.0,
     min_transcripts: int = 3,
+    fdr: float = 0.05,
     dimensions: int | None = None,
     seed: int = 0,
     n_threads: int | None = None,
 ) -> pd.DataFrame:
-    """Compare the gene pairs of ``colocalize(method="communities")`` with those of perturbed transcripts.
+    """Compare the gene pairs that `colocalize` finds with those of perturbed transcripts.
 
     Parameters
     ----------
     transcripts
         Transcripts of a slide.
+    method
+        ``"communities"`` compares the pairs of every cell; ``"enrichment"`` the pairs that are called in the slide.
     jitter
         Standard deviations in um of Gaussian noise, added to every coordinate that is used.
     kept_fraction
@@ -40,21 +46,26 @@ def robustness(
         Also lose everything outside the nucleus, if `transcripts` say where it is.
     radius, min_transcripts, dimensions, n_threads
         As for `colocalize`.
+    fdr
+        False discovery rate below which ``"enrichment"`` calls a pair.
     seed
         Seed of the noise.
 
     Returns
     -------
     Tidy table: ``perturbation`` ("jitter", "outer" or "nucleus"), ``level`` (um, fraction kept, NaN), ``scope``
-    ("slide", with pairs of all cells added up, or "cell"), ``cell`` (id, None for the slide), ``n_reference``,
-    ``n_perturbed``, ``n_shared`` (gene pairs), ``recall`` (shared / reference), ``precision`` (shared / perturbed) and
-    ``jaccard`` (shared / in either); a share of nothing is NaN.
+    ("slide", for communities with the pairs of all cells added up, or "cell", for communities only), ``cell`` (id,
+    None for the slide), ``n_reference``, ``n_perturbed``, ``n_shared`` (gene pairs), ``recall`` (shared / reference),
+    ``precision`` (shared / perturbed) and ``jaccard`` (shared / in either); a share of nothing is NaN.
 
     Raises
     ------
     InputError
         If a level is out of range, or as for `colocalize`.
     """
+    check_method(method)
+    if not 0 < fdr < 1:
+        raise InputError(f"fdr is {fdr}; it must be between 0 and 1")
     if not all(np.isfinite(sigma) and sigma >= 0 for sigma in jitter):
         raise InputError(f"jitter is {list(jitter)}; it must be numbers of um that are not negative")
     if not all(0 < fraction < 1 for fraction in kept_fraction):
@@ -62,8 +73,15 @@ def robustness(
     cells = select_cells(transcripts, cells=transcripts.cells, genes=pd.Index(transcripts.genes), dimensions=dimensions)
     n_dimensions = choose_dimensions(transcripts, dimensions)
 
-    def find(perturbed: CellTranscripts) -> CellPairs:
-        return community_pairs(perturbed, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads)
+    def find(perturbed: CellTranscripts) -> np.ndarray:
+        if method == "communities":
+            return _pairs_of_cells(
+                community_pairs(perturbed, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads),
+                cells.n_genes,
+            )
+        tested = pair_enrichment(perturbed, radius=radius, cell_scores=False, n_threads=n_threads).statistics
+        called = tested[tested["fdr"] < fdr]
+        return (called["gene_a"].astype(np.int64) * cells.n_genes + called["gene_b"]).to_numpy()
 
     def perturb() -> Iterator[tuple[str, float, CellTranscripts]]:
         for sigma in jitter:
@@ -78,7 +96,7 @@ def robustness(
     reference = find(cells)
     frames = []
     for perturbation, level, perturbed in perturb():
-        frame = _compare(reference, find(perturbed), transcripts)
+        frame = _compare(reference, find(perturbed), transcripts, by_cell=method == "communities")
         frame.insert(0, "perturbation", perturbation)
         frame.insert(1, "level", level)
         frames.append(frame)
@@ -116,24 +134,25 @@ def _quantile_by_cell(values: np.ndarray, transcripts: Transcripts, fraction: fl
     return ordered[transcripts.offsets[:-1] + np.maximum(np.ceil(fraction * n).astype(np.int64), 1) - 1]
 
 
-def _compare(reference: CellPairs, perturbed: CellPairs, transcripts: Transcripts) -> pd.DataFrame:
-    n_cells, n_genes = transcripts.n_cells, transcripts.n_genes
+def _pairs_of_cells(pairs: CellPairs, n_genes: int) -> np.ndarray:
+    """Return a number for each pair of each cell: ``(cell * n_genes + gene_a) * n_genes + gene_b``."""
+    cell = np.repeat(np.arange(len(pairs.indptr) - 1), np.diff(pairs.indptr))
+    return (cell * n_genes + pairs.gene_a) * n_genes + pairs.gene_b
 
-    def by_cell(pairs: CellPairs) -> np.ndarray:
-        cell = np.repeat(np.arange(n_cells), np.diff(pairs.indptr))
-        return (cell * n_genes + pairs.gene_a) * n_genes + pairs.gene_b
 
-    both = np.intersect1d(by_cell(reference), by_cell(perturbed), assume_unique=True)
-    counts = pd.DataFrame(
-        {
-            "n_reference": np.diff(reference.indptr),
-            "n_perturbed": np.diff(perturbed.indptr),
-            "n_shared": np.bincount(both // (n_genes * n_genes), minlength=n_cells),
-        }
-    )
-    frame = pd.concat([counts.sum().to_frame().T, counts], ignore_index=True)
-    frame.insert(0, "scope", np.repeat(["slide", "cell"], [1, n_cells]))
-    frame.insert(1, "cell", [None, *transcripts.cells.tolist()])
+def _compare(reference: np.ndarray, perturbed: np.ndarray, transcripts: Transcripts, *, by_cell: bool) -> pd.DataFrame:
+    found = {
+        "n_reference": reference,
+        "n_perturbed": perturbed,
+        "n_shared": np.intersect1d(reference, perturbed, assume_unique=True),
+    }
+    frame = pd.DataFrame({name: [len(pairs)] for name, pairs in found.items()})
+    if by_cell:
+        pairs_a_cell, n_cells = transcripts.n_genes**2, transcripts.n_cells
+        of_cells = {name: np.bincount(pairs // pairs_a_cell, minlength=n_cells) for name, pairs in found.items()}
+        frame = pd.concat([frame, pd.DataFrame(of_cells)], ignore_index=True)
+    frame.insert(0, "scope", ["slide"] + ["cell"] * (len(frame) - 1))
+    frame.insert(1, "cell", [None, *transcripts.cells.tolist()][: len(frame)])
     shared = frame["n_shared"].to_numpy(np.float64)
     denominators = {
         "recall": frame["n_reference"],

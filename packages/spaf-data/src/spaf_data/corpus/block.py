@@ -3,6 +3,9 @@
 A block is stored as the magic number ``SPAFBLCK``, the length of the header (32 bits, little-endian), the header (JSON)
 and the arrays one after the other, each as :mod:`spaf_data.corpus.arrays` describes. The header names them in order,
 with their encodings and lengths.
+
+``spaf-block`` 0.2.0 has co-localised gene pairs as bits (:mod:`spaf_data.corpus.gene_pairs`), 0.1.0 as codes of genes.
+Blocks are written as 0.2.0, or as 0.1.0 where a pair holds a gene that its cell does not have.
 """
 
 import json
@@ -13,23 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from spaf_data.corpus.arrays import decode_array, encode_array
+from spaf_data.corpus.gene_pairs import pack_gene_pairs, unpack_gene_pairs
 from spaf_data.errors import InputError
 
 _MAGIC = b"SPAFBLCK"
 _PREFIX = struct.Struct("<8sI")
 _TYPE = "spaf-block"
-_VERSION = "0.1.0"
 
 # Name of each stored array -> whether differences are stored. The order is the order in the file.
+_CELL_ARRAYS = {"cell_ids": False, "coordinates": False, "indptr": True, "genes": True, "counts": False}
 _ARRAYS = {
-    "cell_ids": False,
-    "coordinates": False,
-    "indptr": True,
-    "genes": True,
-    "counts": False,
-    "colocalized_indptr": True,
-    "colocalized": True,
-    "positive_pairs": True,
+    "0.1.0": {**_CELL_ARRAYS, "colocalized_indptr": True, "colocalized": True, "positive_pairs": True},
+    "0.2.0": {**_CELL_ARRAYS, "colocalized_genes": False, "colocalized_bits": False, "positive_pairs": True},
 }
 
 
@@ -68,13 +66,20 @@ class Block:
 
 def encode_block(block: Block) -> bytes:
     """Return the bytes of a block; equal blocks give equal bytes."""
+    arrays = dict(vars(block))
+    bits = None
+    if _inconsistency(block) is None:
+        bits = pack_gene_pairs(block.indptr, block.genes, block.colocalized_indptr, block.colocalized)
+    if bits is not None:
+        arrays["colocalized_genes"], arrays["colocalized_bits"] = bits
+    version = "0.1.0" if bits is None else "0.2.0"
     records, payloads = {}, []
-    for name, delta in _ARRAYS.items():
-        records[name], payload = encode_array(getattr(block, name), delta=delta)
+    for name, delta in _ARRAYS[version].items():
+        records[name], payload = encode_array(arrays[name], delta=delta)
         payloads.append(payload)
     header = {
         "encoding-type": _TYPE,
-        "encoding-version": _VERSION,
+        "encoding-version": version,
         "key": block.key,
         "slide": block.slide,
         "split": block.split,
@@ -101,22 +106,26 @@ def decode_block(data: bytes) -> Block:
         raise InputError(f"the bytes are no block ({error}).") from error
     if header is None or header.get("encoding-type") != _TYPE:
         raise InputError("the bytes are no block.")
-    if header["encoding-version"] != _VERSION:
+    version = header["encoding-version"]
+    if version not in _ARRAYS:
         raise InputError(
-            f"block {header.get('key')} has encoding version {header['encoding-version']}, "
-            f"and this version reads {_VERSION}."
+            f"block {header.get('key')} has encoding version {version}, and this version reads {', '.join(_ARRAYS)}."
         )
     try:
         arrays = {}
         view = memoryview(data)
-        for name in _ARRAYS:
+        for name in _ARRAYS[version]:
             record = header["arrays"][name]
             arrays[name] = decode_array(record, view[start : start + record["nbytes"]])
             start += record["nbytes"]
+        if version == "0.2.0":
+            bits = (arrays.pop(name) for name in ("colocalized_genes", "colocalized_bits"))
+            rows = unpack_gene_pairs(arrays["indptr"], arrays["genes"], *bits)
+            arrays["colocalized_indptr"], arrays["colocalized"] = rows
         block = Block(
             key=header["key"], slide=header["slide"], split=header["split"], n_owned=header["n_owned"], **arrays
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"block {header.get('key')} is damaged: {error}") from error
     problem = "bytes are left over" if start != len(data) else _inconsistency(block)
     if problem:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import anndata as ad
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from anndata.io import read_elem
 from scipy import sparse
 
 from spaf_data import keys
@@ -55,14 +57,17 @@ class SlideTable:
             *(getattr(m, part) for m in (self.counts, self.colocalized) for part in ("indptr", "indices", "data")),
             self.gene_pairs,
         ):
-            little = np.ascontiguousarray(array, dtype=_FINGERPRINT_TYPE[array.dtype.kind])
-            digest.update(f"{little.shape}".encode())
-            digest.update(little.data)
+            digest.update(f"{array.shape}".encode())
+            # A part at a time: the wider type of all of a slide is larger than the slide.
+            for start in range(0, len(array), _FINGERPRINT_ROWS):
+                part = array[start : start + _FINGERPRINT_ROWS]
+                digest.update(np.ascontiguousarray(part, dtype=_FINGERPRINT_TYPE[array.dtype.kind]).data)
         return digest.hexdigest()
 
 
 # Index arrays of scipy are int32 or int64 as it sees fit; a fingerprint must not depend on that.
 _FINGERPRINT_TYPE = {"f": "<f4", "i": "<i8", "b": "?"}
+_FINGERPRINT_ROWS = 1 << 20
 
 
 def read_header(slide: Slide) -> SlideHeader:
@@ -73,25 +78,21 @@ def read_header(slide: Slide) -> SlideHeader:
     InputError
         If the file cannot be read, a column is missing or not constant, or two genes have one name.
     """
-    adata = _open(slide, backed="r")
-    try:
-        where = _where(slide)
-        missing = [column for column in (keys.SLIDE, *keys.CONTEXT) if column not in adata.obs]
-        if missing:
-            raise InputError(
-                f"{where} has no obs column {missing[0]!r}; a slide needs: {', '.join((keys.SLIDE, *keys.CONTEXT))}."
-            )
-        values = {column: _constant(adata.obs[column], column, where) for column in (keys.SLIDE, *keys.CONTEXT)}
-        genes = pd.Index(adata.var_names.astype(str))
-        if genes.has_duplicates:
-            raise InputError(f"{where} has two genes named {genes[genes.duplicated()][0]!r}.")
-        gene_ids = None
-        if keys.GENE_IDS in adata.var:
-            gene_ids = tuple("" if pd.isna(value) else str(value) for value in adata.var[keys.GENE_IDS])
-        return SlideHeader(name=values.pop(keys.SLIDE), context=values, genes=tuple(genes), gene_ids=gene_ids)
-    finally:
-        if adata.isbacked:
-            adata.file.close()
+    adata = _open(slide, matrices=False)
+    where = _where(slide)
+    missing = [column for column in (keys.SLIDE, *keys.CONTEXT) if column not in adata.obs]
+    if missing:
+        raise InputError(
+            f"{where} has no obs column {missing[0]!r}; a slide needs: {', '.join((keys.SLIDE, *keys.CONTEXT))}."
+        )
+    values = {column: _constant(adata.obs[column], column, where) for column in (keys.SLIDE, *keys.CONTEXT)}
+    genes = pd.Index(adata.var_names.astype(str))
+    if genes.has_duplicates:
+        raise InputError(f"{where} has two genes named {genes[genes.duplicated()][0]!r}.")
+    gene_ids = None
+    if keys.GENE_IDS in adata.var:
+        gene_ids = tuple("" if pd.isna(value) else str(value) for value in adata.var[keys.GENE_IDS])
+    return SlideHeader(name=values.pop(keys.SLIDE), context=values, genes=tuple(genes), gene_ids=gene_ids)
 
 
 def read_slide(
@@ -125,7 +126,7 @@ def read_slide(
     InputError
         If something is missing, or counts, coordinates, names or gene pairs cannot be used.
     """
-    adata = _open(slide)
+    adata = _open(slide, colocalization_key=colocalization_key)
     where = _where(slide)
     if split_key not in adata.obs:
         raise InputError(f"{where} has no obs column {split_key!r}; it has: {', '.join(adata.obs.columns)}.")
@@ -159,13 +160,21 @@ def read_slide(
     )
 
 
-def _open(slide: Slide, backed: Any = None) -> ad.AnnData:
+def _open(slide: Slide, *, matrices: bool = True, colocalization_key: str | None = None) -> ad.AnnData:
+    """Return a slide with what a corpus is made of: the cell graph of a file, for one, stays on the disk."""
     if isinstance(slide, ad.AnnData):
         return slide
     if not Path(slide).is_file():
         raise InputError(f"there is no slide {slide}.")
     try:
-        return ad.read_h5ad(slide, backed=backed)
+        with h5py.File(slide) as file:
+            parts: dict[str, Any] = {name: read_elem(file[name]) for name in ("obs", "var")}
+            if matrices:
+                parts["X"] = read_elem(file["X"])
+                wanted = {"obsm": (keys.SPATIAL, colocalization_key), "uns": (colocalization_key,)}
+                for name, members in wanted.items():
+                    parts[name] = {key: read_elem(file[name][key]) for key in members if key in file.get(name, {})}
+        return ad.AnnData(**parts)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{Path(slide).name} cannot be read as an h5ad file ({error}).") from error
 
@@ -195,7 +204,7 @@ def _counts(adata: ad.AnnData, names: npt.NDArray[np.str_]) -> sparse.csr_matrix
         raise InputError(
             f"counts must be integers of at least 0, but cell {cell!r} has {matrix.data[entry]} of gene {gene!r}."
         ) from None
-    return matrix.astype(np.int32)
+    return matrix.astype(np.int32, copy=False)
 
 
 def _colocalized(
@@ -223,15 +232,18 @@ def _colocalized(
     if (codes[:, 0] == codes[:, 1]).any() or repeated.any():
         raise InputError(f"uns {key!r} names a gene pair twice, or a gene with itself.")
     kept = sparse.csr_matrix((matrix.data > minimum, matrix.indices, matrix.indptr), shape=matrix.shape)
-    return kept[:, order], codes[order].astype(np.int32)
+    in_order = bool((order[:-1] < order[1:]).all())
+    return kept if in_order else kept[:, order], codes[order].astype(np.int32)
 
 
 def _take(
     matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], n_columns: int
 ) -> sparse.csr_matrix:
     """Return rows of a matrix with its columns renumbered, without explicit zeros, sorted."""
-    taken = matrix[rows]
-    result = sparse.csr_matrix((taken.data, columns[taken.indices], taken.indptr), shape=(len(rows), n_columns))
+    result = matrix[rows]
+    if not np.array_equal(columns, np.arange(n_columns)):
+        indices = columns.astype(np.int32)[result.indices]
+        result = sparse.csr_matrix((result.data, indices, result.indptr), shape=(len(rows), n_columns))
     result.sum_duplicates()
     result.eliminate_zeros()
     return result

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from spaf_data import keys
 from spaf_data.corpus.block import Block
@@ -26,6 +27,8 @@ from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
 logger = logging.getLogger(__name__)
+
+_CELLS_AT_A_TIME = 1 << 15  # of which statistics are taken
 
 
 def write_corpus(
@@ -126,7 +129,7 @@ def write_corpus(
         fingerprint = table.fingerprint()
         inputs = _hash([versions, parameters, genes, fingerprint])
         shards += _write_slide(table, folder, stems[header.name], parameters, journal, inputs)
-        statistics = statistics.merge(GeneStatistics.of_slide(genes, [table.counts[table.split == keys.TRAIN]]))
+        statistics = statistics.merge(GeneStatistics.of_slide(genes, _training_counts(table)))
         records[header.name] = {
             "context": header.context,
             "n_genes": len(header.genes),
@@ -166,11 +169,11 @@ def _write_slide(
     shards = {name: journal.find(name, inputs) for *_, names in layout for name in names}
 
     if any(shard is None for shard in shards.values()):
-        pairs = positive_pairs(table.coordinates, parameters["positive_radius"])
+        pairs = positive_pairs(table.coordinates, parameters["positive_radius"]).astype(np.int32)
         _check_splits_apart(table, pairs, parameters["positive_radius"])
         for split, cells, tiles, names in layout:
-            place = np.full(len(table.split), -1, np.int64)
-            place[cells] = np.arange(len(cells))
+            place = np.full(len(table.split), -1, np.int32)
+            place[cells] = np.arange(len(cells), dtype=np.int32)
             blocks = blocks_of_cells(tiles, place[pairs[place[pairs[:, 0]] >= 0]])
             for number, name in enumerate(names):
                 part = list(islice(blocks, shard_blocks))
@@ -180,6 +183,13 @@ def _write_slide(
                     journal.add(shard, inputs)
                     shards[name] = shard
     return [shard for shard in shards.values() if shard is not None]
+
+
+def _training_counts(table: SlideTable) -> Iterator[sparse.csr_matrix]:
+    """Yield the counts of the cells of the training split, some cells at a time."""
+    cells = np.flatnonzero(table.split == keys.TRAIN)
+    for start in range(0, len(cells), _CELLS_AT_A_TIME):
+        yield table.counts[cells[start : start + _CELLS_AT_A_TIME]]
 
 
 def _blocks(
@@ -204,7 +214,7 @@ def _blocks(
         )
 
 
-def _check_splits_apart(table: SlideTable, pairs: npt.NDArray[np.int64], radius: float) -> None:
+def _check_splits_apart(table: SlideTable, pairs: npt.NDArray[np.int32], radius: float) -> None:
     crossing = pairs[table.split[pairs[:, 0]] != table.split[pairs[:, 1]]]
     if len(crossing):
         left, right = crossing[0]

@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 from spaf_data.errors import InputError
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._sort import Chunk
-from spaf_data.readers._table import ROWS_PER_BATCH, column_names, require_columns, stream_columns
-from spaf_data.readers.options import Progress
+from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 NO_CELL = frozenset({"-1", "UNASSIGNED", ""})

@@ -8,7 +8,6 @@ temporary files that vanish with the arrays.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from spaf_data._memory import mapped_array, release
 from spaf_data.errors import InputError
 from spaf_data.readers import _kernels
-from spaf_data.transcripts import Account
+from spaf_data.transcripts import Account, cell_ranges
 
-# Above this many bytes the sorted columns become files: a slide of 43 million transcripts fits below.
-IN_MEMORY_BYTES = 1 << 30
+# Above this many bytes the sorted columns become files: a slide of 6 million transcripts fits below.
+IN_MEMORY_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +153,17 @@ def sort_by_cell(
         if outcome == _kernels.CHANGED:
             break
         first_row += len(gene)
+        release(*columns.values())
     if not np.array_equal(cursor, offsets[1:]):
         raise InputError(f"{path} changed while it was being read")
     if chunk.qv is None:
         columns["qv"].fill(np.nan)
-    _kernels.sort_within_cells(offsets, *(columns[name] for name in ("gene", "qv", "x", "y", "z", "in_nucleus")))
+    for part in cell_ranges(offsets):
+        _kernels.sort_within_cells(
+            offsets[part.start : part.stop + 1],
+            *(columns[name] for name in ("gene", "qv", "x", "y", "z", "in_nucleus")),
+        )
+        release(*columns.values())
     return SortedColumns(
         offsets=offsets, genes=gene_names, cells=np.array(cell_names, dtype=str), account=account, **columns
     )
@@ -202,11 +208,5 @@ def _allocate(n: int, in_memory_bytes: int) -> dict[str, np.ndarray]:
         "x": np.float32, "y": np.float32, "z": np.float32, "gene": np.int32, "qv": np.float32, "in_nucleus": np.bool_,
     }  # fmt: skip
     on_disk = n * sum(np.dtype(kind).itemsize for kind in kinds.values()) > in_memory_bytes
-    make = _temporary_array if on_disk else np.zeros
+    make = mapped_array if on_disk else np.zeros
     return {name: make(n, kind) for name, kind in kinds.items()}
-
-
-def _temporary_array(n: int, kind: DTypeLike) -> np.ndarray:
-    # The mapping outlives the name of the file, so nothing is left behind when the array goes.
-    with tempfile.TemporaryFile(prefix="spaf-data-") as file:
-        return np.asarray(np.memmap(file, dtype=kind, mode="w+", shape=(n,)))

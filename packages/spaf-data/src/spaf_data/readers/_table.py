@@ -5,7 +5,7 @@ Everything that a damaged or wrong file can raise leaves here as an `InputError`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,13 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from spaf_data.errors import InputError
-from spaf_data.readers.options import Progress
+
+Progress = Callable[[float], None]
 
 ROWS_PER_BATCH = 1 << 20
+
+# Endings of text with tabs between columns; other text has commas.
+_TABBED = (".tsv", ".txt")
 
 # Bytes of each column read from the disk at a time.
 _READ_BYTES = 1 << 20
@@ -41,8 +45,17 @@ def _first_line(error: Exception) -> str:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the name says that this is a parquet file; anything else is read as csv."""
+    """Whether the name says that this is a parquet file; anything else is read as text."""
     return path.suffix == ".parquet"
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a table that can be streamed."""
+    return is_parquet(path) or path.name.removesuffix(".gz").endswith((".csv", *_TABBED))
+
+
+def _parse_options(path: Path) -> pa.csv.ParseOptions:
+    return pa.csv.ParseOptions(delimiter="\t" if path.name.removesuffix(".gz").endswith(_TABBED) else ",")
 
 
 def column_names(path: Path) -> list[str]:
@@ -57,7 +70,7 @@ def column_names(path: Path) -> list[str]:
         if is_parquet(path):
             return list(pa.parquet.read_schema(path).names)
         # The first column of some exports is an unnamed row index, and the header is all that is wanted here.
-        with _open_csv(path) as stream, pa.csv.open_csv(stream) as reader:
+        with _open_csv(path) as stream, pa.csv.open_csv(stream, parse_options=_parse_options(path)) as reader:
             return list(reader.schema.names)
 
 
@@ -129,7 +142,8 @@ def _stream_csv(
     size = max(1, path.stat().st_size)
     with pa.OSFile(str(path)) as raw:
         stream = pa.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
-        with pa.csv.open_csv(stream, read_options=read, convert_options=convert) as reader:
+        parse = _parse_options(path)
+        with pa.csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert) as reader:
             for batch in reader:
                 yield batch
                 if progress is not None and not raw.closed:

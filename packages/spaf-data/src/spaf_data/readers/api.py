@@ -11,10 +11,10 @@ from anndata import AnnData
 
 from spaf_data import keys
 from spaf_data.errors import InputError
-from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, visium, xenium
+from spaf_data.options import PLATFORMS, ReadOptions
+from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, table, visium, xenium
 from spaf_data.readers._counts import count_table
-from spaf_data.readers._table import column_names
-from spaf_data.readers.options import ReadOptions
+from spaf_data.readers._table import column_names, is_table
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ TRANSCRIPT_READERS: dict[str, ModuleType] = {
     "merscope": merscope,
     "cosmx": cosmx,
     "spatialdata": spatial_data,
+    "table": table,
 }
 COUNT_READERS: dict[str, ModuleType] = {
+    "xenium": xenium,
     "visium": visium,
     "merscope": merscope,
     "spatialdata": spatial_data,
     "anndata": h5ad,
 }
-PLATFORMS = tuple(dict.fromkeys([*TRANSCRIPT_READERS, *COUNT_READERS]))
+assert {*TRANSCRIPT_READERS, *COUNT_READERS} == {*PLATFORMS}, "a platform has no reader, or a reader no name"
 
 
 def read_transcripts(
@@ -47,16 +49,16 @@ def read_transcripts(
     """Read the transcripts of one imaging run, sorted by cell.
 
     Controls, transcripts below `min_qv` and transcripts in no cell are dropped and counted, in this order. The run
-    is streamed: memory holds the kept transcripts (21 bytes each; memory-mapped temporary files above 1 GiB), one
-    chunk of rows and some bytes a cell. The result does not depend on the order of the rows.
+    is streamed: memory holds one chunk of rows, some bytes a cell, and the kept transcripts (21 bytes each) up to
+    128 MiB; above, they lie in memory-mapped temporary files. The result does not depend on the order of the rows.
 
     Parameters
     ----------
     source
         The instrument's output folder, its file of transcripts, a SpatialData zarr store or a SpatialData object.
     platform
-        ``"xenium"``, ``"merscope"``, ``"cosmx"`` or ``"spatialdata"``; ``"auto"`` recognises a folder by its files
-        and a file by its name or columns.
+        ``"xenium"``, ``"merscope"``, ``"cosmx"``, ``"spatialdata"`` or ``"table"``, any table whose columns `options`
+        name; ``"auto"`` recognises a folder by its files and a file by its name or columns.
     min_qv
         Transcripts with a Phred-scaled quality below are dropped. Where the run has no quality values nothing is
         dropped, and ``parameters`` says so.
@@ -104,10 +106,12 @@ def read_counts(
     Parameters
     ----------
     source
-        The ``outs`` folder of Visium or Visium HD, a MERSCOPE folder with ``cell_by_gene.csv`` and
-        ``cell_metadata.csv``, an h5ad file, a zarr store of AnnData or SpatialData, or an object of these.
+        The ``outs`` folder of Visium or Visium HD, a Xenium bundle with ``cell_feature_matrix.h5`` and
+        ``cells.parquet``, a MERSCOPE folder with ``cell_by_gene.csv`` and ``cell_metadata.csv``, an h5ad file, a zarr
+        store of AnnData or SpatialData, or an object of these.
     platform
-        ``"visium"`` (also HD), ``"merscope"``, ``"spatialdata"`` or ``"anndata"``; ``"auto"`` recognises the source.
+        ``"visium"`` (also HD), ``"xenium"``, ``"merscope"``, ``"spatialdata"`` or ``"anndata"``; ``"auto"`` recognises
+        the source.
     min_transcripts
         Cells, spots or bins with fewer counts are dropped and counted.
     slide, tissue, condition, species, assay
@@ -226,7 +230,8 @@ def _reader(run: Path | SpatialData | AnnData, platform: str, readers: dict[str,
 def _recognise(
     run: Path | SpatialData | AnnData, platform: str, readers: dict[str, ModuleType], kind: str
 ) -> ModuleType | None:
-    names = [name for name in readers if platform in ("auto", name)]
+    # Any text may be a table, so that one must be named.
+    names = [name for name in readers if platform == name or (platform == "auto" and name != "table")]
     if spatial_data.is_spatial_data(run):
         names = [name for name in names if name == "spatialdata"]
     elif isinstance(run, AnnData):
@@ -234,13 +239,9 @@ def _recognise(
     for name in names:
         if getattr(readers[name], f"has_{kind}")(run):
             return readers[name]
-    if kind == "transcripts" and isinstance(run, Path) and run.is_file() and _is_table(run):
+    if kind == "transcripts" and isinstance(run, Path) and run.is_file() and is_table(run):
         return _reader_of_columns(run, names, readers)
     return None
-
-
-def _is_table(file: Path) -> bool:
-    return file.name.endswith((".parquet", ".csv", ".csv.gz"))
 
 
 def _reader_of_columns(file: Path, names: list[str], readers: dict[str, ModuleType]) -> ModuleType | None:

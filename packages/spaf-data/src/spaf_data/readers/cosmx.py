@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
 from spaf_data.readers._sort import sort_by_cell
-from spaf_data.readers._table import column_names, require_columns, stream_columns
-from spaf_data.readers.options import Progress, ReadOptions
+from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
 from spaf_data.transcripts import Transcripts
 
 TRANSCRIPTS_WANTED = "*_tx_file.csv"

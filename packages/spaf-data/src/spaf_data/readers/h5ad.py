@@ -12,8 +12,8 @@ from scipy import sparse
 
 from spaf_data import keys
 from spaf_data.errors import InputError
+from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
-from spaf_data.readers.options import ReadOptions
 
 COUNTS_WANTED = "*.h5ad"
 

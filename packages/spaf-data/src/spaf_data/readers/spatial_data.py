@@ -22,11 +22,12 @@ import shapely  # type: ignore[import-untyped]
 
 from spaf_data import keys
 from spaf_data.errors import InputError
+from spaf_data.options import ReadOptions
 from spaf_data.readers import h5ad
 from spaf_data.readers._chunks import Layout, Rows, TableChunks
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._sort import sort_by_cell
-from spaf_data.readers.options import Progress, ReadOptions
+from spaf_data.readers._table import Progress
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner
 from spaf_data.transcripts import Transcripts
 

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from spaf_data.errors import InputError
+from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._table import explained
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
-from spaf_data.readers.options import ReadOptions
 
 COUNTS_WANTED = "filtered_feature_bc_matrix.h5 with spatial/, or binned_outputs/"
 

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from spaf_data.errors import InputError
+from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
+from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._sort import IN_MEMORY_BYTES, sort_by_cell
-from spaf_data.readers._table import ROWS_PER_BATCH, column_names
-from spaf_data.readers.options import Progress, ReadOptions
+from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names
+from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
 from spaf_data.readers.polygons import read_vertices
 from spaf_data.transcripts import Transcripts
 
@@ -30,8 +32,10 @@ CELL_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
 BOUNDARY_FILES = ("cell_boundaries.parquet", "cell_boundaries.csv.gz", "cell_boundaries.csv")
 EXPERIMENT_FILE = "experiment.xenium"
 PANEL_FILE = "gene_panel.json"
+_MATRIX = "cell_feature_matrix"
 
 TRANSCRIPTS_WANTED = ", ".join(TRANSCRIPT_FILES)
+COUNTS_WANTED = "cell_feature_matrix.h5 with cells.parquet"
 COLUMNS = ("cell_id", "feature_name", "x_location", "y_location")
 
 
@@ -45,6 +49,34 @@ def transcript_file(path: Path) -> Path | None:
 def has_transcripts(path: Path) -> bool:
     """Whether a folder or file has transcripts of this instrument."""
     return transcript_file(path) is not None
+
+
+def has_counts(path: Path) -> bool:
+    """Whether this is a bundle with the vendor's counts of cells."""
+    return path.is_dir() and find_matrix(path, _MATRIX) is not None
+
+
+def read_counts(path: Path, options: ReadOptions) -> CellCounts:
+    """Read the vendor's counts of cells of a bundle; see `spaf_data.read_counts`."""
+    file = find_matrix(path, _MATRIX)
+    if file is None:
+        raise InputError(f"{path} has no {_MATRIX}.h5 and no folder {_MATRIX}")
+    matrix = read_matrix(file)
+    centroids, areas = _cell_table(path, matrix.barcodes)
+    if centroids is None:
+        raise InputError(f"{path} has none of {', '.join(CELL_FILES)}, which say where the cells of {file.name} are")
+    return CellCounts(
+        where=str(file),
+        counts=matrix.counts,
+        cells=matrix.barcodes,
+        genes=matrix.names,
+        gene_ids=matrix.ids,
+        control=matrix.control,
+        centroids=centroids,
+        areas=areas,
+        metadata=_metadata(path),
+        parameters={"platform": "xenium", "file": file.name},
+    )
 
 
 def read_transcripts(
@@ -207,7 +239,9 @@ def _gene_ids(bundle: Path, genes: list[str]) -> list[str] | None:
         for target in _json(file)["payload"]["targets"]:
             data = target["type"].get("data", {})
             if "id" in data and "name" in data:
-                ids[data["name"]] = data["id"]
+                known = ids.setdefault(data["name"], data["id"])
+                if known != data["id"]:
+                    raise InputError(f"{file} has two ids for the gene {data['name']!r}: {known} and {data['id']}")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a Xenium gene panel: it has no list payload.targets of features") from error
     return [ids.get(gene, "") for gene in genes]

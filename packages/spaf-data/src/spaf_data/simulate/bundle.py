@@ -2,10 +2,11 @@
 
 The tissue is a jittered lattice of cells in domains. A domain has its own composition of cell types, a cell type its
 own marker genes, and a domain its own niche genes, expressed by every type there. Inside a cell the transcripts of a
-planted pair of genes lie around one small spot, so they are close to each other beyond what their numbers explain;
-the genes of an abundant pair are the most frequent of the panel but spread like any other, so they are often close
-to each other and yet not co-localised. Background (controls, low quality, transcripts in no cell) comes at the shares
-that real runs show.
+planted pair of genes lie around one small spot, so they are close to each other beyond what their numbers explain; each
+spot has its own place, anywhere in the cell, so that genes of different pairs are no closer than chance has it. The
+genes of an abundant pair are the most frequent of the panel but spread like any other, so they are often close to each
+other and yet not co-localised. Background (controls, low quality, transcripts in no cell) comes at the shares that real
+runs show.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def simulate_bundle(
     n_colocalized_pairs: int = 5,
     n_abundant_pairs: int = 5,
     depth: float = 150.0,
+    spot_fraction: float = 0.8,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Write a simulated bundle; the same arguments give the same bytes.
@@ -67,6 +69,8 @@ def simulate_bundle(
         Gene pairs that are merely frequent.
     depth
         Median transcripts of a cell, unassigned and controls aside.
+    spot_fraction
+        Share of the transcripts of a planted gene that lie in the spot of its pair: how strong the planted truth is.
     progress
         Called with the fraction of the cells written.
 
@@ -96,6 +100,7 @@ def simulate_bundle(
         n_colocalized_pairs=n_colocalized_pairs,
         n_abundant_pairs=n_abundant_pairs,
         depth=depth,
+        spot_fraction=spot_fraction,
     )
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -34,16 +34,12 @@ def make_transcripts(recipe: Simulation, tissue: Tissue, rng: np.random.Generato
     x, y = distance * np.cos(angle), distance * np.sin(angle)
     z = rng.uniform(0.0, _THICKNESS, n)
 
-    n_spots = recipe.n_colocalized_pairs
-    spot_angle = rng.uniform(0.0, 2 * np.pi, (n_cells, n_spots))
-    spot_distance = 0.6 * cells.radius[:, None] * np.sqrt(rng.random((n_cells, n_spots)))
-    spot_z = rng.uniform(0.2, 0.8, (n_cells, n_spots)) * _THICKNESS
-    in_spot = (tissue.spot[gene] >= 0) & (rng.random(n) < recipe.spot_fraction)
-    where = cell[in_spot], tissue.spot[gene[in_spot]]
-    scatter = rng.normal(0.0, recipe.spot_radius, (3, int(in_spot.sum())))
-    x[in_spot] = spot_distance[where] * np.cos(spot_angle[where]) + scatter[0]
-    y[in_spot] = spot_distance[where] * np.sin(spot_angle[where]) + scatter[1]
-    z[in_spot] = spot_z[where] + scatter[2]
+    in_spot = np.flatnonzero((tissue.spot[gene] >= 0) & (rng.random(n) < recipe.spot_fraction))
+    owner = cell[in_spot]
+    place = _spot_places(rng, n_cells, recipe.n_colocalized_pairs)[:, owner, tissue.spot[gene[in_spot]]]
+    place *= np.stack([cells.radius[owner], cells.radius[owner], np.full(len(owner), _THICKNESS)])
+    place += rng.normal(0.0, recipe.spot_radius, place.shape)
+    x[in_spot], y[in_spot], z[in_spot] = _folded(place, cells.radius[owner])
     nuclear = np.hypot(x, y) < cells.nucleus_radius[cell]
 
     feature = gene.copy()
@@ -75,3 +71,23 @@ def make_transcripts(recipe: Simulation, tissue: Tissue, rng: np.random.Generato
             "qv": pa.array(qv[order].astype(np.float32)),
         }
     )
+
+
+def _spot_places(rng: np.random.Generator, n_cells: int, n_spots: int) -> np.ndarray:
+    """Return the centres of the spots of each cell, shape (3, n_cells, n_spots), in a disc of radius 1 and height 1.
+
+    Each is uniform over the cell, as the other transcripts nearly are, and knows of no other: a spot that kept to the
+    middle of the cell would be close to every other one that does, and their genes would truly co-localise.
+    """
+    angle, area, height = rng.random((3, n_cells, n_spots))
+    distance = np.sqrt(area)
+    return np.stack([distance * np.cos(2 * np.pi * angle), distance * np.sin(2 * np.pi * angle), height])
+
+
+def _folded(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return places, shape (3, n), with those that lie outside their cell mirrored at its surface."""
+    distance = np.hypot(place[0], place[1])
+    inside = np.where(distance > radius, np.maximum(2 * radius - distance, 0.0), distance)
+    shrunk = np.divide(inside, distance, out=np.ones_like(distance), where=distance > 0)
+    height = np.abs(place[2])
+    return np.stack([place[0] * shrunk, place[1] * shrunk, np.minimum(height, 2 * _THICKNESS - height)])

@@ -1,0 +1,55 @@
+"""Spatial-omics runs in, slide tables and training corpora out."""
+
+from .binning import bin_transcripts
+from .build import build_corpus
+from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
+from .colocalization import colocalize, gene_pair_table, proximity_graph, robustness
+from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
+from .datasets import xenium_breast_window
+from .errors import InputError
+from .gene_statistics import GeneStatistics
+from .options import BuildOptions, ReadOptions, SlideSource
+from .pairs import easy_negatives, hard_negatives, positive_pairs
+from .readers import find_bundles, has_transcripts, read_counts, read_transcripts
+from .sheet import read_sheet
+from .simulate import simulate_bundle
+from .splits import split_regions, split_slides
+from .transcripts import Account, Transcripts
+
+__all__ = [
+    "Account",
+    "Block",
+    "BlockRef",
+    "BuildOptions",
+    "Corpus",
+    "GeneStatistics",
+    "InputError",
+    "ReadOptions",
+    "SlideSource",
+    "Transcripts",
+    "bin_transcripts",
+    "build_corpus",
+    "colocalize",
+    "delaunay_pairs",
+    "easy_negatives",
+    "find_bundles",
+    "gene_pair_table",
+    "hard_negatives",
+    "has_transcripts",
+    "nearest_neighbors",
+    "positive_pairs",
+    "proximity_graph",
+    "read_counts",
+    "read_sheet",
+    "read_transcripts",
+    "robustness",
+    "simulate_bundle",
+    "spatial_neighbors",
+    "split_regions",
+    "split_slides",
+    "stream_blocks",
+    "write_corpus",
+    "xenium_breast_window",
+]
+
+__version__: str

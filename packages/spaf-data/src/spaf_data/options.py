@@ -1,0 +1,98 @@
+"""What can be chosen when runs are read and built. Needs no library, so that the command line knows it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spaf_data import keys
+from spaf_data.errors import InputError
+
+PLATFORMS = ("xenium", "merscope", "cosmx", "spatialdata", "table", "visium", "anndata")
+
+# What columns of a table of transcripts can hold.
+REQUIRED_COLUMNS = ("gene", "x", "y", "cell")
+OPTIONAL_COLUMNS = ("z", "qv", "nucleus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """Options of readers; each platform uses those that concern it, and what is None is found out."""
+
+    pixel_size: float | None = None  # um a pixel, where positions are pixels (CosMx, SpatialData, AnnData)
+    plane_spacing: float | None = None  # um between z planes, where z counts planes (MERSCOPE, CosMx)
+    flip_polygons: bool = False  # the y axis of the polygons points against that of the transcripts (MERSCOPE)
+    bin_size: int = 8  # side of the bins in um (Visium HD)
+    points_key: str | None = None  # element of transcripts (SpatialData)
+    table_key: str | None = None  # table of counts (SpatialData)
+    layer: str | None = None  # layer that holds counts, when X does not (AnnData, SpatialData)
+    columns: Mapping[str, str] | None = None  # names of gene, x, y, cell and, as far as there, z, qv, nucleus (table)
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_size", "plane_spacing"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name} must be above 0 um, not {value:g}")
+        if self.columns is not None:
+            known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+            for name in self.columns:
+                if name not in known:
+                    raise InputError(f"columns names {name!r}; the choices are {', '.join(known)}")
+            for name in REQUIRED_COLUMNS:
+                if name not in self.columns:
+                    raise InputError(f"columns must name {name}; it names {', '.join(self.columns) or 'nothing'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideSource:
+    """A run and what it is; what is None is taken from the run, else ``"unknown"``."""
+
+    path: Path
+    slide: str
+    tissue: str | None = None
+    condition: str | None = None
+    species: str | None = None
+    assay: str | None = None
+    platform: str = "auto"
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    split: str | None = None  # "train" or "validation" for the whole slide; None: regions of it
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, keys.TRAIN, keys.VALIDATION):
+            raise InputError(
+                f"slide {self.slide}: split is {self.split!r}; the choices are {keys.TRAIN}, {keys.VALIDATION} and None"
+            )
+        if not self.slide or self.slide.startswith(".") or set(self.slide) & set("/\\\0"):
+            raise InputError(
+                f"a slide's name becomes a file name, so {self.slide!r} cannot be one; give another (--slide)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How slides and corpus are made; lengths in um."""
+
+    min_qv: float = 20.0  # transcripts of lower quality are dropped
+    min_transcripts: int = 30  # cells with fewer are dropped
+    radius: float = 30.0  # cells closer than this are neighbours and positive pairs
+    colocalization_radius: float = 5.0  # transcripts closer than this are proximal
+    colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
+    validation_fraction: float = 0.3  # of each slide's cells
+    gap: float = 60.0  # between the regions of training and validation
+    block_cells: int = 1024  # cells a block of the corpus owns at most
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "colocalization_radius"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")
+        for name in ("min_transcripts", "colocalization_min_transcripts", "block_cells"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction:g}")
+        if self.gap <= self.radius:
+            raise InputError(
+                f"gap ({self.gap:g} um) must be wider than radius ({self.radius:g} um), or cells of training and "
+                "validation would be neighbours"
+            )
