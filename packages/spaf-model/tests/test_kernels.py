@@ -140,6 +140,18 @@ def test_selection_on_cuda_needs_no_gpu() -> None:
     assert "float64" in select_kernel("cuda", torch.float64, 64, 4000).reason
 
 
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", "onednn"), ("AVX2", "torch")])
+def test_matmul_selection_goes_by_the_vector_units(
+    capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    choice = select_matmul("cpu", torch.float32)
+    assert choice.name == expected
+    assert capability in choice.reason
+
+
 def test_matmul_selection_says_why() -> None:
     assert "bfloat16" in select_matmul("cpu", torch.bfloat16).reason
     assert "cuda" in select_matmul("cuda", torch.float32).reason
