@@ -21,7 +21,7 @@ from rich.table import Table
 from spaf_model._files import replace_file
 from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
-from spaf_model.kernels import KernelName, available_kernels, select_kernel
+from spaf_model.kernels import KernelName, available_kernels, select_kernel, select_matmul
 from spaf_model.model import DEFAULT_KEY, SpatialFormer
 from spaf_model.published import AttentionVariant, convert_published
 from spaf_model.vocabulary import CONTEXT_KINDS
@@ -197,7 +197,7 @@ def kernels(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Tell which attention kernels work here, which would be chosen, and why.
+    """Tell which attention kernels and matrix products work here, which would be chosen, and why.
 
     For example:
 
@@ -215,9 +215,11 @@ def kernels(
         for head_dim, length in _KERNEL_CASES
         for choice in [select_kernel(where, torch.float32, head_dim, length)]
     ]
+    matmul = select_matmul(where, torch.float32)
     if as_json:
         content = {
             "device": str(where),
+            "matmul": {"path": matmul.name, "reason": matmul.reason},
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "kernels": available,
@@ -238,6 +240,7 @@ def kernels(
     for choice in chosen:
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
+    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
 
 
 def _open_backed(path: Path) -> anndata.AnnData:
