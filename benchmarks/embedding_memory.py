@@ -1,9 +1,10 @@
 """How much memory it takes to embed a million cells from a backed file.
 
 The file (about 85 genes a cell of a panel of 5,000) is written a part at a time by one process; another opens it backed
-and calls `SpatialFormer.embed` with the published configuration (58 M parameters with this panel, random weights) and reports its peak
-resident memory. All cells are read, checked, ranked and batched, and the array of embeddings is filled; but only one
-batch in two thousand goes through the layers, since all of them would take a day on two cores and need no more memory::
+and calls `SpatialFormer.embed` with the published configuration (58 M parameters with this panel, random weights) and
+reports its peak resident memory. All cells are read, checked, ranked and batched, and the array of embeddings is
+filled; but only one batch in two thousand goes through the layers, since all of them would take a day on two cores and
+need no more memory::
 
     python benchmarks/embedding_memory.py [--cells 1000000]
 """
