@@ -11,6 +11,7 @@ from spaf_model import (
     embed_cell_pairs,
     embed_cells,
 )
+from spaf_model.spatialformer import InferenceEncoder
 
 
 @pytest.mark.parametrize("method", ["cls", "gene"])
@@ -132,6 +133,6 @@ def test_out_of_memory_says_what_to_lower(
     def exhaust(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(model.network, "encode", exhaust)
+    monkeypatch.setattr(InferenceEncoder, "encode", exhaust)
     with pytest.raises(InputError, match="at 512 tokens a batch: lower token_budget"):
         embed_cells(model.network, model.vocabulary, ranked, context, settings=EmbeddingSettings(token_budget=512))

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from spaf_model import InputError, select_kernel
-from spaf_model.kernels import KERNELS, AttentionBias, alibi_slopes, attend, attention_weights, available_kernels
+from spaf_model.kernels import (
+    KERNELS,
+    AttentionBias,
+    alibi_slopes,
+    attend,
+    attention_weights,
+    available_kernels,
+    select_matmul,
+)
 
 
 def random_qkv(n_cells: int, n_heads: int, length: int, head_dim: int) -> tuple[torch.Tensor, ...]:
@@ -32,19 +40,27 @@ def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: l
 
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
 @pytest.mark.parametrize("name", ["explicit", "sdpa"])
-@pytest.mark.parametrize("cell_by_cell", [False, True])
-def test_kernels_agree_with_slow_attention(
-    name: str, lengths: list[int], cell_by_cell: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if cell_by_cell:
-        monkeypatch.setattr("spaf_model.kernels._DENSE_ELEMENTS", 0)
-    q, k, v = random_qkv(len(lengths), 3, 9, 4)
+@pytest.mark.parametrize("head_dim", [4, 15, 16])
+def test_kernels_agree_with_slow_attention(name: str, lengths: list[int], head_dim: int) -> None:
+    q, k, v = random_qkv(len(lengths), 3, 9, head_dim)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
     bias = AttentionBias(3, 9, None if mask.all() else mask, device=torch.device("cpu"))
     out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
     expected = slow_attention(q, k, v, lengths, 0.3)
     for cell, n in enumerate(lengths):
         torch.testing.assert_close(out[cell, :, :n].double(), expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+    first = attend(name, q[:, :, :2], k, v, bias, scale=0.3)  # type: ignore[arg-type]
+    torch.testing.assert_close(first[:, :, :1], out[:, :, :1], atol=1e-6, rtol=1e-6)
+
+
+def test_padded_keys_weigh_nothing_however_far_off_the_values() -> None:
+    q, k, v = random_qkv(2, 3, 9, 8)
+    mask = torch.arange(9) < torch.tensor([[9], [3]])
+    bias = AttentionBias(3, 9, mask, device=torch.device("cpu"))
+    before = attend("sdpa", q, k, v, bias, scale=0.01)
+    k[1, :, 3:] *= 1e4
+    v[1, :, 3:] = 1e30
+    assert torch.equal(attend("sdpa", q, k, v, bias, scale=0.01)[1, :, :3], before[1, :, :3])
 
 
 def test_gradients_agree_between_kernels() -> None:
@@ -122,6 +138,28 @@ def test_selection_on_cuda_needs_no_gpu() -> None:
     assert "16" in select_kernel("cuda", torch.float32, 8, 4000).reason
     assert select_kernel("cuda", torch.float32, 64, 4000, dropout=True).name == "sdpa"
     assert "float64" in select_kernel("cuda", torch.float64, 64, 4000).reason
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", "onednn"), ("AVX2", "torch")])
+def test_matmul_selection_goes_by_the_vector_units(
+    capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    choice = select_matmul("cpu", torch.float32)
+    assert choice.name == expected
+    assert capability in choice.reason
+
+
+def test_matmul_selection_says_why() -> None:
+    assert "bfloat16" in select_matmul("cpu", torch.bfloat16).reason
+    assert "cuda" in select_matmul("cuda", torch.float32).reason
+    assert select_matmul("cpu", torch.float32, forced="torch").name == "torch"
+    with pytest.raises(InputError, match="torch, onednn"):
+        select_matmul("cpu", torch.float32, forced="mkl")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'onednn' cannot be used: .*float64"):
+        select_matmul("cpu", torch.float64, forced="onednn")
 
 
 def test_impossible_wishes_are_refused() -> None:

@@ -22,7 +22,7 @@ from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
 from spaf_model.gene_attention import DIRECTIONS
-from spaf_model.kernels import KernelName, available_kernels, select_kernel
+from spaf_model.kernels import KernelName, available_kernels, select_kernel, select_matmul
 from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
 from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
 from spaf_model.published import AttentionVariant, convert_published
@@ -394,7 +394,7 @@ def kernels(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Tell which attention kernels work here, which would be chosen, and why.
+    """Tell which attention kernels and matrix products work here, which would be chosen, and why.
 
     For example:
 
@@ -412,9 +412,11 @@ def kernels(
         for head_dim, length in _KERNEL_CASES
         for choice in [select_kernel(where, torch.float32, head_dim, length)]
     ]
+    matmul = select_matmul(where, torch.float32)
     if as_json:
         content = {
             "device": str(where),
+            "matmul": {"path": matmul.name, "reason": matmul.reason},
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "kernels": available,
@@ -435,6 +437,7 @@ def kernels(
     for choice in chosen:
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
+    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
 
 
 def _load(model: Path, device: str, threads: int | None) -> SpatialFormer:

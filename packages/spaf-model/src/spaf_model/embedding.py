@@ -15,7 +15,7 @@ from spaf_model.batching import token_budget_batches
 from spaf_model.config import SpatialFormerConfig
 from spaf_model.errors import InputError
 from spaf_model.kernels import KernelName
-from spaf_model.spatialformer import SpatialFormerNetwork
+from spaf_model.spatialformer import InferenceEncoder, SpatialFormerNetwork
 from spaf_model.token_batch import N_PREFIX, TokenBatch
 from spaf_model.tokens import RankedCells
 from spaf_model.vocabulary import Vocabulary
@@ -99,11 +99,12 @@ def embed_cells(
     result = np.full((ranked.n_cells, network.config.width), np.nan, dtype=np.float32)
     occupied = np.flatnonzero(ranked.n_genes)
     lengths = ranked.n_genes[occupied] + N_PREFIX + 1
-    with _inference(network, settings) as (device, budget):
+    with inference(network, settings) as (device, budget):
+        encoder = InferenceEncoder(network)
         for batch in token_budget_batches(lengths, budget):
             cells = occupied[batch]
             tokens = TokenBatch.from_cells(ranked, context, cells, vocabulary).to(device)
-            hidden = network.encode(tokens, kernel=settings.kernel)
+            hidden = encoder.encode(tokens, cls_only=method == "cls", kernel=settings.kernel)
             pooled = hidden[:, 0] if method == "cls" else _gene_mean(hidden, tokens)
             result[cells] = pooled.float().cpu().numpy()
             if on_batch is not None:
@@ -136,14 +137,15 @@ def embed_cell_pairs(
     probabilities = np.full(left.size, np.nan, dtype=np.float32)
     occupied = np.flatnonzero((n_genes[left] > 0) & (n_genes[right] > 0))
     lengths = n_genes[left[occupied]] + n_genes[right[occupied]] + 2 * N_PREFIX + 1
-    with _inference(network, settings) as (device, budget):
+    with inference(network, settings) as (device, budget):
+        encoder = InferenceEncoder(network)
         for batch in token_budget_batches(lengths, budget):
             pairs = occupied[batch]
             states: list[torch.Tensor] = []
             neighbours: list[torch.Tensor] = []
             for first, second in ((left, right), (right, left)) if both_orders else ((left, right),):
                 tokens = TokenBatch.from_pairs(ranked, context, first[pairs], second[pairs], vocabulary).to(device)
-                hidden = network.encode(tokens, kernel=settings.kernel)
+                hidden = encoder.encode(tokens, cls_only=True, kernel=settings.kernel)
                 states.append(hidden[:, 0].float())
                 neighbours.append(network.pair_logits(hidden).float().softmax(dim=-1)[:, 1])
             # A sum of two does not depend on their order, so the result is symmetric to the last bit.
@@ -161,8 +163,8 @@ def _gene_mean(hidden: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _inference(network: SpatialFormerNetwork, settings: EmbeddingSettings) -> Iterator[tuple[torch.device, int]]:
-    """Yield device and token budget, in evaluation mode, without gradients; running out of memory becomes advice."""
+def inference(network: SpatialFormerNetwork, settings: EmbeddingSettings) -> Iterator[tuple[torch.device, int]]:
+    """Yield device and token budget, in evaluation mode without gradients; running out of memory becomes advice."""
     was_training = network.training
     device = next(network.parameters()).device
     budget = settings.token_budget or default_token_budget(network.config, device)

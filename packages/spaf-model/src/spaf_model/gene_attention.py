@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_model.batching import token_budget_batches
-from spaf_model.embedding import EmbeddingSettings, _inference
+from spaf_model.embedding import EmbeddingSettings, inference
 from spaf_model.errors import InputError
 from spaf_model.kernels import alibi_slopes
 from spaf_model.spatialformer import SpatialFormerNetwork
@@ -131,7 +131,7 @@ def average_gene_attention(
     occupied = np.flatnonzero((n_genes[left] > 0) & (n_genes[right] > 0))
     lengths = n_genes[left[occupied]] + n_genes[right[occupied]] + 2 * N_PREFIX + 1
     sums = _PairSums(len(genes))
-    with _inference(network, settings) as (device, budget):
+    with inference(network, settings) as (device, budget):
         for batch in token_budget_batches(lengths, budget):
             for part in _parts(batch, lengths, network.config.n_heads):
                 pairs = occupied[part]

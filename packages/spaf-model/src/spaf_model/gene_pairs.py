@@ -12,9 +12,9 @@ from scipy import sparse
 
 from spaf_model.batching import token_budget_batches
 from spaf_model.cell_source import CellSource
-from spaf_model.embedding import EmbeddingSettings, _inference
+from spaf_model.embedding import EmbeddingSettings, inference
 from spaf_model.errors import InputError
-from spaf_model.spatialformer import SpatialFormerNetwork
+from spaf_model.spatialformer import InferenceEncoder, SpatialFormerNetwork
 from spaf_model.token_batch import N_PREFIX, TokenBatch
 from spaf_model.tokens import RankedCells
 from spaf_model.vocabulary import Vocabulary
@@ -73,11 +73,12 @@ def colocalized_gene_pairs(
     occupied = np.flatnonzero(ranked.n_genes)
     lengths = ranked.n_genes[occupied] + N_PREFIX + 1
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    with _inference(network, settings) as (device, budget):
+    with inference(network, settings) as (device, budget):
+        encoder = InferenceEncoder(network)
         for batch in token_budget_batches(lengths, budget):
             cells = occupied[batch]
             tokens = TokenBatch.from_cells(ranked, context, cells, vocabulary).to(device)
-            hidden = network.encode(tokens, kernel=settings.kernel)
+            hidden = encoder.encode(tokens, kernel=settings.kernel)
             row, i, j, probabilities = _pairs_above(network, hidden, tokens, threshold)
             start = ranked.indptr[cells[row]]
             found.append((cells[row], ranked.tokens[start + i], ranked.tokens[start + j], probabilities))

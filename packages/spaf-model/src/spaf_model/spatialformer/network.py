@@ -50,7 +50,7 @@ class SpatialFormerNetwork(nn.Module):
         kernel
             Name of an attention kernel to force; None lets `select_kernel` decide.
         """
-        context = self._context(batch, kernel=kernel)
+        context = self.sequence_context(batch, kernel=kernel)
         x = self.embedding(batch.ids, batch.types)
         for layer in self.layers:
             x = layer(x, context)
@@ -60,7 +60,7 @@ class SpatialFormerNetwork(nn.Module):
 
     def attention_weights(self, batch: TokenBatch) -> Iterator[torch.Tensor]:
         """Yield the attention weights (B, H, L, L) of each layer, one layer at a time."""
-        context = self._context(batch, kernel=None)
+        context = self.sequence_context(batch, kernel=None)
         x = self.embedding(batch.ids, batch.types)
         for layer in self.layers:
             assert isinstance(layer, Layer)
@@ -92,7 +92,8 @@ class SpatialFormerNetwork(nn.Module):
         same_cell = (types.unsqueeze(-1) == types.unsqueeze(-2)) & (types > 0).unsqueeze(-1)
         return torch.where(same_cell, logits, torch.zeros_like(logits))
 
-    def _context(self, batch: TokenBatch, *, kernel: KernelName | None) -> SequenceContext:
+    def sequence_context(self, batch: TokenBatch, *, kernel: KernelName | None) -> SequenceContext:
+        """Work out what all layers share in a pass over a batch."""
         device = batch.ids.device
         n_cells, length = batch.ids.shape
         mask: torch.Tensor | None = batch.mask
@@ -104,7 +105,7 @@ class SpatialFormerNetwork(nn.Module):
             positions = mask.reshape(-1).nonzero().squeeze(1)
         choice = select_kernel(
             device,
-            self._compute_dtype(device),
+            self.compute_dtype(device),
             self.config.head_dim,
             length,
             need_weights=False,
@@ -114,7 +115,8 @@ class SpatialFormerNetwork(nn.Module):
         bias = AttentionBias(self.config.n_heads, length, mask, device=device)
         return SequenceContext(mask=mask, positions=positions, shape=(n_cells, length), bias=bias, kernel=choice)
 
-    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of matrix products on a device, autocast considered."""
         if torch.is_autocast_enabled(device.type):
             return torch.get_autocast_dtype(device.type)
         return self.pair_head.weight.dtype
