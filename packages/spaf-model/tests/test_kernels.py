@@ -1,5 +1,8 @@
+import importlib.util
 import math
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,6 +91,81 @@ def test_flex_agrees_with_explicit_uncompiled(lengths: list[int], monkeypatch: p
     expected = attend("explicit", q, k, v, bias, scale=0.3)
     for cell, n in enumerate(lengths):
         torch.testing.assert_close(out[cell, :, :n], expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+
+
+def stand_in_for_flash(  # the call and the bias that flash-attn documents, one sequence after another
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    query_starts: torch.Tensor,
+    key_starts: torch.Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    dropout_p: float,
+    softmax_scale: float,
+    alibi_slopes: torch.Tensor,
+) -> torch.Tensor:
+    assert dropout_p == 0.0
+    assert query_starts.dtype == key_starts.dtype == torch.int32
+    assert longest_query == longest_key == 9
+    out = torch.empty_like(q)
+    for a, b in zip(query_starts[:-1].tolist(), query_starts[1:].tolist(), strict=True):
+        position = torch.arange(b - a, dtype=torch.float32)
+        bias = -alibi_slopes[:, None, None] * (position[:, None] - position[None, :]).abs()
+        scores = torch.einsum("ihd,jhd->hij", q[a:b], k[a:b]) * softmax_scale + bias
+        out[a:b] = torch.einsum("hij,jhd->ihd", scores.softmax(-1), v[a:b])
+    assert b == len(q)
+    return out
+
+
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
+def test_flash_agrees_with_explicit_through_a_stand_in(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=stand_in_for_flash))
+    q, k, v = random_qkv(len(lengths), 4, 9, 8)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    out = attend("flash", q, k, v, bias, scale=0.3)
+    expected = attend("explicit", q, k, v, bias, scale=0.3)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n], expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+    first = attend("flash", q[:, :, :1], k, v, bias, scale=0.3)
+    torch.testing.assert_close(first, expected[:, :, :1], atol=1e-5, rtol=1e-5)
+
+
+def test_flash_is_chosen_where_its_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    missing = {"flash_attn"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else found("math"))
+    assert select_kernel("cuda", torch.bfloat16, 8, 100).name == "sdpa"
+    with pytest.raises(InputError, match="flash-attn is not installed"):
+        select_kernel("cuda", torch.bfloat16, 8, 100, forced="flash")
+    missing.clear()
+    assert select_kernel("cuda", torch.bfloat16, 8, 100).name == "flash"
+    assert select_kernel("cuda", torch.bfloat16, 8, 100, need_weights=True).name == "explicit"
+    assert select_kernel("cuda", torch.float32, 8, 100).name == "sdpa"
+    assert select_kernel("cuda", torch.bfloat16, 12, 100).name == "sdpa"
+    for device, dtype, head_dim, why in (
+        ("cpu", torch.bfloat16, 8, "needs a CUDA device"),
+        ("cuda", torch.float32, 8, "half precision, not float32"),
+        ("cuda", torch.bfloat16, 12, "heads of 8, 16"),
+    ):
+        with pytest.raises(InputError, match=why):
+            select_kernel(device, dtype, head_dim, 100, forced="flash")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_flash_agrees_on_a_gpu() -> None:
+    pytest.importorskip("flash_attn")
+    lengths = [300, 17, 120]
+    q, k, v = (tensor.cuda().bfloat16() for tensor in random_qkv(3, 4, 300, 32))
+    mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
+    bias = AttentionBias(4, 300, mask, device=q.device)
+    out = attend("flash", q, k, v, bias, scale=0.3)
+    expected = attend("explicit", q.float(), k.float(), v.float(), bias, scale=0.3)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n].float(), expected[cell, :, :n], atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.gpu

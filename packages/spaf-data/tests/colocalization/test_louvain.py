@@ -149,9 +149,7 @@ def test_dense_moves_are_those_of_a_slow_twin(kernels: SimpleNamespace, dtype: t
         graph = proximity_graph(rng.uniform(0, size, (30 + 2 * seed, 3)))
         near = graph.toarray() != 0
         near = near[np.ix_(near.any(axis=0), near.any(axis=0))]
-        labels, n_labels, quality = kernels.climb_dense(
-            near.astype(np.uint8), near.sum(axis=0).astype(np.float64), seed
-        )
+        labels, n_labels, quality = kernels.climb_dense(near.astype(np.uint8), near.sum(axis=0).astype(dtype), seed)
         visit = kernels.shuffled(len(near), seed)
         assert sorted(visit) == list(range(len(near)))
         assert as_sets(labels) == as_sets(slow_climb(near, visit))

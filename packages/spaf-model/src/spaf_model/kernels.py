@@ -6,6 +6,8 @@ left out. They agree to rounding, so the choice is one of speed and memory:
 - ``explicit`` builds the weights (B, H, L, L): the reference, and the only one that can return them.
 - ``sdpa`` is `torch.nn.functional.scaled_dot_product_attention` with the bias as an additive mask.
 - ``flex`` is FlexAttention compiled for a GPU, which computes the bias inside the kernel, so that no (H, L, L) exists.
+- ``flash`` is the variable-length kernel of flash-attn (https://github.com/Dao-AILab/flash-attention), where that is
+  installed: half precision on a GPU, the bias inside the kernel, and no time for padding.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import torch.nn.functional as F
 
 from spaf_model.errors import InputError
 
-KernelName = Literal["explicit", "sdpa", "flex"]
+KernelName = Literal["explicit", "sdpa", "flex", "flash"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 MatmulName = Literal["torch", "onednn"]
 
 _FLEX_MIN_HEAD_DIM = 16  # FlexAttention on CUDA refuses smaller heads
 _FLEX_MIN_LENGTH = 1024  # below it, the bias tensor costs less than compiling
+_FLASH_VECTOR = 8  # flash-attn wants heads of a multiple of it
+_FLASH_MAX_HEAD_DIM = 256
 _CPU_HEAD_DIM = 16  # least head size at which fused attention on a CPU is worth its overhead
 _CPU_VECTOR = 8  # single-precision numbers in a vector of AVX2
 
@@ -81,20 +85,25 @@ def select_kernel(
         If the forced kernel does not exist or cannot do what is asked; the sentence says why.
     """
     device = torch.device(device)
-    obstacle = _flex_obstacle(device, dtype, head_dim, dropout=dropout)
+    obstacles = {
+        "flex": _flex_obstacle(device, dtype, head_dim, dropout=dropout),
+        "flash": _flash_obstacle(device, dtype, head_dim),
+    }
     if forced is not None:
         if forced not in KERNELS:
             raise InputError(f"There is no kernel {forced!r}; the kernels are: {', '.join(KERNELS)}.")
         if need_weights and forced != "explicit":
             raise InputError(f"The kernel {forced!r} cannot return attention weights; 'explicit' can.")
-        if forced == "flex" and obstacle is not None:
-            raise InputError(f"The kernel 'flex' cannot be used: {obstacle}.")
+        if obstacles.get(forced) is not None:
+            raise InputError(f"The kernel {forced!r} cannot be used: {obstacles[forced]}.")
         return KernelChoice(forced, "asked for by name")
     if need_weights:
         return KernelChoice("explicit", "attention weights are wanted")
-    if obstacle is None and length >= _FLEX_MIN_LENGTH:
+    if obstacles["flash"] is None:
+        return KernelChoice("flash", "flash-attn is installed: no time for padding, the bias inside the kernel")
+    if obstacles["flex"] is None and length >= _FLEX_MIN_LENGTH:
         return KernelChoice("flex", f"{length} positions on {device.type}: the bias is computed inside the kernel")
-    why_not = obstacle if obstacle is not None else f"'flex' pays from {_FLEX_MIN_LENGTH} positions"
+    why_not = obstacles["flex"] or f"'flex' pays from {_FLEX_MIN_LENGTH} positions"
     return KernelChoice("sdpa", f"fused attention with the bias as a mask; {why_not}")
 
 
@@ -139,11 +148,13 @@ def _onednn_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def available_kernels(device: torch.device | str) -> dict[str, str]:
     """Say of each kernel whether it can be used on a device, or why not."""
-    obstacle = _flex_obstacle(torch.device(device), torch.float32, _FLEX_MIN_HEAD_DIM, dropout=False)
+    device = torch.device(device)
+    flex = _flex_obstacle(device, torch.float32, _FLEX_MIN_HEAD_DIM, dropout=False)
     return {
         "explicit": "available; returns attention weights",
         "sdpa": "available",
-        "flex": f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions" if obstacle is None else obstacle,
+        "flex": flex or f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions",
+        "flash": _flash_obstacle(device, torch.bfloat16, _FLASH_VECTOR) or "available in half precision",
     }
 
 
@@ -159,6 +170,19 @@ def _flex_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, *, d
         return "'flex' does not compute in float64"
     if head_dim < _FLEX_MIN_HEAD_DIM:
         return f"'flex' needs heads of at least {_FLEX_MIN_HEAD_DIM} dimensions, not {head_dim}"
+    return None
+
+
+def _flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Say why the kernel of flash-attn cannot be used, or None where it can."""
+    if device.type != "cuda":
+        return f"'flash' needs a CUDA device, not {device.type}"
+    if importlib.util.find_spec("flash_attn") is None:
+        return "the library flash-attn is not installed"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"'flash' computes in half precision, not {str(dtype).removeprefix('torch.')}"
+    if head_dim % _FLASH_VECTOR or head_dim > _FLASH_MAX_HEAD_DIM:
+        return f"'flash' needs heads of {_FLASH_VECTOR}, {2 * _FLASH_VECTOR} ... {_FLASH_MAX_HEAD_DIM} dimensions"
     return None
 
 
@@ -297,4 +321,33 @@ def _flex(
     return out
 
 
-_KERNELS: dict[str, Callable[..., torch.Tensor]] = {"explicit": _explicit, "sdpa": _sdpa, "flex": _flex}
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
+) -> torch.Tensor:
+    n_cells, n_heads, length, head_dim = k.shape
+    if q.shape[2] < length:
+        # The library aligns the last query with the last key, and ours are the first.
+        return _sdpa(q, k, v, bias, scale, dropout)
+    from flash_attn import flash_attn_varlen_func
+
+    if bias.mask is None:
+        mask = torch.ones(n_cells, length, dtype=torch.bool, device=q.device)
+    else:
+        mask = bias.mask
+    lengths = mask.sum(dim=1, dtype=torch.int32)
+    starts = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+    packed = (tensor.transpose(1, 2)[mask] for tensor in (q, k, v))  # (real positions, H, K)
+    found = flash_attn_varlen_func(
+        *packed, starts, starts, length, length, dropout_p=dropout, softmax_scale=scale, alibi_slopes=bias.slopes
+    )
+    out = torch.zeros_like(q.transpose(1, 2))
+    out[mask] = found
+    return out.transpose(1, 2)
+
+
+_KERNELS: dict[str, Callable[..., torch.Tensor]] = {
+    "explicit": _explicit,
+    "sdpa": _sdpa,
+    "flex": _flex,
+    "flash": _flash,
+}

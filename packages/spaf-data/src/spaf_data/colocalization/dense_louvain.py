@@ -100,11 +100,13 @@ def _move_nodes(near, links, strength, total, labels, community_strength, visit)
 
 
 @njit(cache=True, nogil=True)
-def _links_between(links, labels):  # type: ignore[no-untyped-def]
+def _links_between(links, labels, community_strength):  # type: ignore[no-untyped-def]
     """Edges from each community to each, twice those inside."""
     n_labels = len(links)
     between = np.zeros((n_labels, n_labels), np.int64)
     for c in range(n_labels):
+        if community_strength[c] == 0:
+            continue
         for i in range(len(labels)):
             between[c, labels[i]] += links[c, i]
     return between
@@ -116,13 +118,16 @@ def _move_communities(between, community_strength, total):  # type: ignore[no-un
     n_labels = len(between)
     group = np.arange(n_labels).astype(np.int32)
     group_strength = community_strength.copy()
+    links = np.empty(n_labels, np.int64)
     any_moved = False
     moved = True
     while moved:
         moved = False
         for c in range(n_labels):
+            if community_strength[c] == 0:
+                continue
             own = group[c]
-            links = np.zeros(n_labels, np.int64)
+            links[:] = 0
             for d in range(n_labels):
                 if d != c:
                     links[group[d]] += between[c, d]
@@ -179,7 +184,7 @@ def climb_dense(near, strength, total, visit):  # type: ignore[no-untyped-def]
     any_moved = True
     while any_moved:
         _move_nodes(near, links, strength, total, labels, community_strength, visit)
-        between = _links_between(links, labels)
+        between = _links_between(links, labels, community_strength)
         group, any_moved = _move_communities(between, community_strength, total)
         links, community_strength = _merge(links, labels, community_strength, group)
     quality = np.int64(0)
