@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spaf_analysis.errors import InputError
-from spaf_analysis.metrics.bootstrap import Interval, Tiles, pair_weights, percentile_interval, spatial_tiles
-from spaf_analysis.metrics.discrimination import Discrimination, discrimination
-from spaf_analysis.metrics.pairs import NEGATIVES, MatchedPairs
+from spaf_model import InputError
+from spaf_train.evaluation.bootstrap import Interval, Tiles, pair_weights, percentile_interval, spatial_tiles
+from spaf_train.evaluation.discrimination import Discrimination, discrimination
+from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs
 
 PairScore = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.floating]]
 
