@@ -69,7 +69,7 @@ def finetune_command(
 
       spaf-train finetune runs/first/model --task labels --data cells.h5ad --label cell_type -o models/types
 
-      spaf-train finetune runs/first/model --task labels --data cells.h5ad --label niche --hold-out slide=s3,s4 -o niches
+      spaf-train finetune runs/first/model --task labels --data cells.h5ad --label niche --hold-out slide=s3 -o niches
 
       spaf-train finetune published-v2 --task pairs --data merscope/corpus --assay Merfish -o merscope --set steps=2000
     """
