@@ -67,16 +67,17 @@ def fit_early_stopping(
                 optimizer.zero_grad(set_to_none=True)
                 loss = next_loss()
                 loss.backward()  # type: ignore[no-untyped-call]
+                value = float(loss.detach())
                 norm = float(nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf))
-                if not (math.isfinite(float(loss)) and math.isfinite(norm)):
+                if not (math.isfinite(value) and math.isfinite(norm)):
                     raise TrainingDivergedError(
                         f"Step {step + 1}: the loss or its gradient is not finite; a lower learning_rate or a longer "
                         "warmup_steps may help."
                     )
                 optimizer.step()
                 step += 1
-                interval += float(loss)
-                progress.update(step, f"loss {float(loss):.3f}  best {best['loss']:.3f} at {best_step}")
+                interval += value
+                progress.update(step, f"loss {value:.3f}  best {best['loss']:.3f} at {best_step}")
                 if step % config.validate_every and step < config.steps:
                     continue
                 metrics = {name: float(value) for name, value in validate().items()}
