@@ -22,7 +22,8 @@ class Scripted:
     def validate(self):
         self.module.eval()
         self.seen.append({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
-        return {"loss": self.losses[len(self.seen) - 1]}
+        loss = self.losses[len(self.seen) - 1]
+        return {"loss": loss, "macro_f1": loss / 10.0}
 
     def fit(self, **options):
         options = {"method": "full", "steps": 100, "validate_every": 3, "patience": 2, "learning_rate": 0.1, **options}
@@ -38,7 +39,7 @@ def test_best_weights_come_back_and_training_stops_when_patience_ends():
     fit = run.fit()
     assert fit.best_step == 6
     assert fit.steps == 12
-    assert fit.best == {"loss": 3.0}
+    assert fit.best["loss"] == 3.0
     assert [row["step"] for row in fit.history] == [0, 3, 6, 9, 12]
     assert same(run.module.state_dict(), run.seen[2])
     assert not same(run.module.state_dict(), run.seen[-1])
@@ -48,6 +49,12 @@ def test_training_that_only_harms_ends_where_it_began():
     run = Scripted([1.0, 2.0, 3.0])
     assert run.fit().best_step == 0
     assert same(run.module.state_dict(), run.seen[0])
+
+
+def test_another_metric_can_decide():
+    run = Scripted([3.0, 2.0, 4.0, 1.0, 1.0])
+    assert run.fit(best_metric="macro_f1").best_step == 6
+    assert same(run.module.state_dict(), run.seen[2])
 
 
 def test_last_step_is_validated():

@@ -76,6 +76,8 @@ def test_what_does_not_fit(model_dir, corpus, tmp_path):
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(InputError, match="already holds something"):
         finetune_pairs(model_dir, corpus, tmp_path / "full", config=config)
+    with pytest.raises(InputError, match="best_metric of pairs must be loss or auroc_pairs"):
+        finetune_pairs(model_dir, corpus, tmp_path / "out", config=FinetuneConfig(best_metric="macro_f1"))
     assert not (tmp_path / "out").exists()
 
 

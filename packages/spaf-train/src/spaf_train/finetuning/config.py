@@ -11,6 +11,8 @@ from spaf_train.optim import OptimizerConfig
 
 Method = Literal["full", "probe", "lora"]
 
+BestMetric = Literal["loss", "macro_f1", "auroc_pairs"]
+
 # Adapters begin at nothing and have to grow; pre-trained weights only have to shift.
 _LEARNING_RATES = {"full": 1e-4, "lora": 1e-3}
 
@@ -36,13 +38,14 @@ class FinetuneConfig:
     clip_norm: float = 1.0  # largest norm of the whole gradient; 0: no clipping
     steps: int = 1000  # most optimizer steps
     validate_every: int = 50  # steps between two validations
-    patience: int = 5  # validations without a lower loss after which training stops
+    patience: int = 5  # validations without a better one after which training stops
+    best_metric: BestMetric = "loss"  # what is best: the least loss, or the most macro_f1 (labels) or auroc_pairs
     validation_inputs: int = 2048  # pairs: inputs of the validation split looked at, the same each time
     probe_inputs: int = 10_000  # pairs: inputs of the training split that the probe is fitted on
     token_budget: int = 4096  # most tokens of a batch, padding included
     threads: int = 0  # of torch on the CPU; 0: as torch chooses
     device: Device = "auto"  # auto: a GPU where there is one
-    seed: int = 0  # of adapters, head, order of the data and dropout
+    seed: int = 0  # of adapters, order of the data and dropout
 
     def __post_init__(self) -> None:
         for name in (
@@ -66,6 +69,14 @@ class FinetuneConfig:
         require_at_least("seed", self.seed, 0)
         if self.method != "probe":
             self.optimizer()
+
+    def check_task(self, task: Literal["labels", "pairs"]) -> None:
+        """Raise InputError if the validation of a task does not give the metric that is to be the best."""
+        gives = {"labels": "macro_f1", "pairs": "auroc_pairs"}[task]
+        require(
+            self.best_metric in ("loss", gives),
+            f"best_metric of {task} must be loss or {gives}, not {self.best_metric}.",
+        )
 
     def optimizer(self) -> OptimizerConfig:
         """Return the optimizer and its schedule; a probe has none."""

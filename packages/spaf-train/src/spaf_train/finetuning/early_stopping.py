@@ -42,7 +42,7 @@ def fit_early_stopping(
     next_loss
         Puts the module into training mode and returns the loss of the next batch.
     validate
-        Puts it into evaluation mode and returns metrics; the least ``"loss"`` is the best.
+        Puts it into evaluation mode and returns metrics, among them the one of `config.best_metric`.
     config
         Steps, patience and optimizer.
 
@@ -77,7 +77,7 @@ def fit_early_stopping(
                 optimizer.step()
                 step += 1
                 interval += value
-                progress.update(step, f"loss {value:.3f}  best {best['loss']:.3f} at {best_step}")
+                progress.update(step, f"loss {value:.3f}  best {best[config.best_metric]:.3f} at {best_step}")
                 if step % config.validate_every and step < config.steps:
                     continue
                 metrics = {name: float(value) for name, value in validate().items()}
@@ -85,8 +85,14 @@ def fit_early_stopping(
                 history.append({"step": float(step), "training_loss": interval / since, **metrics})
                 interval = 0.0
                 validations_since += 1
-                if metrics["loss"] < best["loss"]:
+                if _is_better(metrics, best, config.best_metric):
                     best, best_step, best_state, validations_since = metrics, step, trained_state(module), 0
     finally:
         restore_state(module, best_state)
     return Fit(steps=step, best_step=best_step, best=best, history=history)
+
+
+def _is_better(metrics: dict[str, float], best: dict[str, float], name: str) -> bool:
+    if math.isnan(best[name]):
+        return not math.isnan(metrics[name])
+    return metrics[name] < best[name] if name == "loss" else metrics[name] > best[name]

@@ -26,7 +26,12 @@ from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
 from spaf_train.distributed import ranks
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
-from spaf_train.evaluation.classification import baseline_predictions, evaluate_predictions, logistic_classifier
+from spaf_train.evaluation.classification import (
+    baseline_predictions,
+    classification_scores,
+    evaluate_predictions,
+    logistic_classifier,
+)
 from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
 from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
@@ -45,13 +50,14 @@ _GROUPING = 2048  # shuffled cells among which those of similar length share a b
 class LabelNetwork(nn.Module):
     """An encoder with a linear head on the embedding of a cell."""
 
-    def __init__(self, model: SpatialFormer, n_classes: int, config: FinetuneConfig) -> None:
+    def __init__(self, model: SpatialFormer, head: LabelHead) -> None:
         super().__init__()
         self.network = model.network
-        self.pooling = config.pooling
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.head = nn.Linear(model.config.width, n_classes)
+        self.pooling = head.pooling
+        self.head = nn.Linear(model.config.width, len(head.classes))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.weight))
+            self.head.bias.copy_(torch.from_numpy(head.bias))
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits (B, n_classes)."""
@@ -104,7 +110,8 @@ def finetune_labels(
 
     Beside the model stand the most frequent class, nearest neighbours and a logistic regression on principal
     components, a probe of an encoder with random weights and, where the encoder was trained, a probe of the one given.
-    Whatever is fitted, scaling included, is fitted on the training part.
+    Whatever is fitted, scaling included, is fitted on the training part. Training begins with the probe as its head
+    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
 
     Parameters
     ----------
@@ -146,6 +153,7 @@ def finetune_labels(
     """
     started = time.perf_counter()
     out = Path(out)
+    config.check_task("labels")
     require_free(out)
     labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
     with ranks(config.device) as group, reproducible(group.device, config.threads):
@@ -159,11 +167,10 @@ def finetune_labels(
         cells = _Cells(ranked, source.context, codes, labels)
         judged = np.concatenate([cells.rows(part) for part in labels.judged])
         predictions = _baselines(model, adata, cells, judged, config, layer)
-        if config.method == "probe":
-            head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
-        else:
-            predictions["probe of the model as given"] = _predict(model, _probe(model, cells, config), cells, judged)
-            head, fit = _train(model, cells, config)
+        head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
+        if config.method != "probe":
+            predictions["probe of the model as given"] = _predict(model, head, cells, judged)
+            head, fit = _train(model, head, cells, config)
         predictions = {"fine-tuned model": _predict(model, head, cells, judged), **predictions}
         scores = _judge(adata, cells, judged, predictions, n_replicates, config.seed)
         parameters = {
@@ -199,9 +206,10 @@ def _probe(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> Label
     )
 
 
-def _train(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> tuple[LabelHead, Fit]:
-    """Train the head with all weights or with adapters; the model is changed in place."""
-    network = LabelNetwork(model, len(cells.labels.classes), config)
+def _train(model: SpatialFormer, probe: LabelHead, cells: _Cells, config: FinetuneConfig) -> tuple[LabelHead, Fit]:
+    """Train the head with all weights or with adapters, from the probe on; the model is changed in place."""
+    # A head that fits at once does not drag the encoder through the noise of its own beginnings.
+    network = LabelNetwork(model, probe)
     device = next(model.network.parameters()).device
     network.to(device)
     rows = cells.rows(TRAIN)
@@ -230,7 +238,7 @@ def _train(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> tuple
         fit = fit_early_stopping(network, next_loss, validate, config)
     network.eval()
     weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (network.head.weight, network.head.bias))
-    return LabelHead(cells.labels.label, cells.labels.classes, config.pooling, weight, bias), fit
+    return dataclasses.replace(probe, weight=weight, bias=bias), fit
 
 
 def _batches(
@@ -257,14 +265,16 @@ def _validation(
 ) -> dict[str, float]:
     rows = cells.rows(VALIDATION)
     lengths = cells.ranked.n_genes[rows] + N_PREFIX + 1
-    total = weight = right = 0.0
+    total = weight = 0.0
+    confusion = np.zeros((weights.numel(), weights.numel()))
     for places in token_budget_batches(lengths, config.token_budget):
         tokens, codes = _tokens(model, cells, rows[places], weights.device)
         logits = network(tokens).float()
         total += float(functional.cross_entropy(logits, codes, weight=weights, reduction="sum"))
         weight += float(weights[codes].sum())
-        right += float((logits.argmax(dim=-1) == codes).sum())
-    return {"loss": total / weight, "accuracy": right / rows.size}
+        np.add.at(confusion, (codes.cpu().numpy(), logits.argmax(dim=-1).cpu().numpy()), 1.0)
+    scores = classification_scores(confusion)
+    return {"loss": total / weight, **{name: float(value) for name, value in scores._asdict().items()}}
 
 
 def _tokens(

@@ -99,6 +99,7 @@ def finetune_pairs(
     """
     started = time.perf_counter()
     out = Path(out)
+    config.check_task("pairs")
     require_free(out)
     source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
     with ranks(config.device) as group, reproducible(group.device, config.threads):

@@ -108,6 +108,7 @@ def how_trained(method: str, parameters: Mapping[str, Any], fit: Fit) -> list[st
     }[method]
     return [
         what,
-        f"{fit.steps} steps; the weights are those of step {fit.best_step}, the least loss on the validation part, so "
-        "figures on that part lean to the good side",
+        f"At most {parameters['steps']} steps, {fit.steps} taken; the weights are those of step {fit.best_step}",
+        f"That step was chosen by `{parameters['best_metric']}` on the validation part, so figures on that part lean to "
+        "the good side",
     ]
