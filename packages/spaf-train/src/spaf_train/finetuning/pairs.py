@@ -53,7 +53,7 @@ def finetune_pairs(
     *,
     config: FinetuneConfig = FinetuneConfig(),
     sampling: SamplingConfig = SamplingConfig(),
-    evaluation: EvaluationOptions = EvaluationOptions(),
+    evaluation: EvaluationOptions = EvaluationOptions(max_pairs=500),  # two models are judged on them
     context: Mapping[str, str | None] | None = None,
 ) -> FinetuneResult:
     """Teach a model which cells of a corpus are neighbours.

@@ -109,6 +109,6 @@ def how_trained(method: str, parameters: Mapping[str, Any], fit: Fit) -> list[st
     return [
         what,
         f"At most {parameters['steps']} steps, {fit.steps} taken; the weights are those of step {fit.best_step}",
-        f"That step was chosen by `{parameters['best_metric']}` on the validation part, so figures on that part lean to "
-        "the good side",
+        f"That step was chosen by `{parameters['best_metric']}` on the validation part, so figures on that part lean "
+        "to the good side",
     ]
