@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import spaf_data
 from spaf_model import SpatialFormer
 
-for name in ("spaf_analysis", "scanpy", "sklearn", "matplotlib", "spatialdata", "lightning", "wandb"):
+for name in ("spaf_analysis", "scanpy", "matplotlib", "spatialdata", "lightning", "wandb"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed, so this proves nothing"
 
 with TemporaryDirectory() as folder:

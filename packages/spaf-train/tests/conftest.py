@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from spaf_data import Corpus, write_corpus
-from spaf_model import SpatialFormer, Vocabulary
+from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
 from spaf_train import BatchStream, ObjectivesConfig, SamplingConfig, read_config, vocabulary_from_corpus
 
 GENES = [f"G{number:02d}" for number in range(24)]
@@ -68,8 +68,12 @@ def make_slide(name: str, *, seed: int, tissue: str, n_cells: int = 200) -> annd
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    slides = [make_slide("first", seed=0, tissue="Breast"), make_slide("second", seed=1, tissue="Lung")]
+def slides() -> list[anndata.AnnData]:
+    return [make_slide("first", seed=0, tissue="Breast"), make_slide("second", seed=1, tissue="Lung")]
+
+
+@pytest.fixture(scope="session")
+def corpus(slides: list[anndata.AnnData], tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return write_corpus(slides, tmp_path_factory.mktemp("corpus") / "corpus", block_cells=40)
 
 
@@ -128,3 +132,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary):
+    """A model with random weights."""
+    path = tmp_path_factory.mktemp("model") / "model"
+    config = SpatialFormerConfig(width=16, n_layers=1, n_heads=2, conv_kernel=3, colocalization_rank=4, drop_path=0.0)
+    model = SpatialFormer(config, vocabulary, seed=1)
+    model.card = "# A model\n"
+    model.save_pretrained(path)
+    return path

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import anndata
+import numpy as np
 import pytest
 
 from spaf_train import cli
@@ -63,6 +65,71 @@ def test_an_output_that_cannot_be_written_is_named(monkeypatch, capsys, config_p
     assert code == 2
     assert str(tmp_path / "file") in errors
     assert errors.count("\n") == 1
+
+
+def test_evaluate_writes_and_prints_json(monkeypatch, capsys, model_dir, corpus, tmp_path):
+    few = ("--max-pairs", "20", "--replicates", "4", "--radius", "30")
+    code, answer, errors = run(
+        monkeypatch, capsys, "evaluate", model_dir, "--data", corpus.path, "-o", tmp_path / "out", "--json", *few
+    )
+    assert code == 0, errors
+    answer = json.loads(answer)
+    assert answer == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {row["score"] for row in answer["masked_genes"]} >= {"model", "unigram"}
+    assert {row["radius"] for row in answer["cell_pairs"]["scores"]} == {30.0}
+    assert answer["colocalization"]["scores"][0]["score"] == "model"
+    code, text, errors = run(monkeypatch, capsys, "evaluate", model_dir, "--data", corpus.path, *few)
+    assert code == 0, errors
+    for title in ("Masked genes", "Co-localised genes", "Neighbouring cells", "Calibration error", "PCA logistic"):
+        assert title in text
+
+
+def test_finetune_then_predict(monkeypatch, capsys, model_dir, slides, tmp_path):
+    adata = slides[0].copy()
+    del adata.obsm["colocalization"], adata.uns["colocalization"]
+    adata.obs["cell_type"] = np.where(adata.obsm["spatial"][:, 1] > 125, "upper", "lower")
+    cells, model, labelled = tmp_path / "cells.h5ad", tmp_path / "types", tmp_path / "labelled.h5ad"
+    adata.write_h5ad(cells)
+    tune = ("finetune", model_dir, "--task", "labels", "--data", cells, "--method", "probe", "-o", model)
+    code, text, errors = run(monkeypatch, capsys, *tune, "--label", "cell_type", "--set", "device=cpu")
+    assert code == 0, errors
+    assert "fine-tuned model" in text
+    assert "most frequent class" in text
+    code, answer, errors = run(monkeypatch, capsys, "predict-labels", cells, "--model", model, "-o", labelled, "--json")
+    assert code == 0, errors
+    assert sum(json.loads(answer).values()) == adata.n_obs
+    assert set(anndata.read_h5ad(labelled).obs["label_pred"]) == {"lower", "upper"}
+    for arguments, sentence in [
+        ((*tune[:-1], tmp_path / "other"), "--task labels needs --label"),
+        ((*tune[:-1], tmp_path / "other", "--label", "niche"), "obs has no column 'niche'"),
+        ((*tune[:-1], tmp_path / "other", "--label", "cell_type", "--hold-out", "first"), "--hold-out is written"),
+        ((*tune, "--label", "cell_type"), "already holds something"),
+        ((*tune[:-1], tmp_path / "other", "--label", "cell_type", "--set", "stepz=3"), "did you mean steps"),
+        (
+            (*tune[:-1], tmp_path / "other", "--label", "cell_type", "--set", "method=half"),
+            "must be one of full",
+        ),
+        (("predict-labels", cells, "--model", model_dir, "-o", labelled), "predicts no labels"),
+        (("predict-labels", cells, "--model", model, "-o", cells), "would overwrite the input"),
+        (("predict-labels", tmp_path / "no.h5ad", "--model", model, "-o", labelled), "does not exist"),
+    ]:
+        code, _, errors = run(monkeypatch, capsys, *arguments)
+        assert code == 2
+        assert sentence in errors
+        assert errors.count("\n") == 1
+    assert not (tmp_path / "other").exists()
+
+
+def test_finetune_for_pairs(monkeypatch, capsys, model_dir, corpus, tmp_path):
+    tune = ("finetune", model_dir, "--task", "pairs", "--data", corpus.path, "--rank", "2", "-o", tmp_path / "out")
+    few = ("--set", "steps=2", "--set", "validate_every=1", "--set", "validation_inputs=50", "--set", "device=cpu")
+    code, answer, errors = run(monkeypatch, capsys, *tune, *few, "--json")
+    assert code == 0, errors
+    assert json.loads(answer)["parameters"]["rank"] == 2
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    code, _, errors = run(monkeypatch, capsys, *tune[:-1], tmp_path / "other", "--label", "cell_type")
+    assert code == 2
+    assert "--label is an option of --task labels" in errors
 
 
 def test_missing_options_and_help(monkeypatch, capsys):

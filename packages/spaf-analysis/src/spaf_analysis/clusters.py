@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, EMBEDDING
-from spaf_analysis.metrics.baselines import log_normalize
+from spaf_analysis.metrics import log_normalize
 
 N_NEIGHBORS = 15
 

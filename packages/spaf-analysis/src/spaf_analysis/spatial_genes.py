@@ -10,7 +10,7 @@ from scipy import sparse
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CONNECTIVITIES
-from spaf_analysis.metrics.baselines import log_normalize
+from spaf_analysis.metrics import log_normalize
 
 
 def spatially_variable_genes(

@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from spaf_train.checkpoint import Checkpoints, load_checkpoint
 from spaf_train.config import PretrainConfig, presets, read_config
+from spaf_train.evaluation import Evaluation, EvaluationOptions, evaluate
+from spaf_train.finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
 from spaf_train.loader import Batch, BatchStream
 from spaf_train.loop import RunConfig, Trainer, TrainingDivergedError
 from spaf_train.metrics import MetricsLog, auroc
@@ -21,6 +23,10 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Checkpoints",
+    "Evaluation",
+    "EvaluationOptions",
+    "FinetuneConfig",
+    "FinetuneResult",
     "MetricsLog",
     "ObjectivesConfig",
     "OptimizerConfig",
@@ -33,9 +39,13 @@ __all__ = [
     "TrainingModule",
     "VocabularyConfig",
     "auroc",
+    "evaluate",
+    "finetune_labels",
+    "finetune_pairs",
     "learning_rate",
     "load_checkpoint",
     "make_optimizer",
+    "predict_labels",
     "presets",
     "pretrain",
     "read_config",

@@ -17,12 +17,14 @@ from rich.logging import RichHandler
 import spaf_data
 import spaf_model
 from spaf_train.config import read_config
+from spaf_train.evaluation.cli import evaluate_command
+from spaf_train.finetuning.cli import finetune_command, predict_labels_command
 from spaf_train.loop import TrainingDivergedError
 from spaf_train.pretraining import pretrain
 
 app = typer.Typer(
     name="spaf-train",
-    help="Pre-train spatial single-cell foundation models.",
+    help="Pre-train, evaluate and fine-tune spatial single-cell foundation models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -41,7 +43,7 @@ def common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Pre-train spatial single-cell foundation models."""
+    """Pre-train, evaluate and fine-tune spatial single-cell foundation models."""
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
@@ -86,6 +88,11 @@ def pretrain_command(
             f"spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
             err=True,
         )
+
+
+app.command("evaluate")(evaluate_command)
+app.command("finetune")(finetune_command)
+app.command("predict-labels")(predict_labels_command)
 
 
 def main() -> None:

@@ -109,11 +109,18 @@ def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Pretrai
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source} is not a TOML file: {error}.") from error
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return from_table(PretrainConfig, table)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set an option of a TOML table, given as ``"section.option=value"``.
+
+    Raises
+    ------
+    InputError
+        If it is not written so.
+    """
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):

@@ -165,7 +165,10 @@ class BatchStream:
             slide: np.array([vocabulary.context_id(kind, str(metadata[kind])) for kind in CONTEXT_KINDS])
             for slide, metadata in corpus.slides.items()
         }
-        self._unknown = np.array([vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS])
+        # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
+        self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)
+        if sampling.context_dropout > 0.0:
+            self._unknown[:] = [vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS]
         self._epoch = 0
         self._window = 0
         self._batch = 0

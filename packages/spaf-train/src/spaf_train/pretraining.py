@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ import torch
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
+from spaf_train._record import fingerprint, versions, write_json, write_text
 from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint
 from spaf_train.config import PretrainConfig
@@ -27,12 +23,11 @@ from spaf_train.distributed import Ranks, ranks
 from spaf_train.loader import BatchStream
 from spaf_train.loop import Trainer
 from spaf_train.metrics import peak_rss_mb
+from spaf_train.reproducible import reproducible
 from spaf_train.signals import stop_request
 from spaf_train.vocabulary import vocabulary_from_corpus
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("spaf-train", "spaf-model", "spaf-data", "torch", "numpy", "scipy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +78,11 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
     """
     out = Path(out)
     source = Corpus(corpus)
-    with ranks(config.run.device) as group, _reproducible(config, group), stop_request() as stop:
+    with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
         checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
         if not resume and (checkpoints.latest() or (out / "run.json").exists()):
             raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
-        identity = {"config": flatten(to_table(config)), "corpus": _fingerprint(source)}
+        identity = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
         state = _state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
@@ -97,8 +92,8 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
         streams = _streams(config, source, model, group)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
-            _write_text(out / "config.toml", config.to_toml())
-            _write_json(out / "environment.json", _environment(group))
+            write_text(out / "config.toml", config.to_toml())
+            write_json(out / "environment.json", _environment(group))
         trainer = Trainer(
             model.network,
             objectives=config.objectives,
@@ -169,13 +164,13 @@ def _export(
     model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
     model.card = model_card(corpus, config, trainer.best)
     model.save_pretrained(out / "model")
-    _write_json(
+    write_json(
         out / "run.json",
         {
             "command": "spaf-train pretrain",
-            "versions": _versions(),
+            "versions": versions(),
             "parameters": {"data": corpus_name, "config": to_table(config)},
-            "corpus": _fingerprint(corpus),
+            "corpus": fingerprint(corpus),
             "seconds": trainer.seconds,
             "peak_rss_mb": peak_rss_mb(),
             "steps": trainer.step,
@@ -186,41 +181,10 @@ def _export(
     )
 
 
-@contextmanager
-def _reproducible(config: PretrainConfig, group: Ranks) -> Iterator[None]:
-    """Make torch deterministic for the duration of a run, on a fixed number of threads."""
-    if group.device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
-    # Filling new memory would catch reads of it, at the price of writing everything twice.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    try:
-        with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-def _fingerprint(corpus: Corpus) -> str:
-    """Return the SHA-256 of the manifest, which holds that of every shard."""
-    return hashlib.sha256((corpus.path / "manifest.json").read_bytes()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
 def _environment(group: Ranks) -> dict[str, Any]:
     is_cuda = group.device.type == "cuda"
     return {
-        "versions": _versions(),
+        "versions": versions(),
         "system": platform.system(),
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name(group.device) if is_cuda else "cpu",
@@ -230,13 +194,3 @@ def _environment(group: Ranks) -> dict[str, Any]:
         "processes": group.world_size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _write_json(path: Path, contents: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(contents, indent=1) + "\n")

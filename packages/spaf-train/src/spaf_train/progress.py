@@ -19,12 +19,14 @@ class TrainingProgress:
         Steps taken before this process began.
     enabled
         False for all processes but the main one.
+    title
+        What is being done.
     """
 
-    def __init__(self, steps: int, *, completed: int = 0, enabled: bool = True) -> None:
+    def __init__(self, steps: int, *, completed: int = 0, enabled: bool = True, title: str = "pretrain") -> None:
         console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("pretrain"),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
@@ -32,7 +34,7 @@ class TrainingProgress:
             console=console,
             disable=not (enabled and console.is_terminal),
         )
-        self._task = self._progress.add_task("pretrain", total=steps, completed=completed, status="")
+        self._task = self._progress.add_task(title, total=steps, completed=completed, status="")
 
     def update(self, step: int, status: str) -> None:
         """Show a step and a few words about it."""

@@ -77,6 +77,12 @@ def spatial_tiles(
     return Tiles(code=code.ravel().astype(np.int64), n=len(tiles), side=side)
 
 
+def tile_draws(tiles: Tiles, *, n_replicates: int, seed: int) -> NDArray[np.float64]:
+    """How often each tile was drawn for each resampled tissue, replicates x tiles; each draws as many as there are."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(tiles.n, np.full(tiles.n, 1 / tiles.n), size=n_replicates).astype(np.float64)
+
+
 def pair_weights(
     tiles: Tiles, left: NDArray[np.integer], right: NDArray[np.integer], *, n_replicates: int, seed: int
 ) -> NDArray[np.float64]:
@@ -104,8 +110,7 @@ def pair_weights(
     This is the vertex bootstrap for statistics of dyads (Snijders and Borgatti, Connections 22(2), 1999) with tiles as
     the vertices, as block bootstraps do for spatial data (Lahiri, Resampling Methods for Dependent Data, 2003).
     """
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(tiles.n, np.full(tiles.n, 1 / tiles.n), size=n_replicates).astype(np.float64)
+    drawn = tile_draws(tiles, n_replicates=n_replicates, seed=seed)
     tile_left, tile_right = tiles.code[left], tiles.code[right]
     weights = drawn[:, tile_left]
     across = tile_left != tile_right
@@ -135,3 +140,15 @@ def percentile_interval(value: float, replicates: NDArray[np.floating], *, level
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
+
+
+def interval_columns(**measures: NDArray[np.floating]) -> dict[str, float]:
+    """Return the columns `name, name_low, name_high` of measures whose first value is on the data as they are.
+
+    The other values of each measure are its replicates.
+    """
+    columns: dict[str, float] = {}
+    for name, values in measures.items():
+        interval = percentile_interval(values[0], values[1:])
+        columns |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return columns

@@ -1,7 +1,7 @@
 import numpy as np
 
-from spaf_analysis.metrics import pair_weights, percentile_interval, spatial_tiles
-from spaf_analysis.metrics.discrimination import discrimination
+from spaf_train.evaluation import pair_weights, percentile_interval, spatial_tiles
+from spaf_train.evaluation.discrimination import discrimination
 
 
 def test_tiles_are_squares_of_one_slide():

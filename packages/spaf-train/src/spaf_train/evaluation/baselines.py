@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from spaf_analysis.metrics.pairs import MatchedPairs
+from spaf_train.evaluation.pairs import MatchedPairs
 
 N_COMPONENTS = 30
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from spaf_analysis.metrics import discrimination
+from spaf_train.evaluation import discrimination
 
 
 @given(

@@ -12,9 +12,13 @@ class Discrimination(NamedTuple):
     auroc: NDArray[np.float64]
     auprc: NDArray[np.float64]
 
+    def minus(self, other: "Discrimination") -> "Discrimination":
+        """Return the differences, weighting by weighting."""
+        return Discrimination(self.auroc - other.auroc, self.auprc - other.auprc)
+
 
 def discrimination(
-    labels: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.floating]
+    labels: NDArray[np.bool_], scores: NDArray[np.floating], weights: NDArray[np.floating], *, balanced: bool = True
 ) -> Discrimination:
     """How well scores rank positive items above negative ones, for each row of weights.
 
@@ -25,8 +29,10 @@ def discrimination(
     scores
         Items; higher means more likely positive. Equal scores share their rank.
     weights
-        Weightings x items, not negative. A row of ones gives the plain value. The two classes are scaled to equal
-        total weight in each row, so that chance is 0.5 for both measures whatever the resampling did to the classes.
+        Weightings x items, not negative. A row of ones gives the plain value.
+    balanced
+        Scale the two classes to equal total weight in each row, so that chance is 0.5 for both measures whatever the
+        resampling did to the classes. Without it, chance is the share of positives for AUPRC; AUROC is the same.
 
     Returns
     -------
@@ -49,12 +55,14 @@ def discrimination(
     positive = np.add.reduceat(np.where(is_positive, sorted_weights, 0.0), starts, axis=1)
     negative = np.add.reduceat(np.where(is_positive, 0.0, sorted_weights), starts, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        positive /= positive.sum(axis=1, keepdims=True)
-        negative /= negative.sum(axis=1, keepdims=True)
+        n_positive, n_negative = positive.sum(axis=1, keepdims=True), negative.sum(axis=1, keepdims=True)
+        positive /= n_positive
+        negative /= n_negative
         below = np.cumsum(negative, axis=1) - negative
         auroc = (positive * (below + negative / 2)).sum(axis=1)
         true_positive = np.cumsum(positive[:, ::-1], axis=1)
-        called = true_positive + np.cumsum(negative[:, ::-1], axis=1)
+        false_positive = np.cumsum(negative[:, ::-1], axis=1)
+        called = true_positive + (false_positive if balanced else false_positive * (n_negative / n_positive))
         precision = np.where(called > 0, true_positive / called, 0.0)
         auprc = (positive[:, ::-1] * precision).sum(axis=1)
     auprc[np.isnan(auroc)] = np.nan

@@ -3,7 +3,7 @@ import pytest
 import scanpy as sc
 from scipy import sparse
 
-from spaf_analysis.metrics import LogisticPairs, cosine, log_normalize, matched_pairs, pca_embedding
+from spaf_train.evaluation import LogisticPairs, cosine, log_normalize, matched_pairs, pca_embedding
 
 
 def test_log_normalize_equals_scanpy(tissue):

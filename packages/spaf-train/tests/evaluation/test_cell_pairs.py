@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from spaf_analysis import InputError
-from spaf_analysis.metrics import Interval, evaluate_cell_pairs, matched_pairs, verdict
+from spaf_model import InputError
+from spaf_train.evaluation import Interval, evaluate_cell_pairs, matched_pairs, verdict
 
 
 @pytest.fixture

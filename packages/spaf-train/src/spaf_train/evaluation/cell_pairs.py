@@ -1,16 +1,16 @@
 """How well scores of cell pairs tell neighbours from other cells: AUROC and AUPRC with intervals, side by side."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spaf_analysis.errors import InputError
-from spaf_analysis.metrics.bootstrap import Interval, Tiles, pair_weights, percentile_interval, spatial_tiles
-from spaf_analysis.metrics.discrimination import Discrimination, discrimination
-from spaf_analysis.metrics.pairs import NEGATIVES, MatchedPairs
+from spaf_model import InputError
+from spaf_train.evaluation.bootstrap import Interval, Tiles, interval_columns, pair_weights, spatial_tiles
+from spaf_train.evaluation.discrimination import Discrimination, discrimination
+from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs
 
 PairScore = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.floating]]
 
@@ -31,12 +31,16 @@ class CellPairEvaluation:
         The tiles of tissue that were resampled.
     n_pairs
         Number of different rows of positives with their negatives that were scored.
+    values
+        For each score its values along the rows of the pairs: of the `"neighbour"` pairs and of the negatives of each
+        kind, NaN where there is no negative.
     """
 
     scores: pd.DataFrame
     differences: pd.DataFrame
     tiles: Tiles
     n_pairs: int
+    values: Mapping[str, Mapping[str, NDArray[np.floating]]] = field(default_factory=dict)
 
     def interval(self, score: str, radius: float, negatives: str, measure: str = "auroc") -> Interval:
         """Return one value with its interval.
@@ -129,14 +133,14 @@ def evaluate_cell_pairs(
             for name, value in values.items():
                 both = np.concatenate([value["neighbour"][used], value[negatives][used]])
                 results[name] = discrimination(labels, both, weights)
-                rows.append({"score": name, **case, "n_positives": len(used), **_intervals(results[name])})
+                rows.append(
+                    {"score": name, **case, "n_positives": len(used), **interval_columns(**results[name]._asdict())}
+                )
             for name, baselines in comparisons.items():
                 for baseline in baselines:
-                    minus = Discrimination(
-                        *(ours - theirs for ours, theirs in zip(results[name], results[baseline], strict=True))
-                    )
-                    differences.append({"score": name, "baseline": baseline, **case, **_intervals(minus)})
-    return CellPairEvaluation(pd.DataFrame(rows), pd.DataFrame(differences), tiles, len(pairs))
+                    minus = interval_columns(**results[name].minus(results[baseline])._asdict())
+                    differences.append({"score": name, "baseline": baseline, **case, **minus})
+    return CellPairEvaluation(pd.DataFrame(rows), pd.DataFrame(differences), tiles, len(pairs), values)
 
 
 def verdict(difference: Interval) -> str:
@@ -160,14 +164,6 @@ def _score_rows(
         if not np.isfinite(values[kind][exists]).all():
             raise InputError(f"the score {name!r} is not finite for {int(np.isnan(values[kind][exists]).sum())} pairs.")
     return values
-
-
-def _intervals(result: Discrimination) -> dict[str, float]:
-    columns: dict[str, float] = {}
-    for measure, replicates in result._asdict().items():
-        interval = percentile_interval(replicates[0], replicates[1:])
-        columns |= {measure: interval.value, f"{measure}_low": interval.low, f"{measure}_high": interval.high}
-    return columns
 
 
 def _case(table: pd.DataFrame, radius: float, negatives: str) -> pd.Series:

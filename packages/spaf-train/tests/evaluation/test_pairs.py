@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spaf_analysis.metrics import matched_pairs
+from spaf_train.evaluation import matched_pairs
 
 
 @pytest.fixture

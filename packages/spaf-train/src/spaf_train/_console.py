@@ -1,0 +1,27 @@
+"""What commands show on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+_WIDTH = 120  # columns of tables in a file or a pipe, where there is no terminal to ask
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that something is going on, on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def wide_console() -> Console:
+    """Return a console for tables on stdout."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH)

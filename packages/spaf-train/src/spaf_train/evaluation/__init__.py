@@ -1,0 +1,63 @@
+"""Metrics beside their baselines, with intervals over tissue, and the evaluation of a model."""
+
+from spaf_train.evaluation.baselines import LogisticPairs, PcaEmbedding, cosine, log_normalize, pca_embedding
+from spaf_train.evaluation.bootstrap import (
+    Interval,
+    Tiles,
+    pair_weights,
+    percentile_interval,
+    spatial_tiles,
+    tile_draws,
+)
+from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
+from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs, verdict
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
+from spaf_train.evaluation.discrimination import Discrimination, discrimination
+from spaf_train.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
+from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
+from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_probabilities
+from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
+from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, matched_pairs
+from spaf_train.evaluation.tables import evaluation_tables
+
+__all__ = [
+    "NEGATIVES",
+    "RADII",
+    "CellPairEvaluation",
+    "CorpusCells",
+    "Discrimination",
+    "Evaluation",
+    "EvaluationOptions",
+    "Interval",
+    "LogisticPairs",
+    "MatchedPairs",
+    "PairHeadEvaluation",
+    "PairScore",
+    "PcaEmbedding",
+    "Tiles",
+    "TokenCells",
+    "calibration_error",
+    "cosine",
+    "discrimination",
+    "evaluate",
+    "evaluate_cell_pairs",
+    "evaluate_gene_pairs",
+    "evaluate_masked_genes",
+    "evaluate_pair_models",
+    "evaluation_tables",
+    "log_normalize",
+    "matched_pairs",
+    "operating_point",
+    "pair_rates",
+    "pair_weights",
+    "pca_embedding",
+    "percentile_interval",
+    "read_cells",
+    "reliability_table",
+    "score_gene_pairs",
+    "spatial_tiles",
+    "tile_draws",
+    "tokenise",
+    "unigram_probabilities",
+    "verdict",
+]

@@ -1,0 +1,122 @@
+"""The cells of a split of a corpus, in memory, and as a model reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_data import Corpus
+from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
+from spaf_train._csr import csr_rows, take_ranked
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusCells:
+    """Cells of a corpus, each once."""
+
+    counts: sparse.csr_matrix  # int32, cells x genes of the corpus
+    coordinates: NDArray[np.float64]  # (n_cells, 2), um
+    slide: NDArray[np.str_]  # (n_cells,)
+    edge_indptr: NDArray[np.int64]  # (n_cells + 1,), of edges
+    edges: NDArray[np.int64]  # (n_edges, 2), gene codes a < b that are co-localised in the cell
+    knows_gene_pairs: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
+
+    def __len__(self) -> int:
+        return int(self.slide.size)
+
+    def take(self, rows: NDArray[np.int64]) -> CorpusCells:
+        """Return some of the cells."""
+        index, n_edges = csr_rows(self.edge_indptr, rows)
+        return CorpusCells(
+            counts=sparse.csr_matrix(self.counts[rows]),
+            coordinates=self.coordinates[rows],
+            slide=self.slide[rows],
+            edge_indptr=np.concatenate([[0], np.cumsum(n_edges)]),
+            edges=self.edges[index],
+            knows_gene_pairs=self.knows_gene_pairs[rows],
+        )
+
+
+def read_cells(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> CorpusCells:
+    """Read the cells of a split, whole blocks at a time, so that the neighbours of a cell are mostly there.
+
+    Parameters
+    ----------
+    corpus
+        Where the blocks are.
+    split
+        ``"train"``, ``"validation"``, ...
+    max_cells
+        Where the split has more, blocks are drawn at random until so many cells are reached.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    InputError
+        If the corpus has no such split.
+    """
+    refs = corpus.block_refs(split)
+    order = np.random.default_rng([seed, len(refs)]).permutation(len(refs))
+    before = np.concatenate([[0], np.cumsum([refs[place].n_owned for place in order])])[:-1]
+    blocks = [corpus.read(refs[place]) for place in np.sort(order[before < max_cells])]
+    indptr = [np.diff(block.indptr[: block.n_owned + 1]) for block in blocks]
+    edge_indptr = [np.diff(block.colocalized_indptr[: block.n_owned + 1]) for block in blocks]
+    n_entries = [int(lengths.sum()) for lengths in indptr]
+    n_edges = [int(lengths.sum()) for lengths in edge_indptr]
+    owned = [block.n_owned for block in blocks]
+    return CorpusCells(
+        counts=sparse.csr_matrix(
+            (
+                np.concatenate([block.counts[:n] for block, n in zip(blocks, n_entries, strict=True)]),
+                np.concatenate([block.genes[:n] for block, n in zip(blocks, n_entries, strict=True)]),
+                np.concatenate([[0], np.cumsum(np.concatenate(indptr))]),
+            ),
+            shape=(sum(owned), len(corpus.genes)),
+        ),
+        coordinates=np.concatenate([block.coordinates[: block.n_owned] for block in blocks]).astype(np.float64),
+        slide=np.repeat([block.slide for block in blocks], owned),
+        edge_indptr=np.concatenate([[0], np.cumsum(np.concatenate(edge_indptr))]),
+        edges=np.concatenate([block.colocalized[:n] for block, n in zip(blocks, n_edges, strict=True)]).astype(
+            np.int64
+        ),
+        knows_gene_pairs=np.repeat([corpus.knows_gene_pairs(block.slide) for block in blocks], owned),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCells:
+    """Cells as a model reads them."""
+
+    ranked: RankedCells
+    context: NDArray[np.int64]  # (n_cells, 4)
+    token_of_gene: NDArray[np.int64]  # (n_genes,), -1 for genes that the model does not know
+
+    def take(self, rows: NDArray[np.int64]) -> TokenCells:
+        """Return some of the cells."""
+        return TokenCells(take_ranked(self.ranked, rows), self.context[rows], self.token_of_gene)
+
+
+def tokenise(cells: CorpusCells, corpus: Corpus, vocabulary: Vocabulary, *, max_genes: int | None) -> TokenCells:
+    """Rank the genes of cells and look up their contexts.
+
+    Raises
+    ------
+    InputError
+        If too few genes of the corpus are known, or a context is not.
+    """
+    token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+    names, of_cell = np.unique(cells.slide, return_inverse=True)
+    slides = corpus.slides
+    context = np.array([[vocabulary.context_id(kind, slides[name][kind]) for kind in CONTEXT_KINDS] for name in names])
+    ranked = rank_genes(
+        cells.counts.indptr,
+        token_of_gene[cells.counts.indices],
+        cells.counts.data,
+        vocabulary.scale,
+        max_genes=max_genes,
+    )
+    return TokenCells(ranked, context.reshape(-1, len(CONTEXT_KINDS))[of_cell], token_of_gene)

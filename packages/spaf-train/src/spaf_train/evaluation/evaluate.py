@@ -1,0 +1,243 @@
+"""Everything a model can be asked on held-out cells of a corpus, beside what is cheap to know."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spaf_data import Corpus
+from spaf_model import InputError, SpatialFormer
+from spaf_train._checks import require, require_at_least
+from spaf_train._record import fingerprint, run_record
+from spaf_train.contexts import with_known_contexts
+from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
+from spaf_train.evaluation.cell_pairs import verdict
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
+from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
+from spaf_train.evaluation.masked_genes import evaluate_masked_genes
+from spaf_train.evaluation.pair_models import MODEL, PairHeadEvaluation, evaluate_pair_models
+from spaf_train.evaluation.pairs import RADII
+
+TRAIN = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """On how much a model is judged."""
+
+    split: str = "validation"  # cells to judge on; nothing is fitted on them
+    max_cells: int = 5_000  # most cells judged, in whole blocks
+    max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
+    radii: tuple[float, ...] = RADII  # um, largest distances of neighbours
+    max_pairs: int = 2_000  # most pairs of neighbours at each radius
+    threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity
+    masked_fraction: float = 0.15  # chance of a gene to be hidden
+    max_gene_pairs: int = 50_000  # about how many gene pairs are judged
+    n_replicates: int = 1_000  # resampled tissues behind each interval
+    seed: int = 0  # of the draws of cells, pairs, hidden genes and tissues
+
+    def __post_init__(self) -> None:
+        require(
+            self.split != TRAIN,
+            "split must not be train: the baselines are fitted on the training cells, and the model was trained on "
+            "them; choose a split that was held out, such as validation.",
+        )
+        for name in ("max_cells", "max_fitted_cells", "max_pairs", "max_gene_pairs", "n_replicates"):
+            require_at_least(name, getattr(self, name), 1)
+        require(bool(self.radii) and all(radius > 0.0 for radius in self.radii), "radii must be above 0 um.")
+        require(0.0 < self.threshold < 1.0, f"threshold must be above 0 and below 1, not {self.threshold}.")
+        require(
+            0.0 < self.masked_fraction < 1.0,
+            f"masked_fraction must be above 0 and below 1, not {self.masked_fraction}.",
+        )
+        require_at_least("seed", self.seed, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a model does on held-out cells; see the functions named for the columns.
+
+    Attributes
+    ----------
+    n_cells, n_fitted_cells
+        Cells judged, and training cells that baselines were fitted on.
+    masked_genes
+        `evaluate_masked_genes`.
+    gene_pairs, gene_pair_differences
+        `evaluate_gene_pairs`; None where the corpus does not tell which genes are co-localised.
+    colocalized_share
+        Share of the judged gene pairs that are co-localised, which is chance for AUPRC; NaN without gene pairs.
+    cell_pairs
+        `evaluate_pair_models`; None where the cells have no neighbours with negatives.
+    record
+        Command, versions, parameters, seconds, peak memory.
+    """
+
+    n_cells: int
+    n_fitted_cells: int
+    masked_genes: pd.DataFrame
+    gene_pairs: pd.DataFrame | None
+    gene_pair_differences: pd.DataFrame | None
+    colocalized_share: float
+    cell_pairs: PairHeadEvaluation | None
+    record: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything in plain values, tables as lists of rows."""
+        content = {
+            **self.record,
+            "n_cells": self.n_cells,
+            "n_fitted_cells": self.n_fitted_cells,
+            "masked_genes": table_rows(self.masked_genes),
+            "colocalization": None,
+            "cell_pairs": None,
+        }
+        if self.gene_pairs is not None and self.gene_pair_differences is not None:
+            content["colocalization"] = {
+                "colocalized_share": self.colocalized_share,
+                "scores": table_rows(self.gene_pairs),
+                "differences": table_rows(self.gene_pair_differences),
+            }
+        if self.cell_pairs is not None:
+            judged = self.cell_pairs.evaluation
+            content["cell_pairs"] = {
+                "n_pairs": judged.n_pairs,
+                "n_tiles": judged.tiles.n,
+                "tile_um": judged.tiles.side,
+                "scores": table_rows(judged.scores),
+                "differences": table_rows(judged.differences.assign(verdict=verdicts(judged.differences))),
+                "operating_points": table_rows(self.cell_pairs.operating_points),
+                "calibration": table_rows(self.cell_pairs.calibration),
+                "reliability": table_rows(self.cell_pairs.reliability),
+            }
+        return content
+
+
+def evaluate(
+    model: SpatialFormer | str | Path,
+    corpus: Corpus | str | Path,
+    *,
+    fit_on: Corpus | str | Path | None = None,
+    options: EvaluationOptions = EvaluationOptions(),
+    context: Mapping[str, str | None] | None = None,
+) -> Evaluation:
+    """Judge a model on a held-out split of a corpus.
+
+    Masked genes stand beside gene frequencies, gene pairs beside the abundance of the two genes and the rate of the
+    pair in training cells, cell pairs beside the cosine of principal components and a logistic model on them.
+    Whatever is fitted is fitted on the training split. Intervals (95 %) resample square tiles of tissue.
+
+    Parameters
+    ----------
+    model
+        A model or a model directory.
+    corpus
+        The data, or its folder.
+    fit_on
+        Corpus whose training split baselines are fitted on; None is `corpus`. It must have the same genes.
+    options
+        Split, numbers and seed. The same options give the same figures.
+    context
+        Tissue, condition, species or assay in place of those of the slides.
+
+    Raises
+    ------
+    InputError
+        If the split is not there or is the training split, or genes or contexts do not fit the model or each other.
+
+    Examples
+    --------
+    ::
+
+        from spaf_train import evaluate
+
+        result = evaluate("runs/first/model", "build/corpus")
+        result.cell_pairs.evaluation.interval("model", 30.0, "hard")
+    """
+    started = time.perf_counter()
+    name = model.source if isinstance(model, SpatialFormer) else str(model)
+    if not isinstance(model, SpatialFormer):
+        model = SpatialFormer.from_pretrained(model)
+    source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    other = source if fit_on is None else fit_on if isinstance(fit_on, Corpus) else Corpus(fit_on)
+    if other.genes != source.genes:
+        raise InputError(f"{other.path} and {source.path} have different genes; baselines need the same ones.")
+    judged_corpus = with_known_contexts(source, model.vocabulary, context or {})
+    fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
+    max_genes = model.config.max_genes
+    cells, tokens = readable_cells(judged_corpus, options.split, model, options.max_cells, options.seed)
+    fitted = read_cells(fitted_corpus, TRAIN, max_cells=options.max_fitted_cells, seed=options.seed)
+    fitted_tokens = tokenise(fitted, fitted_corpus, model.vocabulary, max_genes=max_genes)
+    tiles = spatial_tiles(cells.coordinates, cells.slide)
+
+    n_with_gene = other.gene_statistics["n_cells"].reindex(other.genes).fillna(0).to_numpy(dtype=np.float64)
+    masked = evaluate_masked_genes(
+        model, tokens, tiles, n_with_gene, fraction=options.masked_fraction, n_replicates=options.n_replicates,
+        seed=options.seed,
+    )  # fmt: skip
+    gene_pairs = gene_differences = None
+    share = float("nan")
+    if cells.knows_gene_pairs.any():
+        rates = pair_rates(fitted) if fitted.knows_gene_pairs.any() else None
+        scored = score_gene_pairs(model, cells, tokens, rates, max_gene_pairs=options.max_gene_pairs, seed=options.seed)
+        share = float(scored.colocalized.mean()) if scored.colocalized.size else share
+        gene_pairs, gene_differences = evaluate_gene_pairs(
+            scored, tiles, n_replicates=options.n_replicates, seed=options.seed
+        )
+    cell_pairs = evaluate_pair_models(
+        {MODEL: model},
+        tokens,
+        cells,
+        fitted,
+        fitted_tokens,
+        radii=options.radii,
+        max_pairs=options.max_pairs,
+        threshold=options.threshold,
+        n_replicates=options.n_replicates,
+        seed=options.seed,
+    )
+    parameters = {
+        "model": name,
+        "data": str(source.path),
+        "fit_on": str(other.path),
+        "context": {kind: value for kind, value in (context or {}).items() if value is not None},
+        **dataclasses.asdict(options),
+    }
+    record = run_record("spaf-train evaluate", parameters, started=started, packages=("scikit-learn",))
+    record["corpus"] = fingerprint(source)
+    return Evaluation(len(cells), len(fitted), masked, gene_pairs, gene_differences, share, cell_pairs, record)
+
+
+def readable_cells(
+    corpus: Corpus, split: str, model: SpatialFormer, max_cells: int, seed: int
+) -> tuple[CorpusCells, TokenCells]:
+    """Return the cells of a split that have a gene of the model, and how the model reads them.
+
+    Raises
+    ------
+    InputError
+        If there is none, and as `read_cells` and `tokenise`.
+    """
+    cells = read_cells(corpus, split, max_cells=max_cells, seed=seed)
+    tokens = tokenise(cells, corpus, model.vocabulary, max_genes=model.config.max_genes)
+    rows = np.flatnonzero(tokens.ranked.n_genes)
+    if not rows.size:
+        raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")
+    return cells.take(rows), tokens.take(rows)
+
+
+def verdicts(differences: pd.DataFrame) -> list[str]:
+    """Say of each row of a table of differences what the interval of its AUROC allows; see `verdict`."""
+    columns = zip(differences["auroc"], differences["auroc_low"], differences["auroc_high"], strict=True)
+    return [verdict(Interval(*values)) for values in columns]
+
+
+def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table as a list of its rows, for JSON."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

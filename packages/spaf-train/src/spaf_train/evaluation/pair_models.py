@@ -1,0 +1,201 @@
+"""Cell pairs: how well a model tells neighbours, beside what principal components say."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
+from spaf_train.evaluation.baselines import LogisticPairs, cosine, pca_embedding
+from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
+from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
+from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
+from spaf_train.evaluation.cells import CorpusCells, TokenCells
+from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
+
+logger = logging.getLogger(__name__)
+
+MODEL, EMBEDDING, PCA, LOGISTIC = "model", "embedding cosine", "PCA cosine", "PCA logistic"
+MAIN_RADIUS = 30.0  # um; what the logistic model is fitted for and calibration is judged at
+# Positive pairs that the logistic model learns from: it is cheap, so it gets more than are judged.
+_FITTED_PAIRS = 20_000
+_CENTRING_CELLS = 2_000
+
+
+@dataclasses.dataclass(frozen=True)
+class PairHeadEvaluation:
+    """Cell pairs judged, and what the probabilities of the model are worth.
+
+    Attributes
+    ----------
+    evaluation
+        AUROC and AUPRC of all scores, and their differences.
+    operating_points
+        A row per model, radius and kind of negatives: `score, radius, negatives, threshold, sensitivity, specificity`
+        with their bounds.
+    calibration
+        A row per model: `score, radius, ece, ece_low, ece_high`, at the main radius with both kinds of negatives.
+    reliability
+        The bins behind it, with `score`; see `reliability_table`.
+    """
+
+    evaluation: CellPairEvaluation
+    operating_points: pd.DataFrame
+    calibration: pd.DataFrame
+    reliability: pd.DataFrame
+
+
+def evaluate_pair_models(
+    models: Mapping[str, SpatialFormer],
+    tokens: TokenCells,
+    judged: CorpusCells,
+    fitted: CorpusCells,
+    fitted_tokens: TokenCells,
+    *,
+    radii: tuple[float, ...],
+    max_pairs: int,
+    threshold: float,
+    n_replicates: int,
+    seed: int,
+) -> PairHeadEvaluation | None:
+    """Judge the pair head and the embedding of models, beside the cosine of PCA and a logistic model on it.
+
+    Parameters
+    ----------
+    models
+        By name, all with one vocabulary; the first is compared with the baselines and with the other models.
+    tokens
+        The judged cells as the models read them; each cell has a gene.
+    judged
+        Cells to judge on.
+    fitted
+        Training cells: PCA, the logistic model and the centre of the embedding are fitted on these and no others.
+    fitted_tokens
+        The same as the models read them.
+    radii
+        Largest distances of neighbours in um.
+    max_pairs
+        Largest number of positive pairs at each radius.
+    threshold
+        Of the probability, for specificity.
+    n_replicates
+        Number of resampled tissues behind each interval.
+    seed
+        Of pairs and resampling.
+
+    Returns
+    -------
+    PairHeadEvaluation
+        None where the cells are too few or too close together to have neighbours with negatives.
+    """
+    pairs = matched_pairs(judged.coordinates, judged.slide, radii=radii, max_pairs=max_pairs, seed=seed)
+    if not len(pairs) or not max(len(pairs.rows(max(radii), kind)) for kind in NEGATIVES):
+        return None
+    n_fitted = len(fitted)
+    counts = sparse.vstack([fitted.counts, judged.counts], format="csr")
+    pca = pca_embedding(counts, np.arange(n_fitted)).coordinates
+    scores: dict[str, PairScore] = {}
+    for name, model in models.items():
+        scores[name] = partial(_probabilities, model, tokens)
+    first = next(iter(models))
+    embedding = _centred_embedding(models[first], tokens, fitted_tokens, seed)
+    scores[EMBEDDING] = partial(cosine, embedding)
+    scores[PCA] = partial(cosine, pca[n_fitted:])
+    to_fit = matched_pairs(fitted.coordinates, fitted.slide, radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
+    if len(to_fit) and max(len(to_fit.rows(MAIN_RADIUS, kind)) for kind in NEGATIVES):
+        scores[LOGISTIC] = partial(_shifted, LogisticPairs(pca, to_fit, MAIN_RADIUS), n_fitted)
+    else:
+        logger.warning("The training cells have no neighbours with negatives; there is no logistic model to beat.")
+    others = tuple(name for name in scores if name not in (first, EMBEDDING))
+    comparisons = {first: others, EMBEDDING: (PCA,)}
+    evaluation = evaluate_cell_pairs(
+        pairs, judged.coordinates, scores, comparisons=comparisons, library=judged.slide, n_replicates=n_replicates,
+        seed=seed,
+    )  # fmt: skip
+    points: list[dict[str, object]] = []
+    errors: list[dict[str, object]] = []
+    tables: list[pd.DataFrame] = []
+    for name in models:
+        values = evaluation.values[name]
+        for radius in radii:
+            for kind in NEGATIVES:
+                items = _items(pairs, radius, (kind,))
+                if not items.labels.size:
+                    continue
+                weights = items.weights(evaluation, n_replicates, seed)
+                both = operating_point(items.labels, items.take(values), weights, threshold=threshold)
+                row = {"score": name, "radius": radius, "negatives": kind, "threshold": threshold}
+                points.append(row | interval_columns(sensitivity=both[0], specificity=both[1]))
+        main = min(radii, key=lambda radius: abs(radius - MAIN_RADIUS))
+        items = _items(pairs, main, NEGATIVES)
+        weights = items.weights(evaluation, n_replicates, seed)
+        error = calibration_error(items.labels, items.take(values), weights)
+        errors.append({"score": name, "radius": main, **interval_columns(ece=error)})
+        table = reliability_table(items.labels, items.take(values), weights[0])
+        table.insert(0, "score", name)
+        tables.append(table)
+    return PairHeadEvaluation(evaluation, pd.DataFrame(points), pd.DataFrame(errors), pd.concat(tables))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Items:
+    """Positive and negative pairs of one comparison, as rows of the matched pairs."""
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    labels: NDArray[np.bool_]
+    rows: list[tuple[str, NDArray[np.int64]]]
+
+    def take(self, values: Mapping[str, NDArray[np.floating]]) -> NDArray[np.floating]:
+        return np.concatenate([values[kind][rows] for kind, rows in self.rows])
+
+    def weights(self, evaluation: CellPairEvaluation, n_replicates: int, seed: int) -> NDArray[np.float64]:
+        """Return weightings x items; the first is the data as they are."""
+        drawn = pair_weights(evaluation.tiles, self.left, self.right, n_replicates=n_replicates, seed=seed)
+        return np.vstack([np.ones(self.labels.size), drawn])
+
+
+def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _Items:
+    per_kind = {kind: pairs.rows(radius, kind) for kind in negatives}
+    positive = np.unique(np.concatenate(list(per_kind.values())))
+    left, right = [pairs.anchor[positive]], [pairs.neighbour[positive]]
+    for kind, rows in per_kind.items():
+        left.append(pairs.anchor[rows])
+        right.append(pairs.partner(kind)[rows])
+    joined = np.concatenate(left)
+    labels = np.arange(joined.size) < positive.size
+    return _Items(joined, np.concatenate(right), labels, [("neighbour", positive), *per_kind.items()])
+
+
+def _probabilities(
+    model: SpatialFormer, tokens: TokenCells, left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    both = embed_cell_pairs(
+        model.network, model.vocabulary, tokens.ranked, tokens.context, left.astype(np.int64), right.astype(np.int64)
+    )
+    return both.probabilities.astype(np.float64)
+
+
+def _shifted(
+    logistic: LogisticPairs, offset: int, left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    return logistic.score(left + offset, right + offset)
+
+
+def _centred_embedding(model: SpatialFormer, tokens: TokenCells, fitted: TokenCells, seed: int) -> NDArray[np.floating]:
+    """Embed the judged cells, minus the mean of some training cells."""
+    readable = np.flatnonzero(fitted.ranked.n_genes)
+    drawn = np.random.default_rng(seed).permutation(readable)[:_CENTRING_CELLS]
+    some = fitted.take(np.sort(drawn))
+    here, there = (
+        embed_cells(model.network, model.vocabulary, part.ranked, part.context).astype(np.float64)
+        for part in (tokens, some)
+    )
+    return np.asarray(here - there.mean(axis=0))

@@ -1,0 +1,82 @@
+"""Low-rank adapters inside a network, and what of a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from spaf_model import SpatialFormerNetwork
+from spaf_model.spatialformer.convolution import ConvolutionMixer
+from spaf_train.finetuning.config import FinetuneConfig
+
+# The linear maps of attention, and of the MLPs behind attention and convolution.
+_ADAPTED = r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))"
+
+
+@contextmanager
+def adapted(network: SpatialFormerNetwork, config: FinetuneConfig) -> Iterator[None]:
+    """Put adapters into a network; at the end they are merged into its weights and gone.
+
+    Meanwhile all other weights are frozen. Where the body fails, the adapters are taken out unmerged, so the network
+    is what it was.
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    config
+        Rank, alpha, dropout and seed.
+    """
+    # peft brings in transformers, which takes seconds, and only this needs it.
+    from peft import LoraConfig, LoraModel
+
+    trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    # peft's weights are drawn from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        lora = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it, whatever it is
+            lora_dropout=config.dropout,
+            target_modules=_ADAPTED,
+            bias="none",
+        )
+        wrapped = LoraModel(network, lora, "default")
+    try:
+        yield
+    except BaseException:
+        wrapped.unload()
+        raise
+    else:
+        wrapped.merge_and_unload()
+    finally:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(trainable[name])
+
+
+def training_mode(network: SpatialFormerNetwork, config: FinetuneConfig) -> None:
+    """Switch dropout on; with adapters the convolutions stay as in evaluation, so that their statistics stay too."""
+    network.train()
+    if config.method == "lora":
+        for module in network.modules():
+            if isinstance(module, ConvolutionMixer):
+                module.eval()
+
+
+def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of everything that training changes: weights that have gradients, and buffers."""
+    state = dict(module.named_buffers())
+    state.update((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def restore_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `trained_state` copied."""
+    places: dict[str, torch.Tensor] = dict(module.named_buffers())
+    places.update(module.named_parameters())
+    for name, tensor in state.items():
+        places[name].copy_(tensor)

@@ -1,0 +1,160 @@
+"""Cells with a label, divided into those to learn from and those to be judged on."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from spaf_data import InputError as DataInputError
+from spaf_data import split_regions
+from spaf_model import InputError
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = (TRAIN, VALIDATION, TEST)
+_SPLIT, _SLIDE, _SPATIAL = "split", "slide", "spatial"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledCells:
+    """Labels and parts of cells."""
+
+    label: str  # the obs column
+    classes: tuple[str, ...]  # sorted
+    codes: NDArray[np.int64]  # (n_cells,), -1 without a label or of a class that was left out
+    part: NDArray[np.str_]  # (n_cells,): train, validation, test, or empty
+    divided_by: str  # how, in words
+    left_out: dict[str, int]  # classes with too few training cells, and how many cells of all parts they had
+
+    def cells(self, part: str) -> NDArray[np.int64]:
+        """Return the labelled cells of a part."""
+        return np.flatnonzero((self.part == part) & (self.codes >= 0))
+
+    @property
+    def judged(self) -> list[str]:
+        """Parts to judge on."""
+        return [part for part in (VALIDATION, TEST) if self.cells(part).size]
+
+
+def labelled_cells(
+    adata: anndata.AnnData,
+    label: str,
+    *,
+    split: str | None = None,
+    hold_out: tuple[str, Sequence[str]] | None = None,
+    validation_fraction: float = 0.3,
+    gap: float = 60.0,
+    min_cells: int = 0,
+) -> LabelledCells:
+    """Read labels and divide the cells.
+
+    Parameters
+    ----------
+    adata
+        Cells with ``obs[label]``.
+    label
+        Column of ``obs``; cells without a value are not used.
+    split
+        Column of ``obs`` that says ``train``, ``validation`` or ``test``; other values are not used. If None, the
+        column ``split`` where there is one with training and validation, else regions of each slide
+        (`spaf_data.split_regions`) by ``obsm["spatial"]``.
+    hold_out
+        A column of ``obs`` and those of its values that are validation, such as slides; all others are training.
+    validation_fraction, gap
+        Of `split_regions`; the gap is in um.
+    min_cells
+        Classes with fewer training cells are left out of all parts. With 0 a class that is judged must be among the
+        training cells.
+
+    Raises
+    ------
+    InputError
+        If a column is not there, a part is empty, there is only one class, or a class to be judged has no training
+        cell.
+    """
+    values = _column(adata, label, "label")
+    has_label = values.notna().to_numpy()
+    if not has_label.any():
+        raise InputError(f"obs[{label!r}] has no value for any cell.")
+    if split is not None and hold_out is not None:
+        raise InputError("Give either split or hold_out, not both.")
+    part, divided_by = _divide(adata, split, hold_out, validation_fraction, gap)
+    names = values.astype(str).to_numpy()
+    for needed in (TRAIN, VALIDATION):
+        if not (has_label & (part == needed)).any():
+            raise InputError(f"No cell with a label is in the part {needed!r} ({divided_by}).")
+    training = pd.Series(names[has_label & (part == TRAIN)]).value_counts()
+    used = np.isin(part, PARTS) & has_label
+    found = sorted(set(names[used]))
+    rare = [name for name in found if training.get(name, 0) < min_cells]
+    left_out = {name: int((used & (names == name)).sum()) for name in rare}
+    classes = tuple(name for name in found if name not in left_out)
+    unseen = [name for name in classes if name not in training.index]
+    if unseen:
+        raise InputError(
+            f"The training part ({divided_by}) has no cell of {', '.join(map(repr, unseen))}, which the cells to judge "
+            f"on have; divide the cells otherwise, or leave rare classes out with min_cells= (--min-cells)."
+        )
+    if len(classes) < 2:
+        only = f"only {classes[0]!r}" if classes else "no class"
+        raise InputError(f"obs[{label!r}] must have at least two classes to tell apart; there is {only}.")
+    if left_out:
+        logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, ", ".join(rare))
+    codes = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
+    codes[~has_label] = -1
+    return LabelledCells(label, classes, codes, part, divided_by, left_out)
+
+
+def _divide(
+    adata: anndata.AnnData,
+    split: str | None,
+    hold_out: tuple[str, Sequence[str]] | None,
+    validation_fraction: float,
+    gap: float,
+) -> tuple[NDArray[np.str_], str]:
+    if hold_out is not None:
+        column, held = hold_out
+        values = _column(adata, column, "hold_out").astype(str)
+        absent = [name for name in held if name not in set(values)]
+        if absent:
+            raise InputError(
+                f"obs[{column!r}] has no value {absent[0]!r}; it has: {', '.join(sorted(set(values))[:20])}."
+            )
+        return np.where(values.isin(list(held)), VALIDATION, TRAIN), f"{column} {', '.join(held)} held out"
+    if split is not None:
+        return _parts(_column(adata, split, "split"), split)
+    if _SPLIT in adata.obs.columns and {TRAIN, VALIDATION} <= set(adata.obs[_SPLIT].astype(str)):
+        return _parts(adata.obs[_SPLIT], _SPLIT)
+    if _SPATIAL not in adata.obsm:
+        raise InputError(
+            f"The cells cannot be divided: obs has no column {_SPLIT!r} and obsm no {_SPATIAL!r}; name a column with "
+            "split= (--split) or hold out slides with hold_out= (--hold-out)."
+        )
+    coordinates = np.asarray(adata.obsm[_SPATIAL])[:, :2]
+    slides = adata.obs[_SLIDE].astype(str).to_numpy() if _SLIDE in adata.obs.columns else np.zeros(adata.n_obs)
+    part = np.full(adata.n_obs, "", dtype="<U10")
+    try:
+        for slide in np.unique(slides):
+            rows = slides == slide
+            part[rows] = split_regions(coordinates[rows], validation_fraction=validation_fraction, gap=gap)
+    except DataInputError as error:
+        raise InputError(str(error)) from error
+    return part, f"regions of each slide with a gap of {gap:g} um"
+
+
+def _parts(values: pd.Series, column: str) -> tuple[NDArray[np.str_], str]:
+    names = values.astype(str).to_numpy()
+    return np.where(np.isin(names, PARTS), names, "").astype(str), f"obs[{column!r}]"
+
+
+def _column(adata: anndata.AnnData, name: str, option: str) -> pd.Series:
+    if name not in adata.obs.columns:
+        raise InputError(f"obs has no column {name!r} ({option}); it has: {', '.join(map(str, adata.obs.columns))}.")
+    return adata.obs[name]

@@ -1,0 +1,375 @@
+"""Fine-tuning for labels of cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spaf_model import InputError, RankedCells, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
+from spaf_model.cell_source import CellSource, ReadingOptions
+from spaf_model.embedding import EmbeddingMethod
+from spaf_model.token_batch import N_PREFIX
+from spaf_train._csr import take_ranked
+from spaf_train._record import run_record
+from spaf_train.distributed import ranks
+from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
+from spaf_train.evaluation.classification import (
+    baseline_predictions,
+    classification_scores,
+    evaluate_predictions,
+    logistic_classifier,
+)
+from spaf_train.finetuning.adapters import adapted, training_mode
+from spaf_train.finetuning.config import FinetuneConfig
+from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
+from spaf_train.finetuning.label_head import LabelHead
+from spaf_train.finetuning.labelled_cells import TRAIN, VALIDATION, LabelledCells, labelled_cells
+from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
+from spaf_train.reproducible import reproducible
+
+logger = logging.getLogger(__name__)
+
+LABEL_MEASURES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+_GROUPS = 1_000  # of cells without a place, for the bootstrap
+_GROUPING = 2048  # shuffled cells among which those of similar length share a batch
+
+
+class LabelNetwork(nn.Module):
+    """An encoder with a linear head on the embedding of a cell."""
+
+    def __init__(self, model: SpatialFormer, head: LabelHead) -> None:
+        super().__init__()
+        self.network = model.network
+        self.pooling = head.pooling
+        self.head = nn.Linear(model.config.width, len(head.classes))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.weight))
+            self.head.bias.copy_(torch.from_numpy(head.bias))
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits (B, n_classes)."""
+        hidden = self.network.encode(batch)
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = batch.mask[:, N_PREFIX:].unsqueeze(-1)
+            pooled = hidden[:, N_PREFIX:].masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
+        logits = self.head(pooled)
+        assert isinstance(logits, Tensor)
+        return logits
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """All cells as the model reads them, with labels; cells of no part and cells without a gene have code -1."""
+
+    ranked: RankedCells
+    context: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    labels: LabelledCells
+
+    def rows(self, part: str) -> NDArray[np.int64]:
+        return np.flatnonzero((self.labels.part == part) & (self.codes >= 0))
+
+
+def finetune_labels(
+    model_dir: str | Path,
+    adata: anndata.AnnData,
+    label: str,
+    out: str | Path,
+    *,
+    config: FinetuneConfig = FinetuneConfig(),
+    split: str | None = None,
+    hold_out: tuple[str, Sequence[str]] | None = None,
+    min_cells: int = 0,
+    tissue: str | None = None,
+    condition: str | None = None,
+    species: str | None = None,
+    assay: str | None = None,
+    layer: str | None = None,
+    n_replicates: int = 1_000,
+) -> FinetuneResult:
+    """Teach a model to tell labels of cells, such as cell types or niches.
+
+    Writes a model directory with ``labels.json`` and ``label_head.safetensors`` (see `predict_labels`), which
+    `SpatialFormer.from_pretrained` loads as any other, ``finetune.json`` and a card with what was done. Nothing is
+    written before the end.
+
+    Beside the model stand the most frequent class, nearest neighbours and a logistic regression on principal
+    components, a probe of an encoder with random weights and, where the encoder was trained, a probe of the one given.
+    Whatever is fitted, scaling included, is fitted on the training part. Training begins with the probe as its head
+    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
+
+    Parameters
+    ----------
+    model_dir
+        Model to begin with.
+    adata
+        Raw counts, cells x genes, with ``obs[label]``. ``obsm["spatial"]`` (um) makes intervals those of tissue.
+    label
+        Column of ``obs``.
+    out
+        Folder to make.
+    config
+        Method and numbers.
+    split, hold_out, min_cells
+        How cells are divided, see `labelled_cells`. Scores are of the validation part, and of the test part if there
+        is one.
+    tissue, condition, species, assay, layer
+        As for `spaf_model.SpatialFormer.embed`.
+    n_replicates
+        Resampled tissues behind each interval.
+
+    Raises
+    ------
+    InputError
+        If `out` holds something, and as `labelled_cells` and `SpatialFormer.embed`.
+    TrainingDivergedError
+        If a loss or a gradient is not finite.
+
+    Examples
+    --------
+    ::
+
+        from spaf_train import FinetuneConfig, finetune_labels, predict_labels
+
+        config = FinetuneConfig(method="lora", rank=16, alpha=32.0)
+        result = finetune_labels("runs/first/model", adata, "cell_type", "models/cell-types", config=config)
+        result.scores
+        predict_labels(other, "models/cell-types")
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    config.check_task("labels")
+    require_free(out)
+    labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
+    with ranks(config.device) as group, reproducible(group.device, config.threads):
+        if group.world_size > 1:
+            raise InputError("Fine-tuning runs in one process; start it without torchrun.")
+        model = SpatialFormer.from_pretrained(model_dir, device=group.device)
+        options = ReadingOptions(tissue=tissue, condition=condition, species=species, assay=assay, layer=layer)
+        source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes)
+        ranked = source.rank()
+        codes = np.where(ranked.n_genes > 0, labels.codes, -1)
+        cells = _Cells(ranked, source.context, codes, labels)
+        judged = np.concatenate([cells.rows(part) for part in labels.judged])
+        predictions = _baselines(model, adata, cells, judged, config, layer)
+        head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
+        if config.method != "probe":
+            predictions["probe of the model as given"] = _predict(model, head, cells, judged)
+            head, fit = _train(model, head, cells, config)
+        predictions = {"fine-tuned model": _predict(model, head, cells, judged), **predictions}
+        scores = _judge(adata, cells, judged, predictions, n_replicates, config.seed)
+        parameters = {
+            "model": str(model_dir),
+            "label": label,
+            "divided_by": labels.divided_by,
+            "min_cells": min_cells,
+            **options.as_record(),
+            **dataclasses.asdict(config),
+        }
+        record = run_record(
+            "spaf-train finetune --task labels", parameters, started=started, packages=("scikit-learn", "peft")
+        )
+        record |= {
+            "classes": list(labels.classes),
+            "left_out": labels.left_out,
+            "n_cells": {part: int(cells.rows(part).size) for part in (TRAIN, *labels.judged)},
+            "fit": dataclasses.asdict(fit),
+            "scores": scores.to_dict("records"),
+        }
+        model.card = f"{model.card.rstrip()}\n\n{_card(record, labels, fit, scores, config)}"
+        write_finetuned(out, model, record, more=head.save)
+    return FinetuneResult(out, fit, scores, record)
+
+
+def _probe(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> LabelHead:
+    """Fit scaling and logistic regression on the embeddings of the training cells."""
+    rows = cells.rows(TRAIN)
+    fitted = logistic_classifier(config.regularisation, balanced=config.balance_classes)
+    fitted.fit(_embedding(model, cells, rows, config.pooling), cells.codes[rows])
+    return LabelHead.from_logistic(
+        fitted, label=cells.labels.label, classes=cells.labels.classes, pooling=config.pooling
+    )
+
+
+def _train(model: SpatialFormer, probe: LabelHead, cells: _Cells, config: FinetuneConfig) -> tuple[LabelHead, Fit]:
+    """Train the head with all weights or with adapters, from the probe on; the model is changed in place."""
+    # A head that fits at once does not drag the encoder through the noise of its own beginnings.
+    network = LabelNetwork(model, probe)
+    device = next(model.network.parameters()).device
+    network.to(device)
+    rows = cells.rows(TRAIN)
+    weights = torch.ones(len(cells.labels.classes), device=device)
+    if config.balance_classes:
+        n_cells = np.bincount(cells.codes[rows], minlength=weights.numel())
+        weights = torch.from_numpy(rows.size / (weights.numel() * n_cells)).float().to(device)
+    batches = _batches(model, cells, rows, config)
+
+    def next_loss() -> Tensor:
+        network.head.train()
+        training_mode(model.network, config)
+        seed, batch = next(batches)
+        torch.manual_seed(seed)
+        tokens, codes = _tokens(model, cells, batch, device)
+        return functional.cross_entropy(network(tokens), codes, weight=weights)
+
+    def validate() -> dict[str, float]:
+        network.eval()
+        return _validation(model, network, cells, weights, config)
+
+    if config.method == "lora":
+        with adapted(model.network, config):
+            fit = fit_early_stopping(network, next_loss, validate, config)
+    else:
+        fit = fit_early_stopping(network, next_loss, validate, config)
+    network.eval()
+    weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (network.head.weight, network.head.bias))
+    return dataclasses.replace(probe, weight=weight, bias=bias), fit
+
+
+def _batches(
+    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], config: FinetuneConfig
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield a seed for dropout and the cells of a batch, epoch after epoch without end."""
+    lengths = cells.ranked.n_genes[rows] + N_PREFIX + 1
+    epoch = 0
+    while True:
+        generator = np.random.default_rng([config.seed, epoch])
+        shuffled = generator.permutation(rows.size)
+        batches = []
+        for start in range(0, rows.size, _GROUPING):
+            group = shuffled[start : start + _GROUPING]
+            batches += [group[places] for places in token_budget_batches(lengths[group], config.token_budget)]
+        for place in generator.permutation(len(batches)):
+            yield int(generator.integers(2**62)), rows[batches[place]]
+        epoch += 1
+
+
+@torch.inference_mode()
+def _validation(
+    model: SpatialFormer, network: LabelNetwork, cells: _Cells, weights: Tensor, config: FinetuneConfig
+) -> dict[str, float]:
+    rows = cells.rows(VALIDATION)
+    lengths = cells.ranked.n_genes[rows] + N_PREFIX + 1
+    total = weight = 0.0
+    confusion = np.zeros((weights.numel(), weights.numel()))
+    for places in token_budget_batches(lengths, config.token_budget):
+        tokens, codes = _tokens(model, cells, rows[places], weights.device)
+        logits = network(tokens).float()
+        total += float(functional.cross_entropy(logits, codes, weight=weights, reduction="sum"))
+        weight += float(weights[codes].sum())
+        np.add.at(confusion, (codes.cpu().numpy(), logits.argmax(dim=-1).cpu().numpy()), 1.0)
+    scores = classification_scores(confusion)
+    return {"loss": total / weight, **{name: float(value) for name, value in scores._asdict().items()}}
+
+
+def _tokens(
+    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], device: torch.device
+) -> tuple[TokenBatch, Tensor]:
+    tokens = TokenBatch.from_cells(cells.ranked, cells.context, rows, model.vocabulary).to(device)
+    return tokens, torch.from_numpy(cells.codes[rows]).to(device)
+
+
+def _embedding(
+    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], pooling: EmbeddingMethod
+) -> NDArray[np.float32]:
+    return embed_cells(
+        model.network,
+        model.vocabulary,
+        take_ranked(cells.ranked, rows),
+        cells.context[rows],
+        method=pooling,
+    )
+
+
+def _predict(model: SpatialFormer, head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
+    return head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+
+
+def _baselines(
+    model: SpatialFormer,
+    adata: anndata.AnnData,
+    cells: _Cells,
+    judged: NDArray[np.int64],
+    config: FinetuneConfig,
+    layer: str | None,
+) -> dict[str, NDArray[np.integer]]:
+    counts = adata.X if layer is None else adata.layers[layer]
+    predictions = baseline_predictions(
+        sparse.csr_matrix(counts), cells.codes, cells.rows(TRAIN), judged, regularisation=config.regularisation
+    )
+    device = next(model.network.parameters()).device
+    untrained = SpatialFormer(model.config, model.vocabulary, seed=config.seed).to(device)
+    predictions["probe of random weights"] = _predict(untrained, _probe(untrained, cells, config), cells, judged)
+    return predictions
+
+
+def _judge(
+    adata: anndata.AnnData,
+    cells: _Cells,
+    judged: NDArray[np.int64],
+    predictions: Mapping[str, NDArray[np.integer]],
+    n_replicates: int,
+    seed: int,
+) -> pd.DataFrame:
+    tables = []
+    first = 0
+    for part in cells.labels.judged:
+        rows = cells.rows(part)
+        places = slice(first, first + rows.size)
+        first += rows.size
+        table = evaluate_predictions(
+            cells.codes[rows],
+            {name: predicted[places] for name, predicted in predictions.items()},
+            len(cells.labels.classes),
+            _tiles(adata, rows, seed),
+            n_replicates=n_replicates,
+            seed=seed,
+        )
+        table.insert(0, "part", part)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _tiles(adata: anndata.AnnData, rows: NDArray[np.int64], seed: int) -> Tiles:
+    """Return tiles of tissue or, where places are not known, random groups of cells."""
+    if "spatial" in adata.obsm:
+        slide = adata.obs["slide"].astype(str).to_numpy()[rows] if "slide" in adata.obs.columns else None
+        return spatial_tiles(np.asarray(adata.obsm["spatial"], dtype=np.float64)[rows, :2], slide)
+    n_groups = min(rows.size, _GROUPS)
+    return Tiles(np.random.default_rng(seed).permutation(rows.size) % n_groups, n_groups, float("nan"))
+
+
+def _card(
+    record: Mapping[str, Any], labels: LabelledCells, fit: Fit, scores: pd.DataFrame, config: FinetuneConfig
+) -> str:
+    n_cells = ", ".join(f"{n:,} {part}" for part, n in record["n_cells"].items())
+    facts = [
+        *how_trained(config.method, record["parameters"], fit),
+        f"Classes: {', '.join(labels.classes)}",
+        f"Cells: {n_cells}; divided by {labels.divided_by}",
+        "Baselines and scaling were fitted on the training cells alone",
+    ]
+    if labels.left_out:
+        facts.append(f"Left out as too rare: {', '.join(labels.left_out)}")
+    if config.method != "probe":
+        facts.append(
+            "The heads for masked genes, cell pairs and co-localised genes were not trained along, so they no longer "
+            "fit the encoder"
+        )
+    keys = {"part": "part", "score": "by"}
+    return card_section(f"Fine-tuned for labels: {labels.label}", facts, scores, keys, LABEL_MEASURES)

@@ -1,0 +1,247 @@
+"""Fine-tuning for pairs of neighbouring cells, such as those of another platform."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from spaf_data import Corpus
+from spaf_model import InputError, SpatialFormer
+from spaf_train._record import fingerprint, run_record
+from spaf_train.contexts import with_known_contexts
+from spaf_train.distributed import ranks
+from spaf_train.evaluation.cells import read_cells, tokenise
+from spaf_train.evaluation.encoding import inference
+from spaf_train.evaluation.evaluate import EvaluationOptions, readable_cells, table_rows, verdicts
+from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
+from spaf_train.finetuning.adapters import adapted, training_mode
+from spaf_train.finetuning.config import FinetuneConfig
+from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
+from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
+from spaf_train.loader import BatchStream
+from spaf_train.objectives import (
+    ColocalizationConfig,
+    MaskedGenesConfig,
+    ObjectivesConfig,
+    pairs_loss,
+)
+from spaf_train.reproducible import reproducible
+from spaf_train.samplers import SamplingConfig
+from spaf_train.validation import validate
+
+PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
+TUNED, BEFORE = "fine-tuned model", "model before"
+_OBJECTIVES = ObjectivesConfig(
+    masked_genes=MaskedGenesConfig(enabled=False), colocalization=ColocalizationConfig(enabled=False)
+)
+
+
+def finetune_pairs(
+    model_dir: str | Path,
+    corpus: Corpus | str | Path,
+    out: str | Path,
+    *,
+    config: FinetuneConfig = FinetuneConfig(),
+    sampling: SamplingConfig = SamplingConfig(),
+    evaluation: EvaluationOptions = EvaluationOptions(max_pairs=500),  # two models are judged on them
+    context: Mapping[str, str | None] | None = None,
+) -> FinetuneResult:
+    """Teach a model which cells of a corpus are neighbours.
+
+    Writes a model directory with the new weights, ``finetune.json`` and a card with what was done. Nothing is written
+    before the end. Beside the model stand the one it began with, the cosine of principal components and a logistic
+    model on them, all judged on the validation split and fitted on the training split.
+
+    Parameters
+    ----------
+    model_dir
+        Model to begin with.
+    corpus
+        The data, or its folder, with the splits train and validation. Its genes may be others than the model's as long
+        as enough are the same (`Vocabulary.match`).
+    out
+        Folder to make.
+    config
+        Method and numbers.
+    sampling
+        Which pairs are drawn; `token_budget` is that of `config`.
+    evaluation
+        On how much the result is judged.
+    context
+        Tissue, condition, species or assay in place of those of the slides. A name that the model does not know
+        is read as unknown where its vocabulary has that.
+
+    Raises
+    ------
+    InputError
+        If `out` holds something, a split is missing, or genes or contexts do not fit the model.
+    TrainingDivergedError
+        If a loss or a gradient is not finite.
+
+    Examples
+    --------
+    ::
+
+        from spaf_train import FinetuneConfig, finetune_pairs
+
+        result = finetune_pairs("published-v2", "merscope/corpus", "models/merscope", context={"assay": "Merfish"})
+        result.scores
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    config.check_task("pairs")
+    require_free(out)
+    source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    with ranks(config.device) as group, reproducible(group.device, config.threads):
+        if group.world_size > 1:
+            raise InputError("Fine-tuning runs in one process; start it without torchrun.")
+        model = SpatialFormer.from_pretrained(model_dir, device=group.device)
+        before = SpatialFormer.from_pretrained(model_dir, device=group.device)
+        data = with_known_contexts(source, model.vocabulary, context or {})
+        streams = {
+            split: BatchStream(
+                data,
+                model.vocabulary,
+                dataclasses.replace(plain, input="pairs", batches_per_step=1, token_budget=config.token_budget),
+                _OBJECTIVES,
+                split=split,
+                seed=config.seed,
+                max_genes=model.config.max_genes,
+            )
+            for split, plain in (
+                ("train", sampling),
+                ("validation", dataclasses.replace(sampling, thinning=0.0, context_dropout=0.0, positives=1.0)),
+            )
+        }
+        if config.method == "probe":
+            _fit_probe(model, streams["train"], config)
+            fit = Fit(steps=0, best_step=0, best={}, history=[])
+        elif config.method == "lora":
+            with adapted(model.network, config):
+                model.network.pair_head.requires_grad_(True)
+                fit = _train(model, streams, config)
+        else:
+            fit = _train(model, streams, config)
+        model.network.eval()
+        judged = _judge(model, before, data, evaluation)
+        parameters = {
+            "model": str(model_dir),
+            "data": str(source.path),
+            "context": {kind: name for kind, name in (context or {}).items() if name is not None},
+            **dataclasses.asdict(config),
+            "sampling": dataclasses.asdict(sampling),
+            "evaluation": dataclasses.asdict(evaluation),
+        }
+        record = run_record(
+            "spaf-train finetune --task pairs", parameters, started=started, packages=("scikit-learn", "peft")
+        )
+        result = judged.evaluation
+        record |= {
+            "corpus": fingerprint(source),
+            "fit": dataclasses.asdict(fit),
+            "scores": table_rows(result.scores),
+            "differences": table_rows(result.differences.assign(verdict=verdicts(result.differences))),
+            "operating_points": table_rows(judged.operating_points),
+            "calibration": table_rows(judged.calibration),
+        }
+        model.card = f"{model.card.rstrip()}\n\n{_card(record, data, fit, judged, config)}"
+        write_finetuned(out, model, record)
+    return FinetuneResult(out, fit, result.scores, record)
+
+
+def _train(model: SpatialFormer, streams: Mapping[str, BatchStream], config: FinetuneConfig) -> Fit:
+    network = model.network
+    with ranks(config.device) as group:
+
+        def next_loss() -> Tensor:
+            training_mode(network, config)
+            (batch,) = streams["train"].next_step()
+            torch.manual_seed(batch.seed)
+            batch = batch.to(group.device)
+            assert batch.pairs is not None
+            loss = pairs_loss(network.pair_logits(network.encode(batch.unmasked)), batch.pairs)
+            return loss / max(batch.pairs.weight, 1.0)
+
+        def look() -> dict[str, float]:
+            batches = streams["validation"].one_epoch(max_inputs=config.validation_inputs)
+            return validate(network, batches, _OBJECTIVES, group)
+
+        return fit_early_stopping(network, next_loss, look, config)
+
+
+def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig) -> None:
+    """Fit the pair head by logistic regression on the states of CLS, everything else unchanged.
+
+    The head has no bias, so features are scaled and not centred, and the regression has no intercept.
+    """
+    states: list[NDArray[np.float64]] = []
+    labels: list[NDArray[np.int64]] = []
+    with inference(model.network) as device:
+        for batch in stream.one_epoch(max_inputs=config.probe_inputs):
+            assert batch.pairs is not None
+            hidden = model.network.encode(batch.unmasked.to(device))
+            states.append(hidden[:, 0].double().cpu().numpy())
+            labels.append(batch.pairs.labels.numpy())
+    scaler = StandardScaler(with_mean=False)
+    features = scaler.fit_transform(np.concatenate(states))
+    regression = LogisticRegression(
+        C=1.0 / config.regularisation, max_iter=5_000, fit_intercept=False, class_weight="balanced"
+    ).fit(features, np.concatenate(labels))
+    half = torch.from_numpy(regression.coef_[0] / scaler.scale_ / 2.0)
+    with torch.no_grad():
+        model.network.pair_head.weight.copy_(torch.stack([-half, half]))
+
+
+def _judge(
+    model: SpatialFormer, before: SpatialFormer, corpus: Corpus, options: EvaluationOptions
+) -> PairHeadEvaluation:
+    cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
+    fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
+    fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
+    judged = evaluate_pair_models(
+        {TUNED: model, BEFORE: before},
+        tokens,
+        cells,
+        fitted,
+        fitted_tokens,
+        radii=options.radii,
+        max_pairs=options.max_pairs,
+        threshold=options.threshold,
+        n_replicates=options.n_replicates,
+        seed=options.seed,
+    )
+    if judged is None:
+        raise InputError(
+            f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at 80 um or more."
+        )
+    return judged
+
+
+def _card(
+    record: Mapping[str, Any], corpus: Corpus, fit: Fit, judged: PairHeadEvaluation, config: FinetuneConfig
+) -> str:
+    slides = corpus.slides
+    assays = ", ".join(sorted({context["assay"] for context in slides.values()}))
+    facts = [
+        *how_trained(config.method, record["parameters"], fit),
+        f"Slides: {', '.join(slides)} (assay: {assays}; {len(corpus.genes)} genes)",
+        f"Judged on {judged.evaluation.n_pairs:,} pairs of the split {record['parameters']['evaluation']['split']!r}; "
+        "baselines were fitted on the training split alone",
+    ]
+    if config.method != "probe":
+        facts.append(
+            "The heads for masked genes and co-localised genes were not trained along, so they no longer fit the "
+            "encoder"
+        )
+    keys = {"radius": "radius (um)", "negatives": "against", "score": "by"}
+    return card_section("Fine-tuned for pairs of neighbours", facts, judged.evaluation.scores, keys, PAIR_MEASURES)

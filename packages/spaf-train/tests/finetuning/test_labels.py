@@ -1,0 +1,234 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from spaf_model import InputError, SpatialFormer
+from spaf_train import FinetuneConfig, finetune_labels, predict_labels
+from spaf_train.finetuning import LabelHead, labelled_cells
+
+FAST = {"steps": 12, "validate_every": 4, "token_budget": 2000, "warmup_steps": 2, "threads": 1, "device": "cpu"}
+
+
+def finetune(model_dir, cells, out, label="cell_type", n_replicates=20, config=None, **options):
+    config = FinetuneConfig(**{"method": "probe", "device": "cpu", **(config or {})})
+    return finetune_labels(model_dir, cells, label, out, config=config, n_replicates=n_replicates, **options)
+
+
+def score(result, name, part="validation", measure="macro_f1"):
+    return result.scores.set_index(["part", "score"]).loc[(part, name), measure]
+
+
+def test_probe_learns_what_is_planted(model_dir, cells, tmp_path):
+    result = finetune(model_dir, cells, tmp_path / "out")
+    assert score(result, "fine-tuned model") > score(result, "most frequent class") + 0.2
+    assert score(result, "PCA, logistic regression") > 0.9
+    assert set(result.scores["score"]) == {
+        "fine-tuned model", "most frequent class", "PCA, 15 neighbours", "PCA, logistic regression",
+        "probe of random weights",
+    }  # fmt: skip
+    before = load_file(model_dir / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "Fine-tuned for labels: cell_type" in SpatialFormer.from_pretrained(tmp_path / "out").card
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_learns_and_leaves_a_model_directory(model_dir, cells, tmp_path, method):
+    options = {**FAST, "method": method, "rank": 2, "alpha": 4.0, "steps": 40, "learning_rate": 0.01}
+    result = finetune(model_dir, cells, tmp_path / "out", config=options)
+    assert score(result, "fine-tuned model") > score(result, "most frequent class") + 0.2
+    assert "probe of the model as given" in set(result.scores["score"])
+    assert result.fit.best["loss"] < result.fit.history[0]["loss"]
+    model = SpatialFormer.from_pretrained(tmp_path / "out")
+    assert "no longer" in model.card
+    record = json.loads((tmp_path / "out" / "finetune.json").read_text())
+    assert {"command", "versions", "parameters", "seconds", "peak_rss_mb", "fit", "scores"} <= set(record)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("method", ["probe", "lora"])
+def test_predictions_are_those_that_were_judged(model_dir, cells, tmp_path, method):
+    result = finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": method, "rank": 2})
+    predict_labels(cells, tmp_path / "out")
+    held = (cells.obs["split"] == "validation").to_numpy()
+    right = (cells.obs["label_pred"].astype(str) == cells.obs["cell_type"])[held].mean()
+    assert right == pytest.approx(score(result, "fine-tuned model", measure="accuracy"))
+    probabilities = cells.obsm["label_pred_probabilities"]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(cells.obs["label_pred_probability"], probabilities.max(axis=1), rtol=1e-6)
+    assert list(cells.uns["label_pred"]["classes"]) == ["lower", "upper"]
+    assert "X" not in cells.obsm
+
+
+def test_same_seed_same_weights(model_dir, cells, tmp_path):
+    for name in ("a", "b"):
+        finetune(model_dir, cells, tmp_path / name, config={**FAST, "method": "lora", "rank": 2})
+    for file in ("model.safetensors", "label_head.safetensors"):
+        first, second = (load_file(tmp_path / name / file) for name in ("a", "b"))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_nothing_is_fitted_on_the_cells_that_are_judged(model_dir, cells, tmp_path):
+    changed = cells.copy()
+    held = np.flatnonzero(changed.obs["split"] == "validation")
+    dense = changed.X.toarray()
+    dense[held] = np.random.default_rng(0).poisson(6, (held.size, dense.shape[1])) + 1
+    changed.X = dense.astype(np.float32)
+    for name, table in (("a", cells), ("b", changed)):
+        finetune(model_dir, table, tmp_path / name)
+    first, second = (load_file(tmp_path / name / "label_head.safetensors") for name in ("a", "b"))
+    assert torch.equal(first["weight"], second["weight"])
+    assert torch.equal(first["bias"], second["bias"])
+
+
+def test_labels_of_judged_cells_change_no_prediction(model_dir, cells, tmp_path):
+    shuffled = cells.copy()
+    held = np.flatnonzero(shuffled.obs["split"] == "validation")
+    types = shuffled.obs["cell_type"].to_numpy().copy()
+    flipped = np.where(types[held] == "upper", "lower", "upper")
+    types[held] = flipped
+    shuffled.obs["cell_type"] = types
+    one, other = (finetune(model_dir, table, tmp_path / name) for name, table in (("a", cells), ("b", shuffled)))
+    for name in one.scores["score"]:
+        # With two classes, the accuracy on flipped labels is what the accuracy on the true ones lacks.
+        assert score(one, name, measure="accuracy") + score(other, name, measure="accuracy") == pytest.approx(1.0)
+
+
+def test_a_test_part_is_judged_too(model_dir, cells, tmp_path):
+    cells.obs["half"] = np.where(
+        cells.obs["split"] == "validation",
+        np.where(np.arange(cells.n_obs) % 2, "test", "validation"),
+        cells.obs["split"],
+    )
+    result = finetune(model_dir, cells, tmp_path / "out", split="half")
+    assert set(result.scores["part"]) == {"validation", "test"}
+    assert result.record["n_cells"]["test"] == (cells.obs["half"] == "test").sum()
+
+
+def test_cells_without_place_or_label(model_dir, cells, tmp_path):
+    del cells.obsm["spatial"]
+    cells.obs["cell_type"] = cells.obs["cell_type"].mask(np.arange(cells.n_obs) % 5 == 0)
+    result = finetune(model_dir, cells, tmp_path / "out")
+    labelled = cells.obs["cell_type"].notna() & (cells.obs["split"] == "train")
+    assert result.record["n_cells"]["train"] == labelled.sum()
+    assert np.isfinite(result.scores["macro_f1_low"]).all()
+
+
+def test_slides_can_be_held_out_and_regions_are_the_default(cells):
+    cells.obs["donor"] = np.where(np.arange(cells.n_obs) % 4, "d1", "d2")
+    by_donor = labelled_cells(cells, "cell_type", hold_out=("donor", ["d2"]))
+    np.testing.assert_array_equal(by_donor.part == "validation", cells.obs["donor"] == "d2")
+    del cells.obs["split"]
+    by_region = labelled_cells(cells, "cell_type")
+    train, held = (cells.obsm["spatial"][by_region.part == part] for part in ("train", "validation"))
+    assert np.linalg.norm(train[:, None] - held[None], axis=2).min() > 60.0
+    assert len(train) > len(held) > 40
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "sentence"),
+    [
+        (None, {"label": "niche"}, "obs has no column 'niche' .* it has: split, slide, tissue"),
+        (None, {"split": "fold"}, "obs has no column 'fold'"),
+        (None, {"hold_out": ("slide", ["third"])}, "no value 'third'; it has: first"),
+        (lambda obs: obs.assign(cell_type="only"), {}, "at least two classes to tell apart; there is only 'only'"),
+        (lambda obs: obs.assign(split="train"), {"split": "split"}, "No cell with a label is in the part 'validation'"),
+        (
+            lambda obs: obs.assign(cell_type=obs["cell_type"].mask(obs["split"] == "validation", "new")),
+            {},
+            "has no cell of 'new', which the cells to judge on have",
+        ),
+        (lambda obs: obs.assign(cell_type=np.nan), {}, "has no value for any cell"),
+    ],
+)
+def test_what_cannot_be_learnt_is_said(model_dir, cells, tmp_path, change, options, sentence):
+    if change is not None:
+        cells.obs = change(cells.obs)
+    with pytest.raises(InputError, match=sentence):
+        finetune(model_dir, cells, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rare_classes_are_left_out_when_asked(cells):
+    types = cells.obs["cell_type"].to_numpy().copy()
+    types[np.flatnonzero(cells.obs["split"] == "train")[:2]] = "rare"
+    types[np.flatnonzero(cells.obs["split"] == "validation")[:3]] = "rare"
+    cells.obs["cell_type"] = types
+    assert labelled_cells(cells, "cell_type").classes == ("lower", "rare", "upper")
+    without = labelled_cells(cells, "cell_type", min_cells=5)
+    assert without.classes == ("lower", "upper")
+    assert without.left_out == {"rare": 5}
+    assert (without.codes[types == "rare"] == -1).all()
+
+
+def test_a_folder_that_holds_something_is_left_alone(model_dir, cells, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="already holds something"):
+        finetune(model_dir, cells, tmp_path)
+
+
+def test_a_failure_while_writing_leaves_nothing(model_dir, cells, tmp_path, monkeypatch):
+    def full_disk(self, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LabelHead, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        finetune(model_dir, cells, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_head_is_scaling_and_regression_in_one_map(tmp_path, n_classes):
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(3.0, [1.0, 5.0, 0.1], (200, 3))
+    codes = rng.integers(0, n_classes, 200)
+    scaler = StandardScaler().fit(embedding)
+    regression = LogisticRegression().fit(scaler.transform(embedding), codes)
+    names = tuple(f"c{code}" for code in range(n_classes))
+    head = LabelHead.from_logistic((scaler, regression), label="type", classes=names, pooling="cls")
+    expected = regression.predict_proba(scaler.transform(embedding))
+    np.testing.assert_allclose(head.probabilities(embedding), expected, atol=1e-4)
+    head.save(tmp_path)
+    again = LabelHead.load(tmp_path)
+    np.testing.assert_array_equal(again.probabilities(embedding), head.probabilities(embedding))
+    assert (again.label, again.classes, again.pooling) == ("type", names, "cls")
+
+
+def test_heads_that_are_missing_or_damaged(model_dir, cells, tmp_path):
+    with pytest.raises(InputError, match="predicts no labels: it has no labels.json"):
+        predict_labels(cells, model_dir)
+    finetune(model_dir, cells, tmp_path / "out")
+    weights = tmp_path / "out" / "label_head.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-10])
+    with pytest.raises(InputError, match="label_head.safetensors is damaged or truncated"):
+        predict_labels(cells, tmp_path / "out")
+    weights.write_bytes(content)
+    labels = tmp_path / "out" / "labels.json"
+    text = labels.read_text()
+    for old, new, sentence in (
+        ('"lower",', "", "does not fit the 1 classes"),
+        ('"cls"', '"mean"', "labels.json is damaged"),
+        ('"format_version": 1', '"format_version": 9', "format version 9"),
+    ):
+        labels.write_text(text.replace(old, new))
+        with pytest.raises(InputError, match=sentence):
+            predict_labels(cells, tmp_path / "out")
+
+
+def test_cells_without_a_gene_of_the_model_have_no_label(model_dir, cells, tmp_path):
+    finetune(model_dir, cells, tmp_path / "out")
+    dense = cells.X.toarray()
+    dense[3] = 0
+    cells.X = dense
+    cells.layers["raw"] = dense
+    predict_labels(cells, tmp_path / "out", layer="raw", key_added="type")
+    assert cells.obs["type"].isna().to_numpy().nonzero()[0].tolist() == [3]
+    assert np.isnan(cells.obs["type_probability"].iloc[3])
+    with pytest.raises(InputError, match="no layer 'counts'; the layers are: raw"):
+        predict_labels(cells, tmp_path / "out", layer="counts")
