@@ -102,7 +102,7 @@ def pretrain(
         skipped = group.gather(source.bad_shards() if skip_bad_shards and group.is_main else {})[0]
         for sentence in skipped.values() if group.is_main else ():
             logger.warning("skipped: %s", sentence)
-        identity = {"config": flatten(to_table(config)), "corpus": _fingerprint(source)}
+        identity = {"config": _decisive(config), "corpus": _fingerprint(source)}
         state = _state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
@@ -125,6 +125,7 @@ def pretrain(
             checkpoints=checkpoints,
             log_path=out / "metrics.csv",
             identity=identity,
+            distributed=config.distributed,
         )
         if state is not None:
             trainer.load_state_dict(state)
@@ -161,6 +162,12 @@ def _streams(
     }
 
 
+def _decisive(config: PretrainConfig) -> dict[str, Any]:
+    """Return the options that a run must keep when it is continued: all but how processes share the network."""
+    options = flatten(to_table(config))
+    return {name: value for name, value in options.items() if not name.startswith("distributed.")}
+
+
 def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
     latest = checkpoints.latest()
     if latest is None:
@@ -190,6 +197,8 @@ def _export(
     """Write the best weights as a model directory, then run.json."""
     assert trainer.best is not None
     best_step = int(trainer.best["step"])
+    # A fresh model: that of the run may be divided among processes.
+    model = SpatialFormer(config.model, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
     model.card = model_card(corpus, config, trainer.best)
     model.save_pretrained(out / "model")
