@@ -23,6 +23,7 @@ from spaf_train.objectives import ObjectivesConfig
 from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.parallel import ParallelModule
 from spaf_train.progress import TrainingProgress
+from spaf_train.recomputing import recompute_layers
 from spaf_train.signals import StopRequest
 from spaf_train.validation import validate
 
@@ -51,6 +52,7 @@ class RunConfig:
     keep: int = 2  # whole states kept
     best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
+    activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
     threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
     device: Device = "auto"  # auto: a GPU where there is one
 
@@ -113,6 +115,8 @@ class Trainer:
         self.checkpoints = checkpoints
         self.log_path = log_path
         self.identity = identity
+        if run.activation_checkpointing:
+            recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
         # The head of an objective that is switched off has no gradient.
         all_used = len(objectives.enabled) == 3
@@ -125,7 +129,10 @@ class Trainer:
         self._autocast = torch.bfloat16 if run.precision == "bf16" else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state of the run, in tensors and plain values; every rank calls this, the main one uses it."""
+        """Return the whole state of the run in tensors and plain values.
+
+        Every rank calls this, and what the main one gets is whole.
+        """
         return {
             "identity": self.identity,
             "step": self.step,
