@@ -87,6 +87,14 @@ def vocabulary(corpus: Corpus) -> Vocabulary:
     return vocabulary_from_corpus(corpus)
 
 
+@pytest.fixture(scope="session")
+def longer(tmp_path_factory):
+    """A configuration file with enough steps to be killed within."""
+    path = tmp_path_factory.mktemp("longer") / "longer.toml"
+    path.write_text(TINY.replace("steps = 6", "steps = 20"))
+    return path
+
+
 @pytest.fixture
 def config_path(tmp_path):
     path = tmp_path / "tiny.toml"

@@ -139,6 +139,54 @@ def test_validation_inputs_are_bounded_and_the_same_each_time(make_stream):
     assert [content(batch) for batch in first] == [content(batch) for batch in stream.one_epoch(max_inputs=90)]
 
 
+def test_more_ranks_than_blocks_share_every_batch(make_stream, corpus):
+    world_size = len(corpus.block_refs("validation")) + 3
+    options = {"split": "validation", "batches_per_step": world_size, "token_budget": 1000}
+    alone = make_stream(**options)
+    shares = [make_stream(rank=rank, world_size=world_size, **options).next_step() for rank in range(world_size)]
+    assert {len(share) for share in shares} == {1}
+    assert [content(share[0]) for share in shares] == [content(batch) for batch in alone.next_step()]
+
+
+def test_an_epoch_over_changing_numbers_of_ranks_has_every_sample_once(make_stream):
+    """Resume on another number of ranks, twice within an epoch."""
+    options = {"batches_per_step": 4, "token_budget": 1200}
+    expected = [content(batch) for batch in make_stream(**options).one_epoch()]
+    found, state = [], {"epoch": 0, "window": 0, "batch": 0}
+    n_steps = len(expected) // 4
+    assert n_steps > 6
+    for world_size, steps in ((1, 2), (4, 3), (2, n_steps - 5)):
+        ranks = [make_stream(rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+        for stream in ranks:
+            stream.load_state_dict(state)
+            found += [content(batch) for _ in range(steps) for batch in stream.next_step()]
+        state = ranks[0].state_dict()
+        assert all(stream.state_dict() == state for stream in ranks)
+    assert len(set(found)) == len(found) == 4 * n_steps
+    assert set(found) == set(expected[: 4 * n_steps])
+
+
+def test_skipped_shards_are_never_opened_and_the_others_are_whole(corpus, vocabulary, monkeypatch):
+    refs = corpus.block_refs("train")
+    gone = refs[0].shard
+    read = corpus.read
+    opened = []
+    monkeypatch.setattr(corpus, "read", lambda ref: opened.append(ref.shard) or read(ref))
+    sampling = SamplingConfig(window_blocks=1, token_budget=600)
+    arguments = (corpus, vocabulary, sampling, ObjectivesConfig())
+    stream = BatchStream(*arguments, split="train", seed=0, skip_shards=[gone])
+    labels = torch.cat([batch.pairs.labels for batch in stream.one_epoch()])
+    assert int(labels.sum()) == sum(ref.n_pairs for ref in refs if ref.shard != gone) > 0
+    while stream.epoch == 0:
+        stream.next_step()
+    assert gone not in opened
+    # The batches of the blocks that are left are those of the whole corpus.
+    whole = {content(batch) for batch in BatchStream(*arguments, split="train", seed=0).one_epoch()}
+    assert {content(batch) for batch in stream.one_epoch()} < whole
+    with pytest.raises(InputError, match="Every shard of the split 'train' is bad"):
+        BatchStream(*arguments, split="train", seed=0, skip_shards={ref.shard for ref in refs})
+
+
 def test_steps_that_ranks_cannot_share_are_refused(make_stream):
     with pytest.raises(InputError, match=r"batches_per_step \(3\).*processes \(2\)"):
         make_stream(batches_per_step=3, world_size=2)

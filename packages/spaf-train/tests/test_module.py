@@ -34,7 +34,7 @@ def test_one_batch_can_be_learnt_by_heart(config, vocabulary, batch):
         hidden = network.encode(batch.masked)
         pairs = network.pair_logits(hidden).softmax(dim=1)[:, 1].numpy()
         genes = masked_gene_logits(network, hidden, batch).argmax(dim=1)
-        edges = colocalization_logits(network, hidden, batch.masked, batch).numpy()
+        edges = colocalization_logits(network, hidden, batch).numpy()
     assert auroc(pairs, batch.pairs.labels.numpy()) > 0.9
     assert (genes == batch.masked_genes.targets).float().mean() > 0.3
     assert auroc(edges, batch.colocalization.targets.numpy()) > 0.7
@@ -46,8 +46,8 @@ def test_switched_off_objectives_are_neither_built_nor_computed(network, make_st
     assert batch.colocalization is None
     assert batch.pairs is None
     assert list(batch.weights()) == ["masked_genes"]
-    for name in ("colocalization_logits", "pair_logits"):
-        monkeypatch.setattr(network, name, lambda *arguments: pytest.fail("computed though switched off"))
+    for head in (network.colocalization_head, network.pair_head):
+        monkeypatch.setattr(head, "forward", lambda *arguments: pytest.fail("computed though switched off"))
     total, sums = TrainingModule(network, objectives)(batch, batch.weights(), FACTORS, 1.0)
     total.backward()
     assert sums.shape == (2,)
@@ -61,3 +61,13 @@ def test_logits_of_masked_genes_are_computed_at_masked_positions_only(network, b
     monkeypatch.setattr(network, "masked_gene_logits", lambda hidden: seen.append(hidden.shape) or original(hidden))
     TrainingModule(network, objectives)(batch, batch.weights(), FACTORS, 1.0)
     assert seen == [(batch.masked_genes.positions.numel(), network.config.width)]
+
+
+@pytest.mark.parametrize("head", ["symmetric", "bilinear", "additive"])
+def test_logits_of_gene_pairs_are_those_of_their_positions(config, vocabulary, batch, head):
+    network = SpatialFormer(dataclasses.replace(config.model, colocalization_head=head), vocabulary, seed=0).network
+    with torch.no_grad():
+        hidden = network.encode(batch.unmasked)
+        listed = colocalization_logits(network, hidden, batch)
+        whole = network.colocalization_logits(hidden, batch.unmasked)
+    torch.testing.assert_close(listed, whole.flatten()[batch.colocalization.positions])

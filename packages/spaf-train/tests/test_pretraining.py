@@ -1,6 +1,8 @@
 import csv
 import dataclasses
+import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 import pytest
 import torch
 
+import spaf_data
 from spaf_model import InputError, SpatialFormer
 from spaf_train import TrainingDivergedError, load_checkpoint, pretrain, read_config
 from spaf_train.module import TrainingModule
@@ -188,6 +191,59 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(config, c
     assert "step-000004.pt" in str(caught.value)
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "step-000004.pt")["step"] == 4
     assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.fixture
+def damaged(corpus, tmp_path):
+    """A corpus with a flipped byte in a block of the first training shard; returns it and the name of the shard."""
+    shutil.copytree(corpus.path, tmp_path / "damaged")
+    ref = corpus.block_refs("train")[0]
+    path = tmp_path / "damaged" / ref.shard
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[ref.offset + ref.size // 2] ^= 1
+    path.write_bytes(data)
+    return tmp_path / "damaged", ref.shard
+
+
+def test_a_damaged_shard_stops_the_run_and_is_named(config, damaged, tmp_path):
+    path, shard = damaged
+    config = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, window_blocks=99))
+    with pytest.raises(spaf_data.InputError, match=f"in shard {shard} is damaged"):
+        pretrain(config, path, tmp_path / "run")
+
+
+def test_bad_shards_are_left_out_and_counted_when_asked_for(config, damaged, tmp_path, caplog):
+    path, shard = damaged
+    result = pretrain(config, path, tmp_path / "run", skip_bad_shards=True)
+    assert list(result.skipped_shards) == [shard]
+    assert shard in caplog.text
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped_shards"] == result.skipped_shards
+    (path / shard).unlink()
+    with pytest.raises(spaf_data.InputError, match=f"lacks the shard {shard}"):
+        pretrain(config, path, tmp_path / "other")
+    result = pretrain(config, path, tmp_path / "other", skip_bad_shards=True)
+    assert f"lacks the shard {shard}" in result.skipped_shards[shard]
+    assert_same_run(tmp_path / "run", tmp_path / "other")
+
+
+def test_a_disk_that_fills_up_leaves_a_run_that_can_go_on(finished, config, corpus, tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(state, file):
+        if state.get("step") == 4:
+            file.write(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(config, corpus.path, tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["best-000003.pt", "step-000002.pt"]
+    monkeypatch.undo()
+    pretrain(config, corpus.path, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", finished)
 
 
 def test_global_state_of_torch_is_left_alone(config, corpus, tmp_path):

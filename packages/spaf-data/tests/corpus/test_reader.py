@@ -92,6 +92,25 @@ def test_a_missing_or_short_shard_is_named(corpus: Corpus) -> None:
         Corpus(corpus.path)
 
 
+def test_bad_shards_are_listed_and_the_others_can_be_read(corpus: Corpus) -> None:
+    assert corpus.bad_shards() == {}
+    cut, flipped, good = (shard.name for shard in corpus.manifest.shards[:3])
+    (corpus.path / cut).write_bytes((corpus.path / cut).read_bytes()[:-512])
+    data = bytearray((corpus.path / flipped).read_bytes())
+    data[700] ^= 1
+    (corpus.path / flipped).write_bytes(data)
+    opened = Corpus(corpus.path, check=False)
+    bad = opened.bad_shards()
+    assert list(bad) == [cut, flipped]
+    assert "bytes, but the manifest says" in bad[cut]
+    assert "SHA-256" in bad[flipped]
+    for ref in opened.block_refs():
+        if ref.shard == good:
+            opened.read(ref)
+    (corpus.path / cut).unlink()
+    assert f"lacks the shard {cut}" in opened.bad_shards()[cut]
+
+
 def rewrite(corpus: Corpus, change: Callable[[dict], None], *, fit_checksum: bool = True) -> None:
     path = corpus.path / "manifest.json"
     contents = json.loads(path.read_text())

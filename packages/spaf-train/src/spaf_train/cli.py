@@ -57,6 +57,9 @@ def pretrain_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
     ] = False,
+    skip_bad_shards: Annotated[
+        bool, typer.Option("--skip-bad-shards", help="Check all shards first; leave out and name the bad ones.")
+    ] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option; repeatable.")
     ] = None,
@@ -74,14 +77,18 @@ def pretrain_command(
 
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
-    result = pretrain(read_config(config, overrides=overrides or []), data, out, resume=resume)
+    configuration = read_config(config, overrides=overrides or [])
+    result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
     if int(os.environ.get("RANK", "0")) != 0:
         return
     if as_json:
         answer = {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps({**answer, "skipped_shards": result.skipped_shards}))
     elif result.finished:
         typer.echo(f"Took {result.step} steps; the model of step {result.best['step']:.0f} is in {out / 'model'}.")
+    if result.skipped_shards:
+        names = ", ".join(result.skipped_shards)
+        typer.echo(f"Left out bad shards ({len(result.skipped_shards)}): {names}.", err=True)
     if not result.finished:
         typer.echo(
             f"Stopped after step {result.step}, and saved; to continue: "

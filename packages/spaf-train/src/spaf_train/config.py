@@ -13,6 +13,7 @@ import tomli_w
 
 from spaf_model import InputError, SpatialFormerConfig
 from spaf_train._options import from_table, to_table
+from spaf_train.distributed import DistributedConfig
 from spaf_train.loop import RunConfig
 from spaf_train.objectives import ObjectivesConfig
 from spaf_train.optim import OptimizerConfig
@@ -26,7 +27,8 @@ class PretrainConfig:
 
     Each table of the TOML file is a dataclass that stands beside what it configures: `spaf_model.SpatialFormerConfig`
     (``[model]``), `SamplingConfig` (``[sampling]``), `ObjectivesConfig` (``[objectives.*]``), `OptimizerConfig`
-    (``[optimizer]``), `RunConfig` (``[run]``) and `VocabularyConfig` (``[vocabulary]``).
+    (``[optimizer]``), `RunConfig` (``[run]``), `DistributedConfig` (``[distributed]``) and `VocabularyConfig`
+    (``[vocabulary]``).
     """
 
     seed: int = 0  # of the weights, the order of the data, all draws and dropout
@@ -36,6 +38,7 @@ class PretrainConfig:
     objectives: ObjectivesConfig = ObjectivesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
     def __post_init__(self) -> None:
         if self.seed < 0:

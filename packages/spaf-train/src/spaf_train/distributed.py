@@ -17,6 +17,13 @@ from spaf_model import InputError
 Device = Literal["auto", "cpu", "cuda"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """How several processes share a network; one alone has all of it. A run may be continued with another strategy."""
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # fsdp: weights and optimizer state are divided among the processes
+
+
 @dataclasses.dataclass(frozen=True)
 class Ranks:
     """One process among the processes of a run; the methods do nothing when it is alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -122,12 +122,15 @@ class BatchStream:
         Genes kept a cell, the highest-ranked; None keeps all.
     rank, world_size
         This process among all.
+    skip_shards
+        Names of shards that are not read. Their blocks keep their places in the order, as if they were empty, so a
+        run can go on after a shard was lost.
 
     Raises
     ------
     InputError
-        If the split has no block, its genes are not those of the vocabulary, or the batches of a step cannot be
-        dealt evenly to the ranks.
+        If the split has no block that may be read, its genes are not those of the vocabulary, or the batches of a
+        step cannot be dealt evenly to the ranks.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class BatchStream:
         max_genes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        skip_shards: Collection[str] = (),
     ) -> None:
         if sampling.batches_per_step % world_size:
             raise InputError(
@@ -160,6 +164,9 @@ class BatchStream:
         self._refs = corpus.block_refs(split)
         if not self._refs:
             raise InputError(f"The corpus has no block in its split {split!r}.")
+        self._skip_shards = frozenset(skip_shards)
+        if self._skip_shards.issuperset(ref.shard for ref in self._refs):
+            raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
         self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
         self._context = {
             slide: np.array([vocabulary.context_id(kind, str(metadata[kind])) for kind in CONTEXT_KINDS])
@@ -172,7 +179,7 @@ class BatchStream:
         self._epoch = 0
         self._window = 0
         self._batch = 0
-        self._loaded: tuple[int, int, _Window] | None = None
+        self._loaded: tuple[int, int, _Window | None] | None = None
 
     @property
     def epoch(self) -> int:
@@ -210,6 +217,8 @@ class BatchStream:
         n_inputs = place = 0
         for number in range(self._n_windows):
             window = self._read_window(epoch, number)
+            if window is None:
+                continue
             for batch, rows in enumerate(window.batches):
                 n_inputs += rows.size
                 if max_inputs is not None and n_inputs > max_inputs and place:
@@ -231,24 +240,28 @@ class BatchStream:
             if self._loaded is None or self._loaded[:2] != (self._epoch, self._window):
                 self._loaded = (self._epoch, self._window, self._read_window(self._epoch, self._window))
             window = self._loaded[2]
-            if self._batch < len(window.batches):
+            if window is not None and self._batch < len(window.batches):
                 return window
-            empty = empty + 1 if not window.batches else 0
+            empty = empty + 1 if window is None or not window.batches else 0
             if empty > self._n_windows:
                 what = "pair of neighbouring cells" if self.sampling.input == "pairs" else "cell"
                 raise InputError(f"The corpus has no {what} in its split {self.split!r}.")
             self._window, self._batch = self._window + 1, 0
 
-    def _read_window(self, epoch: int, number: int) -> _Window:
+    def _read_window(self, epoch: int, number: int) -> _Window | None:
+        """Read the blocks of a window and draw its inputs; None if all its blocks are in shards that are skipped."""
         order = block_order(len(self._refs), seed=self.seed, epoch=epoch)
-        chosen = order[number * self.sampling.window_blocks : (number + 1) * self.sampling.window_blocks]
+        window = order[number * self.sampling.window_blocks : (number + 1) * self.sampling.window_blocks]
+        chosen = [int(place) for place in window if self._refs[place].shard not in self._skip_shards]
+        if not chosen:
+            return None
         blocks = [self.corpus.read(self._refs[place]) for place in chosen]
         offsets = np.cumsum([0, *(block.coordinates.shape[0] for block in blocks)])[:-1]
         cells = self._tokenise(blocks)
         if self.sampling.input == "cells":
             inputs = single_cells(blocks, offsets)
         else:
-            generators = [np.random.default_rng([self.seed, epoch, int(place), 1]) for place in chosen]
+            generators = [np.random.default_rng([self.seed, epoch, place, 1]) for place in chosen]
             inputs = draw_pairs(blocks, offsets, generators, self.sampling)
         generator = np.random.default_rng([self.seed, epoch, number, 2])
         n_genes = cells.ranked.n_genes

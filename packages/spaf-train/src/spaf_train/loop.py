@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -11,19 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from spaf_model import SpatialFormerNetwork
 from spaf_train._checks import require, require_at_least
 from spaf_train.checkpoint import Checkpoints
-from spaf_train.distributed import Device, Ranks
+from spaf_train.distributed import Device, DistributedConfig, Ranks
 from spaf_train.loader import Batch, BatchStream
 from spaf_train.metrics import MetricsLog
 from spaf_train.module import TrainingModule
 from spaf_train.objectives import ObjectivesConfig
 from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
+from spaf_train.parallel import ParallelModule
 from spaf_train.progress import TrainingProgress
+from spaf_train.recomputing import recompute_layers
 from spaf_train.signals import StopRequest
 from spaf_train.validation import validate
 
@@ -52,6 +52,7 @@ class RunConfig:
     keep: int = 2  # whole states kept
     best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
+    activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
     threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
     device: Device = "auto"  # auto: a GPU where there is one
 
@@ -86,6 +87,8 @@ class Trainer:
         Where the main process writes.
     identity
         Plain values that say which configuration and data a checkpoint belongs to; stored with each.
+    distributed
+        How several processes share the network.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Trainer:
         checkpoints: Checkpoints,
         log_path: Path,
         identity: dict[str, Any],
+        distributed: DistributedConfig = DistributedConfig(),
     ) -> None:
         self.objectives = objectives
         self.optimizer_config = optimizer
@@ -111,14 +115,13 @@ class Trainer:
         self.checkpoints = checkpoints
         self.log_path = log_path
         self.identity = identity
+        if run.activation_checkpointing:
+            recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
+        # The head of an objective that is switched off has no gradient.
+        all_used = len(objectives.enabled) == 3
+        self.parallel = ParallelModule(self.module, ranks, strategy=distributed.strategy, all_used=all_used)
         self.optimizer = make_optimizer(self.module, optimizer)
-        self.parallel: nn.Module = self.module
-        if ranks.world_size > 1:
-            # The head of an objective that is switched off has no gradient.
-            self.parallel = DistributedDataParallel(
-                self.module, broadcast_buffers=False, find_unused_parameters=len(objectives.enabled) < 3
-            )
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
@@ -126,12 +129,15 @@ class Trainer:
         self._autocast = torch.bfloat16 if run.precision == "bf16" else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state of the run, in tensors and plain values."""
+        """Return the whole state of the run in tensors and plain values.
+
+        Every rank calls this, and what the main one gets is whole.
+        """
         return {
             "identity": self.identity,
             "step": self.step,
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "module": self.parallel.state_dict(self.module),
+            "optimizer": self.parallel.optimizer_state_dict(self.optimizer),
             "stream": self.train.state_dict(),
             "best": self.best,
             "interval": self._interval,
@@ -141,8 +147,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self.step = int(state["step"])
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.parallel.load_state_dict(state["module"])
+        self.parallel.load_optimizer_state_dict(self.optimizer, state["optimizer"])
         self.train.load_state_dict(state["stream"])
         self.best = state["best"]
         self._interval = dict(state["interval"])
@@ -194,7 +200,7 @@ class Trainer:
             group["lr"] = rate
         factors = self.objectives.factors(self.step / self.run.steps)
 
-        self.parallel.train()
+        self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.stack(
             [
@@ -203,7 +209,7 @@ class Trainer:
             ]
         )
         largest = self.optimizer_config.clip_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), largest))
+        norm = self.parallel.clip_gradients(largest)
         step_sums = self.ranks.sum(sums.sum(dim=0)).tolist()
         if not all(map(math.isfinite, [*step_sums, norm])):
             raise TrainingDivergedError(self._diagnose(batches, sums))
@@ -226,11 +232,10 @@ class Trainer:
         self, batch: Batch, weights: dict[str, float], factors: dict[str, float], *, synchronise: bool
     ) -> Tensor:
         torch.manual_seed(batch.seed)
-        wait = isinstance(self.parallel, DistributedDataParallel) and not synchronise
-        with self.parallel.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
+        with self.parallel.synchronised(synchronise):
             with torch.autocast(self.ranks.device.type, dtype=self._autocast, enabled=self._autocast is not None):
                 share = 1.0 / self.train.sampling.batches_per_step
-                total, sums = self.parallel(batch.to(self.ranks.device), weights, factors, share)
+                total, sums = self.parallel.forward(batch.to(self.ranks.device), weights, factors, share)
             # Gradients are averaged over ranks, and the losses are parts of a sum.
             (total * self.ranks.world_size).backward()
         assert isinstance(sums, Tensor)
@@ -265,14 +270,16 @@ class Trainer:
 
     def _validate(self, log: MetricsLog | None) -> None:
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
-        metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+        with self.parallel.gathered():
+            metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
         if log is not None:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         if self._is_better(metrics):
             self.best = {**metrics, "step": float(self.step)}
+            network = self.parallel.state_dict(self.module.network)
             if self.ranks.is_main:
-                self.checkpoints.save_best({"network": self.module.network.state_dict()}, step=self.step)
+                self.checkpoints.save_best({"network": network}, step=self.step)
 
     def _is_better(self, metrics: dict[str, float]) -> bool:
         name = self.run.best_metric
@@ -283,7 +290,8 @@ class Trainer:
         return metrics[name] > self.best[name]
 
     def _save(self) -> None:
+        state = self.state_dict()
         if self.ranks.is_main:
             best_step = int(self.best["step"]) if self.best else None
-            self.checkpoints.save(self.state_dict(), step=self.step, best_step=best_step)
+            self.checkpoints.save(state, step=self.step, best_step=best_step)
         self.ranks.barrier()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spaf_model import SpatialFormerNetwork, TokenBatch
+from spaf_model import SpatialFormerNetwork
 from spaf_train.loader import Batch
 from spaf_train.objectives import ObjectivesConfig, ObjectiveWeighting, focal_loss, masked_genes_loss, pairs_loss
 
@@ -59,7 +59,7 @@ class TrainingModule(nn.Module):
             sums["masked_genes"], found = masked_genes_loss(logits, batch.masked_genes.targets)
         if batch.colocalization is not None:
             config = self.objectives.colocalization
-            logits = colocalization_logits(self.network, hidden, batch.masked, batch)
+            logits = colocalization_logits(self.network, hidden, batch)
             targets = batch.colocalization.targets
             sums["colocalization"] = focal_loss(logits, targets, alpha=config.alpha, gamma=config.gamma)
         if batch.pairs is not None:
@@ -75,7 +75,12 @@ def masked_gene_logits(network: SpatialFormerNetwork, hidden: Tensor, batch: Bat
     return network.masked_gene_logits(hidden.flatten(0, 1).index_select(0, batch.masked_genes.positions))
 
 
-def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, tokens: TokenBatch, batch: Batch) -> Tensor:
-    """Return the co-localisation logits of the gene pairs of a batch, n_gene_pairs."""
-    assert batch.colocalization is not None
-    return network.colocalization_logits(hidden, tokens).flatten().index_select(0, batch.colocalization.positions)
+def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, batch: Batch) -> Tensor:
+    """Return the co-localisation logits of the gene pairs of a batch, n_gene_pairs, in the order of its targets."""
+    genes = batch.colocalization
+    assert genes is not None
+    # Genes alone, segment by segment: an (L, L) of both cells of a pair would be mostly logits between two cells.
+    states = hidden.flatten(0, 1).index_select(0, genes.genes.flatten()).view(*genes.genes.shape, hidden.shape[-1])
+    logits = network.colocalization_head(states)
+    assert isinstance(logits, Tensor)
+    return logits.transpose(1, 2).masked_select(genes.mask)

@@ -38,9 +38,17 @@ class PretrainResult:
     finished: bool  # False: it was asked to stop and saved its state
     step: int  # steps taken
     best: dict[str, float]  # metrics of the best validation, with its step; empty before the first
+    skipped_shards: dict[str, str]  # names of the shards that were left out, and what is wrong with each
 
 
-def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, resume: bool = False) -> PretrainResult:
+def pretrain(
+    config: PretrainConfig,
+    corpus: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    skip_bad_shards: bool = False,
+) -> PretrainResult:
     """Pre-train a SpatialFormer on a corpus.
 
     Writes ``config.toml``, ``environment.json``, ``metrics.csv`` and ``checkpoints/`` while it runs, and at the end
@@ -58,6 +66,9 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
     resume
         Continue from the last checkpoint in `out`; without one the run begins. The continued run takes the same
         steps as one that was not interrupted.
+    skip_bad_shards
+        Read every shard once before the run, and leave out those that are missing or damaged; they are named in a
+        warning, in ``run.json`` and in the result. Without it the first one met stops the run.
 
     Raises
     ------
@@ -77,19 +88,23 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
         result.best["auroc_pairs"]
     """
     out = Path(out)
-    source = Corpus(corpus)
+    source = Corpus(corpus, check=not skip_bad_shards)
     with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
         checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
         if not resume and (checkpoints.latest() or (out / "run.json").exists()):
             raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
-        identity = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
+        # All ranks leave out what the first one found, so that they agree on the batches.
+        skipped = group.gather(source.bad_shards() if skip_bad_shards and group.is_main else {})[0]
+        for sentence in skipped.values() if group.is_main else ():
+            logger.warning("skipped: %s", sentence)
+        identity = {"config": _decisive(config), "corpus": fingerprint(source)}
         state = _state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
         vocabulary = vocabulary_from_corpus(source, config.vocabulary)
         model = SpatialFormer(config.model, vocabulary, seed=config.seed)
         model.to(group.device)
-        streams = _streams(config, source, model, group)
+        streams = _streams(config, source, model, group, skipped)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "config.toml", config.to_toml())
@@ -105,6 +120,7 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
             checkpoints=checkpoints,
             log_path=out / "metrics.csv",
             identity=identity,
+            distributed=config.distributed,
         )
         if state is not None:
             trainer.load_state_dict(state)
@@ -112,12 +128,14 @@ def pretrain(config: PretrainConfig, corpus: str | Path, out: str | Path, *, res
         finished = trainer.fit(stop)
         best = trainer.best or {}
         if finished and group.is_main:
-            _export(model, trainer, source, config, out, str(corpus))
+            _export(model, trainer, source, config, out, str(corpus), skipped)
         group.barrier()
-        return PretrainResult(out=out, finished=finished, step=trainer.step, best=best)
+        return PretrainResult(out=out, finished=finished, step=trainer.step, best=best, skipped_shards=skipped)
 
 
-def _streams(config: PretrainConfig, corpus: Corpus, model: SpatialFormer, group: Ranks) -> dict[str, BatchStream]:
+def _streams(
+    config: PretrainConfig, corpus: Corpus, model: SpatialFormer, group: Ranks, skipped: dict[str, str]
+) -> dict[str, BatchStream]:
     # Validation sees cells as they are, and every process an equal share of the batches.
     plain = dataclasses.replace(
         config.sampling, thinning=0.0, context_dropout=0.0, batches_per_step=group.world_size, positives=1.0
@@ -133,9 +151,16 @@ def _streams(config: PretrainConfig, corpus: Corpus, model: SpatialFormer, group
             max_genes=model.config.max_genes,
             rank=group.rank,
             world_size=group.world_size,
+            skip_shards=skipped,
         )
         for split, sampling in (("train", config.sampling), ("validation", plain))
     }
+
+
+def _decisive(config: PretrainConfig) -> dict[str, Any]:
+    """Return the options that a run must keep when it is continued: all but how processes share the network."""
+    options = flatten(to_table(config))
+    return {name: value for name, value in options.items() if not name.startswith("distributed.")}
 
 
 def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
@@ -156,11 +181,19 @@ def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Pa
 
 
 def _export(
-    model: SpatialFormer, trainer: Trainer, corpus: Corpus, config: PretrainConfig, out: Path, corpus_name: str
+    model: SpatialFormer,
+    trainer: Trainer,
+    corpus: Corpus,
+    config: PretrainConfig,
+    out: Path,
+    corpus_name: str,
+    skipped: dict[str, str],
 ) -> None:
     """Write the best weights as a model directory, then run.json."""
     assert trainer.best is not None
     best_step = int(trainer.best["step"])
+    # A fresh model: that of the run may be divided among processes.
+    model = SpatialFormer(config.model, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
     model.card = model_card(corpus, config, trainer.best)
     model.save_pretrained(out / "model")
@@ -171,6 +204,7 @@ def _export(
             "versions": versions(),
             "parameters": {"data": corpus_name, "config": to_table(config)},
             "corpus": fingerprint(corpus),
+            "skipped_shards": skipped,
             "seconds": trainer.seconds,
             "peak_rss_mb": peak_rss_mb(),
             "steps": trainer.step,

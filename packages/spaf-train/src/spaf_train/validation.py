@@ -70,7 +70,7 @@ def validate(
                     hidden = network.encode(batch.unmasked)
                 if batch.colocalization is not None:
                     config = objectives.colocalization
-                    logits = colocalization_logits(network, hidden, batch.unmasked, batch)
+                    logits = colocalization_logits(network, hidden, batch)
                     targets = batch.colocalization.targets
                     sums["colocalization"] = focal_loss(logits, targets, alpha=config.alpha, gamma=config.gamma)
                     scores["colocalization"].append(logits.float().cpu())

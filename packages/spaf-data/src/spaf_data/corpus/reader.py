@@ -22,6 +22,8 @@ class Corpus:
     ----------
     path
         Folder with ``manifest.json`` and the shards.
+    check
+        False opens a corpus of which shards are missing or cut short, to use the others: see `bad_shards`.
 
     Raises
     ------
@@ -37,10 +39,10 @@ class Corpus:
     ...     left, right = block.positive_pairs.T
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, check: bool = True):
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
-        for shard in self.manifest.shards:
+        for shard in self.manifest.shards if check else ():
             self._check_size(shard)
 
     def __repr__(self) -> str:
@@ -133,15 +135,28 @@ class Corpus:
             If a shard is missing, has other bytes, or has other members than the manifest says; it is named.
         """
         for shard in self.manifest.shards:
-            self._check_size(shard)
-            if size_and_sha256(self.path / shard.name)[1] != shard.sha256:
-                raise InputError(f"shard {shard.name} is damaged: its SHA-256 does not fit the manifest.")
-            with tarfile.open(self.path / shard.name, mode="r:") as archive:
-                members = archive.getnames()
-            expected = [f"{ref.key}.{SUFFIX}" for ref in shard.blocks]
-            if members != expected:
-                stray = next((name for name in members if name not in set(expected)), "fewer members")
-                raise InputError(f"shard {shard.name} holds {stray!r}, which the manifest does not describe.")
+            self._verify_shard(shard)
+
+    def bad_shards(self) -> dict[str, str]:
+        """Read every byte of every shard and return, by name, what is wrong with those that `verify` would refuse."""
+        bad = {}
+        for shard in self.manifest.shards:
+            try:
+                self._verify_shard(shard)
+            except (InputError, OSError) as error:
+                bad[shard.name] = str(error)
+        return bad
+
+    def _verify_shard(self, shard: Shard) -> None:
+        self._check_size(shard)
+        if size_and_sha256(self.path / shard.name)[1] != shard.sha256:
+            raise InputError(f"shard {shard.name} is damaged: its SHA-256 does not fit the manifest.")
+        with tarfile.open(self.path / shard.name, mode="r:") as archive:
+            members = archive.getnames()
+        expected = [f"{ref.key}.{SUFFIX}" for ref in shard.blocks]
+        if members != expected:
+            stray = next((name for name in members if name not in set(expected)), "fewer members")
+            raise InputError(f"shard {shard.name} holds {stray!r}, which the manifest does not describe.")
 
     def _check_size(self, shard: Shard) -> None:
         path = self.path / shard.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 import torch
@@ -34,30 +33,54 @@ class ColocalizationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ColocalizedGenes:
-    """Gene pairs of a batch and whether they are co-localised.
+    """The genes of the segments of a batch, and which pairs of them are co-localised.
 
-    A gene pair is two positions i < j of one row and one segment that both hold genes. `positions` are positions in
-    the flattened (B, L, L) logits.
+    A gene pair is two places low < high among the N places of one of S segments. The pairs are listed segment after
+    segment, by high and then by low. Only the co-localised ones are stored: a segment of 60 genes has 1,770 pairs, of
+    which some fifty are, and the network, which has a logit for every pair anyway, needs no list of the others.
     """
 
-    positions: Tensor  # int64 (n_gene_pairs,)
-    targets: Tensor  # float32 (n_gene_pairs,): 1 for co-localised, 0 otherwise
+    genes: Tensor  # int64 (S, N): positions in the flattened (B, L) batch, ascending; 0 beyond the last gene
+    n_genes: Tensor  # int64 (S,)
+    colocalized: Tensor  # int64 (n_colocalized,): which pairs of the list are
+    length: int  # L
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of gene pairs."""
+        return int((self.n_genes * (self.n_genes - 1) // 2).sum())
 
     @property
     def weight(self) -> float:
         """What the summed loss of this batch is divided by: the number of gene pairs."""
-        return float(self.positions.numel())
+        return float(self.n_pairs)
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool (S, N, N): which [segment, high, low] are gene pairs; in this order they are the list."""
+        n = self.genes.shape[1]
+        lower = torch.ones((n, n), dtype=torch.bool, device=self.genes.device).tril(-1)
+        present = torch.arange(n, device=self.genes.device) < self.n_genes.unsqueeze(1)
+        return lower & present.unsqueeze(2)
+
+    @property
+    def targets(self) -> Tensor:
+        """Float32 (n_pairs,): 1 for co-localised, 0 otherwise."""
+        return torch.zeros(self.n_pairs, device=self.genes.device).index_fill_(0, self.colocalized, 1.0)
+
+    @property
+    def positions(self) -> Tensor:
+        """Int64 (n_pairs,): the positions of the pairs, the earlier gene first, in a flattened (B, L, L)."""
+        mask = self.mask
+        low = self.genes.unsqueeze(1).expand(mask.shape).masked_select(mask)
+        high = self.genes.unsqueeze(2).expand(mask.shape).masked_select(mask)
+        return low * self.length + high % self.length
 
     def to(self, device: torch.device) -> ColocalizedGenes:
         """Return the same on another device."""
-        return ColocalizedGenes(self.positions.to(device), self.targets.to(device))
-
-
-@functools.lru_cache(maxsize=4)
-def _triangle(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all i < j below n, ordered by j: the pairs of a smaller n are a prefix of those of a larger one."""
-    high, low = np.tril_indices(n, -1)
-    return low, high
+        return ColocalizedGenes(
+            self.genes.to(device), self.n_genes.to(device), self.colocalized.to(device), self.length
+        )
 
 
 def colocalized_genes(
@@ -67,7 +90,7 @@ def colocalized_genes(
     edges: NDArray[np.int64],
     vocabulary: Vocabulary,
 ) -> ColocalizedGenes:
-    """List the gene pairs of a batch and look up which are co-localised.
+    """Find the genes of a batch and look up which pairs of them are co-localised.
 
     Parameters
     ----------
@@ -87,50 +110,43 @@ def colocalized_genes(
     Notes
     -----
     Genes are matched by token id and not by rank, so a label cannot end up at another gene. Time and memory grow with
-    the number of gene pairs, and no B x L x L array is made.
+    the number of genes and of co-localised pairs, not with the number of gene pairs.
     """
     ids = batch.ids.numpy()
     n_rows, length = ids.shape
     is_gene = np.zeros(vocabulary.n_tokens, dtype=bool)
     is_gene[vocabulary.gene_token_ids] = True
 
-    # Genes of each segment in ascending position: (segment, place within the segment) <-> column.
+    # The second segment of a row lies behind the first, so flat positions are ordered by segment already.
     owner = cells.reshape(-1)
-    rows, columns = np.nonzero(is_gene[ids])
-    segments = 2 * rows + batch.types.numpy()[rows, columns] - 1
-    known_cell = owner[segments] >= 0
-    segments, columns = segments[known_cell], columns[known_cell]
-    n_genes = np.bincount(segments, minlength=2 * n_rows)
-    first_gene = np.cumsum(n_genes) - n_genes
-    columns = columns[np.argsort(segments, kind="stable")]
-    n_pairs = n_genes * (n_genes - 1) // 2
-    first_pair = np.cumsum(n_pairs) - n_pairs
-
-    # Every pair of places low < high of every segment, ordered by segment, then high, then low.
-    low, high = _triangle(1 << int(max(n_genes.max(initial=0), 2) - 1).bit_length())
-    of_pair = np.repeat(np.arange(2 * n_rows), n_pairs)
-    within = np.arange(n_pairs.sum()) - first_pair[of_pair]
-    start = first_gene[of_pair]
-    positions = (of_pair // 2 * length + columns[start + low[within]]) * length + columns[start + high[within]]
-
-    place = np.full((2 * n_rows, vocabulary.n_tokens), -1, dtype=np.int64)
-    order = np.arange(columns.size)
-    sorted_segments = np.repeat(np.arange(2 * n_rows), n_genes)
-    place[sorted_segments, ids[sorted_segments // 2, columns]] = order - first_gene[sorted_segments]
-
     filled = np.flatnonzero(owner >= 0)
+    number = np.full(owner.size, -1, dtype=np.int64)  # of a segment among those of which something is known
+    number[filled] = np.arange(filled.size)
+    real_genes = is_gene[ids]
+    flat = np.flatnonzero(real_genes)
+    rows = np.repeat(np.arange(n_rows), np.count_nonzero(real_genes, axis=1))
+    segment = number[2 * rows + batch.types.numpy().reshape(-1)[flat] - 1]
+    if filled.size < owner.size:
+        known = segment >= 0
+        flat, segment = flat[known], segment[known]
+    n_genes = np.bincount(segment, minlength=filled.size)
+    place = np.arange(flat.size) - np.repeat(np.cumsum(n_genes) - n_genes, n_genes)
+    genes = np.zeros((filled.size, int(n_genes.max(initial=0))), dtype=np.int64)
+    genes[segment, place] = flat
+
+    # Column n_tokens is for genes without a token: their id -1 means the last one, which stays empty.
+    place_of = np.full((filled.size, vocabulary.n_tokens + 1), -1, dtype=np.int32)
+    place_of[segment, ids.reshape(-1)[flat]] = place
     index, counts = csr_rows(edge_indptr, owner[filled])
-    of_edge = np.repeat(filled, counts)
-    genes = edges[index]
-    known = (genes >= 0).all(axis=1)
-    of_edge, genes = of_edge[known], genes[known]
-    one, other = place[of_edge, genes[:, 0]], place[of_edge, genes[:, 1]]
-    present = (one >= 0) & (other >= 0)
-    of_edge, one, other = of_edge[present], one[present], other[present]
-    top = np.maximum(one, other)
-    targets = np.zeros(positions.size, dtype=np.float32)
-    targets[first_pair[of_edge] + top * (top - 1) // 2 + np.minimum(one, other)] = 1.0
-    return ColocalizedGenes(torch.from_numpy(positions), torch.from_numpy(targets))
+    of_edge = np.repeat(np.arange(filled.size), counts)
+    pairs = edges[index]
+    one, other = place_of[of_edge, pairs[:, 0]], place_of[of_edge, pairs[:, 1]]
+    low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
+    n_pairs = n_genes * (n_genes - 1) // 2
+    listed = (np.cumsum(n_pairs) - n_pairs)[of_edge] + high * (high - 1) // 2 + low
+    return ColocalizedGenes(
+        torch.from_numpy(genes), torch.from_numpy(n_genes), torch.from_numpy(listed[low >= 0]), length
+    )
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -> Tensor:

@@ -83,14 +83,13 @@ def mask_genes(
         special = torch.tensor([vocabulary.pad, vocabulary.cls, vocabulary.mask, vocabulary.sep])
         choosable[:] = True
         choosable[special] = False
-    candidates = choosable[batch.ids].flatten()
-    draw = torch.rand(candidates.shape, generator=generator)
-    draw[~candidates] = 2.0
-    chosen = draw < config.fraction
-    if not bool(chosen.any()) and bool(candidates.any()):
-        chosen[draw.argmin()] = True
-    positions = chosen.nonzero().squeeze(1)
     ids = batch.ids.flatten().clone()
+    candidates = choosable[ids]
+    draw = torch.rand(ids.shape, generator=generator)
+    chosen = (draw < config.fraction).logical_and_(candidates)
+    if not bool(chosen.any()) and bool(candidates.any()):
+        chosen[draw.masked_fill_(~candidates, 2.0).argmin()] = True
+    positions = chosen.nonzero().squeeze(1)
     targets = ids[positions]
     fate = torch.rand(positions.shape, generator=generator)
     random_genes = genes[torch.randint(genes.numel(), positions.shape, generator=generator)]

@@ -1,0 +1,149 @@
+"""A module over several processes: whole on each (DDP), or divided among them (FSDP2), behind one interface."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from spaf_train.distributed import Ranks
+from spaf_train.module import TrainingModule
+
+
+class ParallelModule:
+    """A training module as the processes of a run share it.
+
+    States go in and out whole, in plain tensors and under the names of the undivided module, so a checkpoint can be
+    read with any strategy and any number of processes.
+
+    Parameters
+    ----------
+    module
+        On the device of `ranks`, with equal values on every rank. With ``"fsdp"`` it is divided in place.
+    ranks
+        The processes.
+    strategy
+        See `DistributedConfig`; of no effect where there is one process.
+    all_used
+        Whether every parameter that is trained has a gradient in every step.
+    """
+
+    def __init__(
+        self, module: TrainingModule, ranks: Ranks, *, strategy: Literal["ddp", "fsdp"], all_used: bool
+    ) -> None:
+        self.module = module
+        self.ranks = ranks
+        self.forward: nn.Module = module
+        self._undivided: list[nn.Parameter] = []
+        if ranks.world_size == 1:
+            return
+        if strategy == "ddp":
+            self.forward = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=not all_used)
+            return
+        # A single number cannot be divided; there are a handful, and their gradients are averaged here.
+        self._undivided = [parameter for parameter in module.parameters() if parameter.ndim == 0]
+        mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
+        for layer in module.network.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(module, mesh=mesh, ignored_params=set(self._undivided))
+
+    @property
+    def _divided(self) -> FSDPModule | None:
+        return self.module if isinstance(self.module, FSDPModule) else None
+
+    @contextlib.contextmanager
+    def synchronised(self, wanted: bool) -> Iterator[None]:
+        """Average gradients over the ranks in the backward passes within, or leave that to a later one."""
+        if isinstance(self.forward, DistributedDataParallel) and not wanted:
+            with self.forward.no_sync():
+                yield
+            return
+        if self._divided is not None:
+            self._divided.set_requires_gradient_sync(wanted)
+        yield
+
+    @torch.no_grad()
+    def clip_gradients(self, largest: float) -> float:
+        """Scale the gradient down to a norm, and return the norm that it had.
+
+        After the last backward pass of a step; every rank calls this.
+        """
+        for parameter in self._undivided:
+            if parameter.grad is not None:
+                parameter.grad = self.ranks.sum(parameter.grad) / self.ranks.world_size
+        if self._divided is None:
+            return float(nn.utils.clip_grad_norm_(self.module.parameters(), largest))
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        parts = [gradient.to_local() for gradient in gradients if isinstance(gradient, DTensor)]
+        common = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+        square = self.ranks.sum(nn.utils.get_total_norm(parts).square().to(self.ranks.device))
+        norm = (square + nn.utils.get_total_norm(common).square().to(self.ranks.device)).sqrt()
+        for gradient in [*parts, *common]:
+            gradient.mul_(torch.clamp(largest / (norm + 1e-6), max=1.0))
+        return float(norm)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Have all weights whole on every rank, so that each can call parts of the network as often as it likes."""
+        if self._divided is None:
+            yield
+            return
+        layers = [layer for layer in self.module.network.layers if isinstance(layer, FSDPModule)]
+        for part in (self._divided, *layers):
+            part.unshard()
+        for layer in layers:
+            layer.set_reshard_after_forward(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.set_reshard_after_forward(True)
+            for part in (self._divided, *layers):
+                part.reshard()
+
+    def state_dict(self, module: nn.Module) -> dict[str, Any]:
+        """Return the whole state of the module, or of a part of it; every rank calls this, the main one uses it."""
+        return self._whole(module.state_dict())
+
+    def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimizer of the module; every rank calls this, the main one uses it."""
+        return self._whole(optimizer.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a whole state of the module."""
+        own = self.module.state_dict()
+        self.module.load_state_dict({name: _divide_like(own.get(name), value) for name, value in state.items()})
+
+    def load_optimizer_state_dict(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Take over a whole state of an optimizer of the module."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        divided = {
+            number: {
+                name: _divide_like(parameters[number], value) if value.ndim else value for name, value in entry.items()
+            }
+            for number, entry in state["state"].items()
+        }
+        optimizer.load_state_dict({**state, "state": divided})
+
+    def _whole(self, state: Any) -> Any:
+        if isinstance(state, DTensor):
+            # One tensor at a time is whole on a device, and only the main rank keeps it.
+            whole = state.full_tensor()
+            return whole.cpu() if self.ranks.is_main else None
+        if isinstance(state, dict):
+            return {key: self._whole(value) for key, value in state.items()}
+        return state
+
+
+def _divide_like(own: Tensor | None, value: Tensor) -> Tensor:
+    if isinstance(own, DTensor):
+        # Every rank has read the same checkpoint, so nothing needs to be sent.
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    return value
