@@ -19,6 +19,7 @@ import spaf_model
 from spaf_train.config import read_config
 from spaf_train.loop import TrainingDivergedError
 from spaf_train.pretraining import pretrain
+from spaf_train.recipes import read_contrast_config, train_contrast
 
 app = typer.Typer(
     name="spaf-train",
@@ -86,6 +87,22 @@ def pretrain_command(
             f"spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
             err=True,
         )
+
+
+@app.command("contrast")
+def contrast_command(
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe: starter.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+) -> None:
+    """Train a SpatialFormer that reads each cell alone, by contrast of neighbours with other cells.
+
+    For example:
+
+      spaf-train contrast starter --data build/corpus --out runs/contrast
+    """
+    train_contrast(read_contrast_config(config), data, out)
+    typer.echo(f"The model is in {out / 'model'}.")
 
 
 def main() -> None:
