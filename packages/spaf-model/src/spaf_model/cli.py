@@ -24,6 +24,7 @@ from spaf_model.errors import InputError
 from spaf_model.kernels import KernelName, available_kernels, select_kernel
 from spaf_model.model import DEFAULT_KEY, SpatialFormer
 from spaf_model.published import AttentionVariant, convert_published
+from spaf_model.shipped import STARTER
 from spaf_model.vocabulary import CONTEXT_KINDS
 
 app = typer.Typer(
@@ -47,8 +48,11 @@ def _configure() -> None:
 @app.command()
 def embed(
     source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Model directory.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The h5ad to write: IN.h5ad with the embedding.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model. Default: starter."),
+    ] = None,
     method: Annotated[EmbeddingMethod, typer.Option(help="State of the CLS token, or mean over genes.")] = "cls",
     tissue: Annotated[str | None, typer.Option(help="Tissue of all cells. Default: obs column 'tissue'.")] = None,
     condition: Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")] = None,
@@ -74,6 +78,7 @@ def embed(
     For example:
 
     \b
+    spaf-model embed slide.h5ad -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model --tissue Breast --condition unknown -o embedded.h5ad
     """
@@ -83,6 +88,11 @@ def embed(
         raise InputError(f"The output would overwrite the input {source}; name another file.")
     if threads is not None:
         torch.set_num_threads(threads)
+    if model is None:
+        model = STARTER
+        logging.getLogger(__name__).info(
+            "No model named: the starter model is used, made from one section of breast (see: spaf-model info starter)."
+        )
     network = SpatialFormer.from_pretrained(model, device=device)
     adata = _open_backed(source)
     try:
@@ -152,7 +162,7 @@ def convert(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="Model directory.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="Model directory, or starter.")] = STARTER,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Tell what a model directory holds.
