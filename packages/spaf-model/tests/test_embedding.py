@@ -1,3 +1,6 @@
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,9 @@ from spaf_model import (
     InputError,
     RankedCells,
     SpatialFormer,
+    SpatialFormerConfig,
     TokenBatch,
+    Vocabulary,
     embed_cell_pairs,
     embed_cells,
 )
@@ -136,3 +141,77 @@ def test_out_of_memory_says_what_to_lower(
     monkeypatch.setattr(InferenceEncoder, "encode", exhaust)
     with pytest.raises(InputError, match="at 512 tokens a batch: lower token_budget"):
         embed_cells(model.network, model.vocabulary, ranked, context, settings=EmbeddingSettings(token_budget=512))
+
+
+@pytest.fixture
+def separate(
+    config: SpatialFormerConfig, vocabulary: Vocabulary, randomised: Callable[[torch.nn.Module], None]
+) -> SpatialFormer:
+    """A model that reads the two cells of a pair apart."""
+    model = SpatialFormer(dataclasses.replace(config, pair_input="separate", pair_rank=6), vocabulary, seed=1)
+    randomised(model.network)
+    return model
+
+
+def test_cells_read_apart_are_compared_by_their_states(
+    separate: SpatialFormer, ranked: RankedCells, context: np.ndarray
+) -> None:
+    left, right = np.arange(0, 20), np.arange(10, 30)
+    pairs = embed_cell_pairs(separate.network, separate.vocabulary, ranked, context, left, right)
+    cells = embed_cells(separate.network, separate.vocabulary, ranked, context)
+    head = {name: tensor.numpy() for name, tensor in separate.network.pair_head.state_dict().items()}
+    z = cells @ head["project.weight"].T + head["project.bias"]
+    logits = head["slope"] * (z[left] * z[right] * head["weight"]).sum(axis=1) + head["offset"]
+    np.testing.assert_allclose(pairs.probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)
+    np.testing.assert_allclose(pairs.embeddings, (cells[left] + cells[right]) / 2, atol=1e-6)
+    swapped = embed_cell_pairs(separate.network, separate.vocabulary, ranked, context, right, left)
+    np.testing.assert_array_equal(pairs.probabilities, swapped.probabilities)
+    with torch.no_grad():
+        states = torch.from_numpy(cells)
+        similarity = separate.network.pair_head.similarity(states, states)[left, right]
+        np.testing.assert_allclose(separate.network.pair_head.calibrate(similarity).numpy(), logits, rtol=1e-4)
+
+
+def test_cells_read_apart_do_not_depend_on_the_budget(
+    separate: SpatialFormer, ranked: RankedCells, context: np.ndarray
+) -> None:
+    left, right = np.arange(0, 20), np.arange(10, 30)
+    one, other = (
+        embed_cell_pairs(
+            separate.network,
+            separate.vocabulary,
+            ranked,
+            context,
+            left,
+            right,
+            settings=EmbeddingSettings(token_budget=budget),
+        )
+        for budget in (7, 10_000)
+    )
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+def test_a_cell_without_genes_has_no_pair_probability_when_read_apart(
+    separate: SpatialFormer, ranked: RankedCells, context: np.ndarray
+) -> None:
+    empty = RankedCells(indptr=np.concatenate([[0], ranked.indptr]), tokens=ranked.tokens)
+    pairs = embed_cell_pairs(
+        separate.network,
+        separate.vocabulary,
+        empty,
+        np.vstack([context[:1], context]),
+        np.array([0, 1]),
+        np.array([2, 3]),
+    )
+    assert np.isnan(pairs.probabilities).tolist() == [True, False]
+
+
+def test_each_way_to_read_a_pair_has_its_own_head(
+    model: SpatialFormer, separate: SpatialFormer, ranked: RankedCells, context: np.ndarray
+) -> None:
+    batch = TokenBatch.from_pairs(ranked, context, np.array([0]), np.array([1]), model.vocabulary)
+    hidden = separate.network.encode(batch)
+    with pytest.raises(InputError, match="pair_input is separate"):
+        separate.network.pair_logits(hidden)
+    with pytest.raises(InputError, match="pair_input is joint"):
+        model.network.pair_logits_of_cells(hidden[:, 0], hidden[:, 0])

@@ -50,6 +50,7 @@ def test_overrides_take_values_as_in_toml(config_path):
         ("seed", r"section\.option=value"),
         ("seed=-1", r"seed must be at least 0"),
         ("sampling.input=cells", r"objectives\.pairs needs sampling\.input"),
+        ("model.pair_input=separate", r"objectives\.pairs needs model\.pair_input = joint"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(config_path, override, message):

@@ -14,6 +14,7 @@ from spaf_model.gene_pairs import CellGenePairs, colocalized_gene_pairs
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import SpatialFormer
 from spaf_model.published import convert_published
+from spaf_model.shipped import shipped_models
 from spaf_model.spatialformer import SpatialFormerNetwork
 from spaf_model.token_batch import TokenBatch
 from spaf_model.tokens import RankedCells, check_counts, rank_genes
@@ -46,6 +47,7 @@ __all__ = [
     "match_genes",
     "rank_genes",
     "select_kernel",
+    "shipped_models",
     "tl",
     "token_budget_batches",
 ]

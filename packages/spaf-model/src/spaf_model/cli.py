@@ -26,6 +26,7 @@ from spaf_model.kernels import KernelName, available_kernels, select_kernel, sel
 from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
 from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
 from spaf_model.published import AttentionVariant, convert_published
+from spaf_model.shipped import STARTER
 from spaf_model.vocabulary import CONTEXT_KINDS
 
 app = typer.Typer(
@@ -41,7 +42,13 @@ _KERNEL_CASES = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, lengt
 
 # Arguments and options that several commands have.
 Source = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")]
-ModelDirectory = Annotated[Path, typer.Option("--model", "-m", help="Model directory.")]
+ModelDirectory = Annotated[
+    str, typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model: starter.")
+]
+OptionalModel = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model. Default: starter."),
+]
 CopyOutput = Annotated[Path, typer.Option("--output", "-o", help="The h5ad to write: IN.h5ad with the result.")]
 TableOutput = Annotated[Path, typer.Option("--output", "-o", help="The table to write: .csv, .tsv or .parquet.")]
 PairFile = Annotated[
@@ -76,8 +83,8 @@ def _configure(context: typer.Context) -> None:
 @app.command()
 def embed(
     source: Source,
-    model: ModelDirectory,
     output: CopyOutput,
+    model: OptionalModel = None,
     method: Annotated[EmbeddingMethod, typer.Option(help="State of the CLS token, or mean over genes.")] = "cls",
     tissue: Tissue = None,
     condition: Condition = None,
@@ -100,6 +107,7 @@ def embed(
     For example:
 
     \b
+    spaf-model embed slide.h5ad -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model --tissue Breast --condition unknown -o embedded.h5ad
     torchrun --nproc-per-node 4 -m spaf_model.cli embed slide.h5ad -m breast-model --device cuda -o embedded.h5ad
@@ -107,7 +115,7 @@ def embed(
     refuse_overwriting(source, output)
     shared = launched_by_torchrun()
     with torchrun_group() if shared else contextlib.nullcontext((0, 0)) as (rank, local_rank):
-        network = _load(model, f"cuda:{local_rank}" if shared and device == "cuda" else device, threads)
+        network = _load(_or_starter(model), f"cuda:{local_rank}" if shared and device == "cuda" else device, threads)
         with backed_h5ad(source) as adata:
             network.embed(
                 adata,
@@ -349,7 +357,7 @@ def convert(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="Model directory.")],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="Model directory, or starter.")] = STARTER,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Tell what a model directory holds.
@@ -440,7 +448,15 @@ def kernels(
     console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
 
 
-def _load(model: Path, device: str, threads: int | None) -> SpatialFormer:
+def _or_starter(model: str | None) -> str:
+    if model is None:
+        logger.warning(
+            "No model named: the starter model is used, made from one section of breast (see: spaf-model info starter)."
+        )
+    return model or STARTER
+
+
+def _load(model: str, device: str, threads: int | None) -> SpatialFormer:
     if threads is not None:
         torch.set_num_threads(threads)
     return SpatialFormer.from_pretrained(model, device=device)

@@ -10,6 +10,7 @@ from spaf_model.errors import InputError
 
 NormPlacement = Literal["pre", "post"]
 ColocalizationHead = Literal["symmetric", "bilinear", "additive"]
+PairInput = Literal["joint", "separate"]
 PublishedVersion = Literal["v1", "v2"]
 
 ATTENTION_LAYOUT = "[q|k|v][head][dim]"
@@ -49,6 +50,8 @@ class SpatialFormerConfig:
     attention_layout: str = ATTENTION_LAYOUT  # order of the rows of qkv; the only one there is, recorded for importers
     gene_spatial_embedding: bool = False  # a second table over token ids, for vectors pre-trained on transcript graphs
     train_type_embedding: bool = True  # False: the table of token types keeps its initial values
+    pair_input: PairInput = "joint"  # joint: two cells are one sequence; separate: each is read alone, then compared
+    pair_rank: int = 64  # dimensions in which the head of separate cells compares them
     colocalization_head: ColocalizationHead = "symmetric"  # see `spaf_model.spatialformer.heads`
     colocalization_rank: int = 128  # dimensions of the projections of the symmetric and bilinear heads
     embedding_dropout: float = 0.1  # after the sum of the tables
@@ -61,7 +64,15 @@ class SpatialFormerConfig:
     max_genes: int | None = None  # highest-ranked genes kept a cell; None: all
 
     def __post_init__(self) -> None:
-        for name in ("width", "n_layers", "n_heads", "mlp_expansion", "conv_kernel", "colocalization_rank"):
+        for name in (
+            "width",
+            "n_layers",
+            "n_heads",
+            "mlp_expansion",
+            "conv_kernel",
+            "pair_rank",
+            "colocalization_rank",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
@@ -79,6 +90,7 @@ class SpatialFormerConfig:
         if self.conv_kernel % 2 == 0:
             raise InputError(f"conv_kernel must be odd, not {self.conv_kernel}.")
         _check_choice("norm", self.norm, get_args(NormPlacement))
+        _check_choice("pair_input", self.pair_input, get_args(PairInput))
         _check_choice("colocalization_head", self.colocalization_head, get_args(ColocalizationHead))
         _check_choice("attention_layout", self.attention_layout, (ATTENTION_LAYOUT,))
         for name in ("embedding_dropout", "conv_dropout", "attention_dropout", "mlp_dropout", "drop_path"):

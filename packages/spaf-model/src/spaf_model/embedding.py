@@ -34,8 +34,8 @@ _NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it
 class PairEmbeddings:
     """What a model says of pairs of cells; row i belongs to pair i, NaN where a cell has no gene of the vocabulary."""
 
-    embeddings: NDArray[np.float32]  # (n_pairs, D), mean of CLS over both orders of the pair
-    probabilities: NDArray[np.float32]  # (n_pairs,), that the two cells are neighbours, mean over both orders
+    embeddings: NDArray[np.float32]  # (n_pairs, D), mean of CLS over both orders or both cells
+    probabilities: NDArray[np.float32]  # (n_pairs,), that the two cells are neighbours; symmetric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,10 @@ def embed_cell_pairs(
     settings: EmbeddingSettings | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> PairEmbeddings:
-    """Embed pairs of cells, each in both orders, and average.
+    """Embed pairs of cells, symmetrically.
+
+    A model that reads two cells as one sequence reads each pair in both orders, and the results are averaged. One that
+    reads cells apart reads each cell once, however many pairs it is in; the embedding of a pair is the mean of its two.
 
     Parameters are those of `embed_cells`, with the positions of the two cells of each pair. Without `both_orders` a
     pair is read once, the left cell first, and the result depends on which cell that is.
@@ -132,6 +135,8 @@ def embed_cell_pairs(
     settings = settings or EmbeddingSettings()
     if left.size != right.size:
         raise InputError(f"left and right must have equal lengths, not {left.size} and {right.size}.")
+    if network.config.pair_input == "separate":
+        return _compare_cells(network, vocabulary, ranked, context, left, right, settings, on_batch)
     n_genes = ranked.n_genes
     embeddings = np.full((left.size, network.config.width), np.nan, dtype=np.float32)
     probabilities = np.full(left.size, np.nan, dtype=np.float32)
@@ -153,6 +158,32 @@ def embed_cell_pairs(
             probabilities[pairs] = (sum(neighbours[1:], neighbours[0]) / len(states)).cpu().numpy()
             if on_batch is not None:
                 on_batch(pairs.size)
+    return PairEmbeddings(embeddings=embeddings, probabilities=probabilities)
+
+
+def _compare_cells(
+    network: SpatialFormerNetwork,
+    vocabulary: Vocabulary,
+    ranked: RankedCells,
+    context: NDArray[np.int64],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    settings: EmbeddingSettings,
+    on_batch: Callable[[int], None] | None,
+) -> PairEmbeddings:
+    """Embed each cell alone, then compare the cells of each pair."""
+    cells = embed_cells(network, vocabulary, ranked, context, settings=settings)
+    embeddings = np.empty((left.size, network.config.width), dtype=np.float32)
+    probabilities = np.empty(left.size, dtype=np.float32)
+    with inference(network, settings) as (device, budget):
+        for start in range(0, left.size, budget):
+            pairs = slice(start, start + budget)
+            one, other = (torch.from_numpy(cells[side[pairs]]).to(device) for side in (left, right))
+            logits = network.pair_logits_of_cells(one, other).float()
+            embeddings[pairs] = ((one + other) / 2).cpu().numpy()
+            probabilities[pairs] = logits.softmax(dim=-1)[:, 1].cpu().numpy()
+            if on_batch is not None:
+                on_batch(logits.shape[0])
     return PairEmbeddings(embeddings=embeddings, probabilities=probabilities)
 
 

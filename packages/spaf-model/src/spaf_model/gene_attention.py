@@ -116,13 +116,15 @@ def average_gene_attention(
     Raises
     ------
     InputError
-        If a layer or a head does not exist, or none is chosen.
+        If a layer or a head does not exist, none is chosen, or the model reads the cells of a pair apart.
 
     Notes
     -----
     One batch and one layer at a time; batches are small enough for their weights (B, H, L, L) to take some 256 MiB.
     Beyond that, memory is that of the result: some bytes for each gene pair that was seen.
     """
+    if network.config.pair_input == "separate":
+        raise InputError("This model reads the two cells of a pair apart: no gene of one attends to one of the other.")
     settings = settings or EmbeddingSettings()
     chosen_layers = _chosen(layers, network.config.n_layers, "layers")
     chosen_heads = _chosen(heads, network.config.n_heads, "heads")

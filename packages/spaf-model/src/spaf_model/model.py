@@ -35,6 +35,7 @@ from spaf_model.inputs import Cells, CellTables, table_of, tables_of
 from spaf_model.kernels import KernelName
 from spaf_model.model_directory import load_tensors, read_model_directory, write_model_directory
 from spaf_model.pairs import CellNames, pair_positions, sides_of
+from spaf_model.shipped import STARTER, model_path
 from spaf_model.spatialformer import SpatialFormerNetwork
 from spaf_model.vocabulary import Vocabulary
 
@@ -65,7 +66,7 @@ class SpatialFormer:
     --------
     Embed the cells of a slide with a trained model::
 
-        model = SpatialFormer.from_pretrained("breast-model")
+        model = SpatialFormer.from_pretrained("starter")
         model.embed(adata, tissue="Breast", condition="Disease", species="Human", assay="Xenium")
         adata.obsm["X_SpaF"]
     """
@@ -87,15 +88,23 @@ class SpatialFormer:
         self.source = "not saved"
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: torch.device | str = "cpu") -> SpatialFormer:
+    def from_pretrained(cls, path: str | Path = STARTER, *, device: torch.device | str = "cpu") -> SpatialFormer:
         """Read a model directory.
+
+        Parameters
+        ----------
+        path
+            The directory, or the name of a model that comes with the package (`shipped_models`): ``"starter"``, whose
+            `card` says what it was trained on and what it is not good for.
+        device
+            Where the weights go.
 
         Raises
         ------
         InputError
             If it is not one, is damaged, of a newer format, or its tensors do not fit its configuration.
         """
-        directory = read_model_directory(path)
+        directory = read_model_directory(model_path(path))
         model = cls.__new__(cls)
         model._set_parts(directory.config, directory.vocabulary)
         with torch.device("meta"):
@@ -249,7 +258,8 @@ class SpatialFormer:
     ) -> PairEmbeddings:
         """Embed pairs of cells and say how likely they are neighbours.
 
-        Each pair is read in both orders and the results are averaged, so swapping `left` and `right` changes nothing.
+        Swapping `left` and `right` changes nothing: a model that reads two cells as one sequence reads them in both
+        orders and averages; one that reads cells apart (`SpatialFormerConfig.pair_input`) compares their states.
 
         Parameters
         ----------

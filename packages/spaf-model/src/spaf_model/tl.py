@@ -8,11 +8,12 @@ from typing import Any
 from spaf_model.inputs import CellTables
 from spaf_model.model import SpatialFormer
 from spaf_model.published.embed_data import embed_data
+from spaf_model.shipped import STARTER
 
 __all__ = ["embed", "embed_data", "predict_colocalization"]
 
 
-def embed(adata: CellTables, model: SpatialFormer | str | Path, **options: Any) -> None:
+def embed(adata: CellTables, model: SpatialFormer | str | Path = STARTER, **options: Any) -> None:
     """Embed the cells of an AnnData into ``obsm["X_SpaF"]``.
 
     Parameters
@@ -20,7 +21,7 @@ def embed(adata: CellTables, model: SpatialFormer | str | Path, **options: Any) 
     adata
         Raw counts, cells x genes; or a SpatialData, or a list of either.
     model
-        A model, or the path of a model directory.
+        A model, the path of a model directory, or the name of a model that comes with the package.
     **options
         As for `SpatialFormer.embed`.
     """

@@ -21,6 +21,7 @@ from spaf_train.evaluation.cli import evaluate_command
 from spaf_train.finetuning.cli import finetune_command, predict_labels_command
 from spaf_train.loop import TrainingDivergedError
 from spaf_train.pretraining import pretrain
+from spaf_train.recipes import read_contrast_config, train_contrast
 
 app = typer.Typer(
     name="spaf-train",
@@ -100,6 +101,22 @@ def pretrain_command(
 app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 app.command("predict-labels")(predict_labels_command)
+
+
+@app.command("contrast")
+def contrast_command(
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe: starter.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+) -> None:
+    """Train a SpatialFormer that reads each cell alone, by contrast of neighbours with other cells.
+
+    For example:
+
+      spaf-train contrast starter --data build/corpus --out runs/contrast
+    """
+    train_contrast(read_contrast_config(config), data, out)
+    typer.echo(f"The model is in {out / 'model'}.")
 
 
 def main() -> None:

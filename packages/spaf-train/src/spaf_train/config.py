@@ -47,6 +47,11 @@ class PretrainConfig:
             raise InputError(
                 "objectives.pairs needs sampling.input = pairs; for single cells set objectives.pairs.enabled to false."
             )
+        if self.model.pair_input == "separate" and self.objectives.pairs.enabled:
+            raise InputError(
+                "objectives.pairs needs model.pair_input = joint; cells that are read apart are trained by "
+                "spaf-train contrast, or without that objective (enabled = false)."
+            )
         if self.run.best_metric not in ("loss", *self.measured):
             raise InputError(
                 f"run.best_metric is {self.run.best_metric}, which needs an objective that is switched off; "

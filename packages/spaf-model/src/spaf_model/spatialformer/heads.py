@@ -1,4 +1,9 @@
-"""Heads that tell which genes of a cell are co-localised.
+"""Heads that tell which cells are neighbours and which genes of a cell are co-localised.
+
+Cell pairs: a model that reads two cells as one sequence has a linear map of CLS (published). One that reads each cell
+alone compares their two states with `SeparatePairs`.
+
+Gene pairs: three heads.
 
 ``symmetric`` (for new models) has one projection P and a weight w for each of its dimensions,
 ``logit[i, j] = sum_r w_r (P h_i)_r (P h_j)_r + b``: as symmetric as its target, able to be negative on the diagonal,
@@ -13,6 +18,37 @@ import torch
 from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
+
+
+class SeparatePairs(nn.Module):
+    """Compare the states of two cells that were read apart, symmetrically.
+
+    With z = P h, the logit that two cells are neighbours is ``slope * sum_r w_r z_r z'_r + offset``. The sum alone is
+    what contrastive training ranks cells by; slope and offset make a probability of it.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, rank)
+        self.weight = nn.Parameter(torch.full((rank,), rank**-0.5))
+        self.slope = nn.Parameter(torch.ones(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def similarity(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Return the weighted inner products (n, m) of all states left (n, D) with all states right (m, D)."""
+        product = torch.matmul(self.project(left) * self.weight, self.project(right).transpose(-1, -2))
+        assert isinstance(product, torch.Tensor)
+        return product
+
+    def calibrate(self, similarity: torch.Tensor) -> torch.Tensor:
+        """Return the logit of being neighbours at a similarity."""
+        return self.slope * similarity + self.offset
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, 2) of the pairs of states left (n, D) and right (n, D); class 1 means neighbours."""
+        similarity = (self.project(left) * self.project(right) * self.weight).sum(dim=-1)
+        neighbours = self.calibrate(similarity)
+        return torch.stack([torch.zeros_like(neighbours), neighbours], dim=-1)
 
 
 class SymmetricColocalization(nn.Module):
@@ -56,6 +92,13 @@ class AdditiveColocalization(nn.Module):
         """Return logits (B, L, L) of hidden (B, L, D)."""
         weight_i, weight_j = self.project.weight[0].chunk(2)
         return (hidden @ weight_i).unsqueeze(-1) + (hidden @ weight_j).unsqueeze(-2)
+
+
+def pair_head(config: SpatialFormerConfig) -> nn.Module:
+    """Make the cell-pair head of a configuration."""
+    if config.pair_input == "separate":
+        return SeparatePairs(config.width, config.pair_rank)
+    return nn.Linear(config.width, 2, bias=False)
 
 
 def colocalization_head(config: SpatialFormerConfig) -> nn.Module:

@@ -43,7 +43,7 @@ class InferenceEncoder:
 
     @torch.inference_mode()
     def __init__(self, network: SpatialFormerNetwork, *, matmul: MatmulName | None = None) -> None:
-        device = network.pair_head.weight.device
+        device = network.embedding.tokens.weight.device
         self.network = network
         self.dtype = network.compute_dtype(device)
         self.matmul = select_matmul(device, self.dtype, forced=matmul)

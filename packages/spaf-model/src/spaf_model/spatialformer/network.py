@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
+from spaf_model.errors import InputError
 from spaf_model.kernels import AttentionBias, KernelName, select_kernel
 from spaf_model.spatialformer.attention import SelfAttention
 from spaf_model.spatialformer.blocks import Layer
 from spaf_model.spatialformer.embeddings import TokenEmbedding
-from spaf_model.spatialformer.heads import colocalization_head
+from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
 from spaf_model.spatialformer.sequences import SequenceContext
 from spaf_model.token_batch import TokenBatch
 
@@ -36,7 +37,7 @@ class SpatialFormerNetwork(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.masked_gene_head = nn.Linear(config.width, config.n_tokens)
-        self.pair_head = nn.Linear(config.width, 2, bias=False)
+        self.pair_head = pair_head(config)
         self.colocalization_head = colocalization_head(config)
         self.apply(_initialise)
 
@@ -77,8 +78,32 @@ class SpatialFormerNetwork(nn.Module):
         return logits
 
     def pair_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, 2) of pairs from hidden states (B, L, D), read at CLS; class 1 means neighbours."""
+        """Return logits (B, 2) of pairs from hidden states (B, L, D), read at CLS; class 1 means neighbours.
+
+        Raises
+        ------
+        InputError
+            If the model reads the cells of a pair apart (`pair_input`): `pair_logits_of_cells` compares those.
+        """
+        if isinstance(self.pair_head, SeparatePairs):
+            raise InputError(
+                "This model reads the two cells of a pair apart (pair_input is separate), not as one input."
+            )
         logits = self.pair_head(hidden[:, 0])
+        assert isinstance(logits, torch.Tensor)
+        return logits
+
+    def pair_logits_of_cells(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, 2) of pairs of cells that were read alone, from their states at CLS, (n, D) each.
+
+        Raises
+        ------
+        InputError
+            If the model reads the cells of a pair as one sequence (`pair_input`).
+        """
+        if not isinstance(self.pair_head, SeparatePairs):
+            raise InputError("This model reads the two cells of a pair as one input (pair_input is joint), not apart.")
+        logits = self.pair_head(left, right)
         assert isinstance(logits, torch.Tensor)
         return logits
 
@@ -119,7 +144,7 @@ class SpatialFormerNetwork(nn.Module):
         """Return the dtype of matrix products on a device, autocast considered."""
         if torch.is_autocast_enabled(device.type):
             return torch.get_autocast_dtype(device.type)
-        return self.pair_head.weight.dtype
+        return self.embedding.tokens.weight.dtype
 
 
 def _initialise(module: nn.Module) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
@@ -84,7 +84,8 @@ def finetune_pairs(
     Raises
     ------
     InputError
-        If `out` holds something, a split is missing, or genes or contexts do not fit the model.
+        If `out` holds something, a split is missing, genes or contexts do not fit the model, or the model reads the two
+        cells of a pair apart.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -106,6 +107,10 @@ def finetune_pairs(
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)
+        if model.config.pair_input == "separate":
+            raise InputError(
+                f"{model_dir} reads the two cells of a pair apart; pairs can be taught to joint models only."
+            )
         before = SpatialFormer.from_pretrained(model_dir, device=group.device)
         data = with_known_contexts(source, model.vocabulary, context or {})
         streams = {
@@ -199,7 +204,9 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     ).fit(features, np.concatenate(labels))
     half = torch.from_numpy(regression.coef_[0] / scaler.scale_ / 2.0)
     with torch.no_grad():
-        model.network.pair_head.weight.copy_(torch.stack([-half, half]))
+        head = model.network.pair_head
+        assert isinstance(head, nn.Linear)
+        head.weight.copy_(torch.stack([-half, half]))
 
 
 def _judge(

@@ -1,0 +1,21 @@
+"""Ways to train a model that are not the pre-training loop."""
+
+from spaf_train.recipes.contrast import (
+    ContrastConfig,
+    ContrastRunConfig,
+    contrast_presets,
+    read_contrast_config,
+    train_contrast,
+)
+from spaf_train.recipes.neighbours import NeighboursConfig
+from spaf_train.recipes.patches import PatchConfig
+
+__all__ = [
+    "ContrastConfig",
+    "ContrastRunConfig",
+    "NeighboursConfig",
+    "PatchConfig",
+    "contrast_presets",
+    "read_contrast_config",
+    "train_contrast",
+]

@@ -1,0 +1,90 @@
+"""Contrast of neighbours: a cell is to be more like its neighbours than like other cells of its tissue."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from spaf_train._checks import require, require_at_least
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeighboursConfig:
+    """Distances of the pairs, and weights of the terms."""
+
+    radius: float = 30.0  # um, largest distance of neighbours
+    hard_min: float = 80.0  # um, least distance of a hard negative
+    hard_max: float = 150.0  # um, largest distance of a hard negative, and the bound beyond which negatives are easy
+    easy_weight: float = 1.0  # of telling neighbours from cells far away
+    hard_weight: float = 1.0  # of telling them from cells close by
+    probability_weight: float = 0.5  # of the probability: neighbours against as many hard and as many easy negatives
+
+    def __post_init__(self) -> None:
+        require(self.radius > 0.0, f"radius must be above 0 um, not {self.radius}.")
+        require(
+            self.hard_min >= self.radius, f"hard_min must be at least radius ({self.radius} um), not {self.hard_min}."
+        )
+        require(
+            self.hard_max > self.hard_min, f"hard_max must be above hard_min ({self.hard_min} um), not {self.hard_max}."
+        )
+        for name in ("easy_weight", "hard_weight", "probability_weight"):
+            require_at_least(name, getattr(self, name), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairKinds:
+    """Which pairs of the cells of a step are of which kind, bool (n_cells, n_cells), symmetric."""
+
+    neighbours: Tensor
+    hard: Tensor
+    easy: Tensor
+
+
+def pair_kinds(coordinates: NDArray[np.floating], config: NeighboursConfig) -> PairKinds:
+    """Sort all pairs of cells by distance; cells of the same place are neighbours, a cell of itself is not."""
+    points = torch.from_numpy(np.asarray(coordinates, dtype=np.float64))
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    neighbours = distances <= config.radius
+    neighbours.fill_diagonal_(False)
+    return PairKinds(
+        neighbours=neighbours,
+        hard=(distances > config.hard_min) & (distances <= config.hard_max),
+        easy=distances > config.hard_max,
+    )
+
+
+def contrast(similarity: Tensor, neighbours: Tensor, others: Tensor) -> Tensor:
+    """Return the mean over neighbour pairs of the loss of finding the neighbour among the others.
+
+    With s the similarity, the pair (a, b) adds ``-log(e^s_ab / (e^s_ab + sum_c e^s_ac))``, where c runs over the others
+    of a (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4). Other neighbours of a are no
+    competitors. Pairs whose anchor has no others are passed over; without any pair the loss is 0.
+
+    Parameters
+    ----------
+    similarity
+        (n_cells, n_cells).
+    neighbours, others
+        Bool (n_cells, n_cells).
+    """
+    # A finite floor, since a row of -inf alone has no gradient.
+    competition = similarity.masked_fill(~others, -1e9).logsumexp(dim=1)
+    anchor, partner = (neighbours & others.any(dim=1, keepdim=True)).nonzero(as_tuple=True)
+    if anchor.numel() == 0:
+        return similarity.sum() * 0.0
+    return functional.softplus(competition[anchor] - similarity[anchor, partner]).mean()
+
+
+def probability_loss(logits: Tensor, kinds: PairKinds) -> Tensor:
+    """Return the cross-entropy of the logits, neighbours and hard and easy negatives weighing as 2 : 1 : 1."""
+    terms = [
+        functional.softplus(sign * logits[kind]).mean()
+        for kind, sign in ((kinds.neighbours, -1.0), (kinds.neighbours, -1.0), (kinds.hard, 1.0), (kinds.easy, 1.0))
+        if bool(kind.any())
+    ]
+    return torch.stack(terms).mean() if terms else logits.sum() * 0.0

@@ -1,0 +1,174 @@
+"""Patches of tissue: the cells of a step, so chosen that they hold many pairs at all distances."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from spaf_data import Corpus
+from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
+from spaf_train._checks import require, require_at_least
+from spaf_train._csr import csr_rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchConfig:
+    """Which cells a step sees together."""
+
+    sites: int = 32  # places of a step, all of one slide, with two patches each
+    cells: int = 8  # cells of a patch: one and those nearest to it
+    apart_min: float = 80.0  # um, least distance of the middles of the two patches of a site
+    apart_max: float = 150.0  # um, largest distance
+    token_budget: int = 4096  # largest number of tokens that pass the network at once, padding included
+    thinning: float = 0.3  # largest share of transcripts removed at random from a cell, anew each time
+
+    def __post_init__(self) -> None:
+        require_at_least("sites", self.sites, 2)
+        require_at_least("cells", self.cells, 2)
+        require_at_least("apart_min", self.apart_min, 0.0)
+        require(
+            self.apart_max >= self.apart_min,
+            f"apart_max must be at least apart_min ({self.apart_min} um), not {self.apart_max}.",
+        )
+        require_at_least("token_budget", self.token_budget, 1)
+        require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """The cells of a step; positions in the step are those of the rows."""
+
+    ranked: RankedCells
+    context: NDArray[np.int64]  # (n_cells, 4)
+    coordinates: NDArray[np.float32]  # (n_cells, 2), um
+    indptr: NDArray[np.int64]  # of `edges`
+    edges: NDArray[np.int64]  # (n_edges, 2), token ids of co-localised genes; below 0 without a token
+    knows_edges: bool  # whether the slide has co-localised genes at all
+
+    def __len__(self) -> int:
+        return int(self.context.shape[0])
+
+
+class Patches:
+    """The cells of a split of a corpus, in memory, and draws of patches from them.
+
+    Parameters
+    ----------
+    corpus
+        Where the cells are. About 2 KB a cell are held.
+    vocabulary
+        Tokens of its genes and contexts.
+    split
+        ``"train"`` or ``"validation"``.
+    config
+        Size and number of patches.
+    max_genes
+        Genes kept a cell, the highest-ranked; None keeps all.
+
+    Raises
+    ------
+    spaf_data.InputError
+        If the corpus has no such split.
+    """
+
+    def __init__(
+        self, corpus: Corpus, vocabulary: Vocabulary, *, split: str, config: PatchConfig, max_genes: int | None
+    ) -> None:
+        self.config = config
+        self._scale = vocabulary.scale
+        self._max_genes = max_genes
+        token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+        pieces: dict[str, list[tuple[NDArray[np.int64] | NDArray[np.float32], ...]]] = {}
+        for ref in corpus.block_refs(split):
+            block = corpus.read(ref)
+            own, owned_edges = block.indptr[block.n_owned], block.colocalized_indptr[block.n_owned]
+            pieces.setdefault(block.slide, []).append(
+                (
+                    block.coordinates[: block.n_owned],
+                    np.diff(block.indptr[: block.n_owned + 1]),
+                    token_of_gene[block.genes[:own]],
+                    block.counts[:own].astype(np.int64),
+                    np.diff(block.colocalized_indptr[: block.n_owned + 1]),
+                    token_of_gene[block.colocalized[:owned_edges]],
+                )
+            )
+        self._slides = [
+            _Slide.join(
+                columns, [vocabulary.context_id(kind, str(corpus.slides[name][kind])) for kind in CONTEXT_KINDS]
+            )
+            for name, columns in sorted(pieces.items())
+        ]
+        sizes = np.array([len(slide.coordinates) for slide in self._slides], dtype=np.float64)
+        self._share = sizes / sizes.sum()
+
+    @property
+    def n_cells(self) -> int:
+        """Cells in memory."""
+        return sum(len(slide.coordinates) for slide in self._slides)
+
+    def draw(self, generator: np.random.Generator) -> Cells:
+        """Return the cells of one step: two small patches of tissue at each of some sites.
+
+        Within a patch cells are neighbours, the two patches of a site give hard negatives, and different sites easy
+        ones. Many small sites, since cells of one place say much the same. All are of one slide, drawn by its number of
+        cells: between slides, cells differ by donor and instrument, and telling those apart is no neighbourhood. A cell
+        in two patches comes once.
+        """
+        slide = self._slides[int(generator.choice(len(self._slides), p=self._share))]
+        config = self.config
+        first = slide.coordinates[generator.integers(0, len(slide.coordinates), config.sites)]
+        distance = generator.uniform(config.apart_min, config.apart_max, config.sites)
+        angle = generator.uniform(0.0, 2.0 * np.pi, config.sites)
+        second = first + distance[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        middles = slide.coordinates[slide.tree.query(np.concatenate([first, second]))[1]]
+        nearest = slide.tree.query(middles, k=min(config.cells, len(slide.coordinates)))[1]
+        return self._take(slide, np.unique(nearest), generator)
+
+    def _take(self, slide: _Slide, cells: NDArray[np.int64], generator: np.random.Generator) -> Cells:
+        index, lengths = csr_rows(slide.indptr, cells)
+        counts = slide.counts[index]
+        if self.config.thinning > 0.0:
+            kept = generator.uniform(1.0 - self.config.thinning, 1.0, cells.size)
+            counts = generator.binomial(counts, np.repeat(kept, lengths))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        ranked = rank_genes(indptr, slide.tokens[index], counts, self._scale, max_genes=self._max_genes)
+        edge_index, n_edges = csr_rows(slide.edge_indptr, cells)
+        return Cells(
+            ranked=ranked,
+            context=np.broadcast_to(slide.context, (cells.size, len(CONTEXT_KINDS))),
+            coordinates=slide.coordinates[cells],
+            indptr=np.concatenate([[0], np.cumsum(n_edges)]),
+            edges=slide.edges[edge_index],
+            knows_edges=len(slide.edges) > 0,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slide:
+    coordinates: NDArray[np.float32]
+    indptr: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    edge_indptr: NDArray[np.int64]
+    edges: NDArray[np.int64]
+    context: NDArray[np.int64]
+    tree: cKDTree
+
+    @classmethod
+    def join(cls, columns: list[tuple[NDArray, ...]], context: list[int]) -> _Slide:
+        coordinates, lengths, tokens, counts, n_edges, edges = (
+            np.concatenate(column) for column in zip(*columns, strict=True)
+        )
+        return cls(
+            coordinates=coordinates,
+            indptr=np.concatenate([[0], np.cumsum(lengths)]),
+            tokens=tokens,
+            counts=counts,
+            edge_indptr=np.concatenate([[0], np.cumsum(n_edges)]),
+            edges=edges.reshape(-1, 2),
+            context=np.array(context),
+            tree=cKDTree(coordinates),
+        )

@@ -1,0 +1,123 @@
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from spaf_model import InputError, SpatialFormer
+from spaf_train import cli, vocabulary_from_corpus
+from spaf_train.loop import TrainingDivergedError
+from spaf_train.recipes import contrast, contrast_presets, read_contrast_config, train_contrast
+
+TINY = """
+seed = 1
+[model]
+width = 16
+n_layers = 1
+n_heads = 2
+conv_kernel = 3
+pair_input = "separate"
+pair_rank = 8
+colocalization_rank = 4
+[patches]
+sites = 12
+cells = 6
+token_budget = 700
+[optimizer]
+learning_rate = 1e-2
+warmup_steps = 2
+[run]
+steps = {steps}
+log_every = 5
+validate_every = 10
+validation_steps = 5
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    def write(steps, more=""):
+        path = tmp_path / "tiny.toml"
+        path.write_text(TINY.format(steps=steps) + more)
+        return read_contrast_config(path)
+
+    return write
+
+
+def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
+    train_contrast(tiny(60), corpus.path, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["easy"]) < float(rows[0]["easy"])
+    assert float(rows[-1]["masked_genes"]) < float(rows[0]["masked_genes"])
+    # The two stripes of the slides hold two cell types.
+    assert float(rows[-1]["auroc_easy"]) > 0.6
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["last"]["step"] == 60
+    assert record["n_cells"] > 0
+    model = SpatialFormer.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.pair_input == "separate"
+
+
+def test_equal_seeds_give_equal_models(corpus, tiny, tmp_path):
+    one, same = (train_contrast(tiny(4), corpus.path, tmp_path / name) for name in ("one", "same"))
+    for name, tensor in one.network.state_dict().items():
+        assert torch.equal(tensor, same.network.state_dict()[name]), name
+
+
+def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
+    config = tiny(1, "[masked_genes]\nenabled = false\n[colocalization]\nenabled = false\n")
+    model = SpatialFormer(config.model, vocabulary_from_corpus(corpus), seed=0)
+    model.network.eval()
+    losses = []
+    for budget in (100, 10_000):
+        patches = contrast.dataclasses.replace(config.patches, token_budget=budget)
+        step = contrast._Step(model, contrast.dataclasses.replace(config, patches=patches))
+        drawn = contrast.Patches(corpus, model.vocabulary, split="train", config=patches, max_genes=None)
+        cells = drawn.draw(np.random.default_rng(0))
+        losses.append(step.losses(cells, torch.Generator().manual_seed(0)))
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(corpus, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(contrast, "probability_loss", lambda logits, kinds: logits.sum() * float("nan"))
+    with pytest.raises(TrainingDivergedError, match="Step 1: the loss probability"):
+        train_contrast(tiny(2), corpus.path, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_folder_with_a_run_is_not_written_over(corpus, tiny, tmp_path):
+    train_contrast(tiny(1), corpus.path, tmp_path / "run")
+    with pytest.raises(InputError, match="already holds a run"):
+        train_contrast(tiny(1), corpus.path, tmp_path / "run")
+
+
+def test_the_shipped_recipe_is_a_configuration():
+    assert contrast_presets() == ["starter"]
+    assert read_contrast_config("starter").model.pair_input == "separate"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[patches]\ncels = 3", "did you mean cells"), ("[model]\npair_input = 'joint'", "separate"), ("[", "not a TOML")],
+)
+def test_a_wrong_configuration_is_explained(tmp_path, text, message):
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_contrast_config(tmp_path / "wrong.toml")
+    with pytest.raises(InputError, match="starter"):
+        read_contrast_config(tmp_path / "missing.toml")
+
+
+def test_the_command_leaves_a_model(corpus, tiny, tmp_path, monkeypatch, capsys):
+    tiny(1)
+    words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["spaf-train", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert str(tmp_path / "run" / "model") in capsys.readouterr().out
+    assert SpatialFormer.from_pretrained(tmp_path / "run" / "model").n_parameters > 0
