@@ -136,7 +136,7 @@ def test_two_killed_processes_go_on_bit_for_bit_and_one_goes_on_to_rounding(long
 
 def test_a_rank_that_dies_is_restarted_by_the_elastic_agent(longer, corpus, whole, tmp_path):
     out = tmp_path / "elastic"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}", "--monitor-interval", "0.1"]
     command += ["-m", "spaf_train", "pretrain", str(longer), "--data", str(corpus.path), "--out", str(out), "--resume"]
     agent = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
