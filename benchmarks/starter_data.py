@@ -12,7 +12,7 @@ Cells of the public 10x Genomics data set "Xenium FFPE Human Breast Cancer, Rep 
 Held out for good are the dense window beyond y = 4500, region_b beyond x = 6500 and the rectangle of the SpatialData
 example of the same section. A cell of any table within 150 um of a held-out cell is in neither part, so that tables may
 overlap. ``--development`` leaves out what is held out, and takes two strips inside the training part for validation,
-with the same gap: all choices of the recipe were made on those.
+with the same gap, on which recipes were compared (``starter.md`` says which).
 """
 
 import argparse
