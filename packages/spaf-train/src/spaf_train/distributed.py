@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from spaf_model import InputError
 
@@ -96,7 +97,12 @@ def ranks(device: Device = "auto") -> Iterator[Ranks]:
         return
     if use_cuda:
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if use_cuda else "gloo")
+    store, rank, world_size = next(rendezvous("env://"))
+    # torchrun may serve one store for all its attempts; without a prefix, processes that were started again would find
+    # the addresses of those that died, and wait for them for ever.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt-{attempt}", store)
+    dist.init_process_group("nccl" if use_cuda else "gloo", store=store, rank=rank, world_size=world_size)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), place)
     finally:
