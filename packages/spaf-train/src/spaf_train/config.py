@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,38 @@ class PretrainConfig:
 
 def presets() -> list[str]:
     """Return the names of the configurations that the package ships."""
-    folder = resources.files("spaf_train") / "presets"
+    return shipped_in(resources.files("spaf_train") / "presets")
+
+
+def shipped_in(folder: Traversable) -> list[str]:
+    """Return the names of the TOML files in a folder of the package."""
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_table(source: str | Path, folder: Traversable) -> dict[str, Any]:
+    """Read a TOML file, or the one of that name that ships in a folder of the package.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or name, or the file is not TOML.
+    """
+    shipped = shipped_in(folder)
+    if str(source) in shipped:
+        text = (folder / f"{source}.toml").read_text("utf-8")
+    elif Path(source).is_file():
+        try:
+            text = Path(source).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is not a text file: {error}.") from error
+    else:
+        raise InputError(
+            f"There is no configuration {source}: it is no file, and the presets are: {', '.join(shipped)}."
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not a TOML file: {error}.") from error
 
 
 def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> PretrainConfig:
@@ -101,21 +132,7 @@ def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Pretrai
     >>> config.run.steps, config.model.width
     (10, 32)
     """
-    if str(source) in presets():
-        text = (resources.files("spaf_train") / "presets" / f"{source}.toml").read_text("utf-8")
-    elif Path(source).is_file():
-        try:
-            text = Path(source).read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{source} is not a text file: {error}.") from error
-    else:
-        raise InputError(
-            f"There is no configuration {source}: it is no file, and the presets are: {', '.join(presets())}."
-        )
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not a TOML file: {error}.") from error
+    table = read_table(source, resources.files("spaf_train") / "presets")
     for override in overrides:
         apply_override(table, override)
     return from_table(PretrainConfig, table)

@@ -112,6 +112,21 @@ def test_a_wrong_configuration_is_explained(tmp_path, text, message):
         read_contrast_config(tmp_path / "missing.toml")
 
 
+def test_a_configuration_that_is_no_text_is_explained(tmp_path):
+    (tmp_path / "wrong.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not a text file"):
+        read_contrast_config(tmp_path / "wrong.toml")
+
+
+def test_the_run_says_what_it_was_made_with(corpus, tiny, tmp_path):
+    train_contrast(tiny(1), corpus.path, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["command"] == "spaf-train contrast"
+    assert {"python", "spaf-train", "torch"} <= record["versions"].keys()
+    assert record["parameters"]["config"]["model"]["pair_input"] == "separate"
+    assert not list((tmp_path / "run").glob(".*"))
+
+
 def test_the_command_leaves_a_model(corpus, tiny, tmp_path, monkeypatch, capsys):
     tiny(1)
     words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "run"]

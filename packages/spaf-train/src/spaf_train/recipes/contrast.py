@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
+import io
 import logging
 import math
 import time
-import tomllib
 from importlib import resources
 from pathlib import Path
 
@@ -30,8 +29,10 @@ from spaf_model import (
 from spaf_model.spatialformer.heads import SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train._options import from_table, to_table
+from spaf_train._record import run_record, write_json, write_text
+from spaf_train.config import read_table, shipped_in
 from spaf_train.loop import TrainingDivergedError
-from spaf_train.metrics import auroc, peak_rss_mb
+from spaf_train.metrics import auroc
 from spaf_train.objectives import (
     ColocalizationConfig,
     MaskedGenesConfig,
@@ -44,6 +45,7 @@ from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.progress import TrainingProgress
 from spaf_train.recipes.neighbours import NeighboursConfig, contrast, pair_kinds, probability_loss
 from spaf_train.recipes.patches import Cells, PatchConfig, Patches
+from spaf_train.reproducible import reproducible
 from spaf_train.vocabulary import VocabularyConfig, vocabulary_from_corpus
 
 logger = logging.getLogger(__name__)
@@ -171,8 +173,7 @@ class _Step:
 
 def contrast_presets() -> list[str]:
     """Return the names of the contrastive configurations that the package ships."""
-    folder = resources.files("spaf_train.recipes")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return shipped_in(resources.files("spaf_train.recipes"))
 
 
 def read_contrast_config(source: str | Path) -> ContrastConfig:
@@ -183,19 +184,7 @@ def read_contrast_config(source: str | Path) -> ContrastConfig:
     InputError
         If there is no such file, it is not TOML, or an option is unknown or out of range.
     """
-    path = Path(source)
-    if str(source) in contrast_presets():
-        text = (resources.files("spaf_train.recipes") / f"{source}.toml").read_text("utf-8")
-    elif path.is_file():
-        text = path.read_text("utf-8")
-    else:
-        raise InputError(
-            f"There is no configuration {source}: it is no file, and the presets are: {', '.join(contrast_presets())}."
-        )
-    try:
-        return from_table(ContrastConfig, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not a TOML file: {error}.") from error
+    return from_table(ContrastConfig, read_table(source, resources.files("spaf_train.recipes")))
 
 
 def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) -> SpatialFormer:
@@ -241,28 +230,16 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
         held = Patches(source, vocabulary, split="validation", config=plain, max_genes=config.model.max_genes)
         looked_at = [held.draw(np.random.default_rng([config.seed, 1, n])) for n in range(config.run.validation_steps)]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(to_table(config), indent=1) + "\n", encoding="utf-8")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.run.threads)
+    write_json(out / "config.json", to_table(config))
     began = time.perf_counter()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            rows = _fit(model, config, train, looked_at)
-    finally:
-        torch.set_num_threads(threads)
+    with reproducible(torch.device("cpu"), config.run.threads):
+        rows = _fit(model, config, train, looked_at)
     _write_rows(out / "metrics.csv", rows)
     model.network.eval()
     model.save_pretrained(out / "model")
-    record = {
-        "command": "spaf_train.recipes.train_contrast",
-        "parameters": {"config": to_table(config)},
-        "n_cells": train.n_cells,
-        "n_parameters": model.n_parameters,
-        "seconds": time.perf_counter() - began,
-        "peak_rss_mb": peak_rss_mb(),
-        "last": rows[-1],
-    }
-    (out / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
+    more = {"n_cells": train.n_cells, "n_parameters": model.n_parameters, "last": rows[-1]}
+    write_json(out / "run.json", record | more)
     return model
 
 
@@ -315,7 +292,8 @@ def _fit(
 
 def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
