@@ -1,4 +1,4 @@
-"""Nodes by label: the counting sort that the rules and the statistics share."""
+"""Nodes by label: the counting sort that other kernels share; Python does not call it (see colocalization/graph.py)."""
 
 from __future__ import annotations
 

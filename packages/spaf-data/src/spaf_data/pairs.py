@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from spaf_data.errors import InputError
+from spaf_data.grouping import group_nodes
 
 Coordinates = npt.NDArray[np.floating]
 Libraries = npt.ArrayLike
@@ -242,16 +243,7 @@ def _grid_order(
 @njit(cache=True)
 def _sort_by_square(squares, n_squares):  # type: ignore[no-untyped-def]
     """Return a stable order of cells by their squares, the squares in that order, and where each begins."""
-    starts = np.zeros(n_squares + 1, np.int64)
-    for square in squares:
-        starts[square + 1] += 1
-    for square in range(n_squares):
-        starts[square + 1] += starts[square]
-    free = starts[:-1].copy()
-    order = np.empty(len(squares), np.int64)
-    for cell in range(len(squares)):
-        order[free[squares[cell]]] = cell
-        free[squares[cell]] += 1
+    order, starts = group_nodes(squares, n_squares)
     return order, squares[order], starts
 
 

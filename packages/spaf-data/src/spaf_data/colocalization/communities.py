@@ -10,9 +10,9 @@ from numba import njit
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
-from spaf_data.colocalization.grouping import group_nodes
 from spaf_data.colocalization.louvain import find_communities
 from spaf_data.errors import InputError
+from spaf_data.grouping import group_nodes
 
 
 @dataclass(frozen=True, kw_only=True)

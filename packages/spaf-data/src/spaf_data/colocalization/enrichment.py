@@ -26,8 +26,8 @@ from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.communities import check_min_transcripts
 from spaf_data.colocalization.graph import add_neighbours, arrange, check_radius
-from spaf_data.colocalization.grouping import group_nodes
 from spaf_data.errors import InputError
+from spaf_data.grouping import group_nodes
 
 # Genes of cells whose moments are held until they are added up: about 100 MB.
 _ENTRIES_AT_A_TIME = 1 << 20

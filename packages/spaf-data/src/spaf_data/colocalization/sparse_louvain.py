@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from spaf_data.colocalization.graph import Graph, neighbours
-from spaf_data.colocalization.grouping import group_nodes
+from spaf_data.grouping import group_nodes
 
 
 @njit(cache=True, nogil=True)
