@@ -25,9 +25,10 @@ def transcripts(bundle: Path) -> Transcripts:
     return read_transcripts(bundle)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """The address of a dask scheduler with one worker of two threads, in this process."""
+    # No longer than a module: its threads draw from `random`, which Hypothesis takes for a fault of other tests.
     # Port 0: the usual port of the dashboard may be taken, which is a warning.
     options = {"processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
