@@ -100,7 +100,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--genes", type=int, default=60, help="genes of a cell")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2, help="measured steps of a round, after one to warm up")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of a round")
+    parser.add_argument(
+        "--warm-up", type=int, default=3, help="steps before them: the first get their memory from the system"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--peak-tflops", type=float, help="bf16 peak of the GPU, for its utilisation")
     arguments = parser.parse_args()
@@ -111,10 +114,10 @@ def main() -> None:
     model = make_model()
     ours, peer, peer_torch = [], [], None
     for _ in range(arguments.rounds):
-        ours += our_steps(model, arguments, arguments.steps + 1)[1:]
+        ours += our_steps(model, arguments, arguments.warm_up + arguments.steps)[arguments.warm_up :]
         if arguments.peer:
-            answer = peer_steps(arguments, arguments.steps + 1)
-            peer += answer["seconds"][1:]
+            answer = peer_steps(arguments, arguments.warm_up + arguments.steps)
+            peer += answer["seconds"][arguments.warm_up :]
             peer_torch = answer["torch"]
     results = {
         "machine": describe("spaf-train", "spaf-model", "torch"),

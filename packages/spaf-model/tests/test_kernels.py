@@ -208,6 +208,7 @@ def test_selection_on_cpu_says_why() -> None:
     assert "cpu" in choice.reason
     assert select_kernel("cpu", torch.float32, 8, 100, need_weights=True).name == "explicit"
     assert select_kernel("cpu", torch.float32, 8, 100, forced="explicit").name == "explicit"
+    assert select_kernel("cpu", torch.float32, 8, 100, dropout=True).name == "explicit"
 
 
 def test_selection_on_cuda_needs_no_gpu() -> None:

@@ -61,7 +61,7 @@ class SpatialFormerConfig:
     colocalization_rank: int = 128  # dimensions of the projections of the symmetric and bilinear heads
     embedding_dropout: float = 0.1  # after the sum of the tables
     conv_dropout: float = 0.1  # after the activation of the convolution
-    attention_dropout: float = 0.0  # on attention weights; above 0, CPU training cannot use fused kernels
+    attention_dropout: float = 0.0  # on attention weights; above 0, CPU training builds them whole
     mlp_dropout: float = 0.1  # after the gate
     drop_path: float = 0.1  # chance that a cell skips a branch in training
     batch_norm_momentum: float = 0.05  # weight of the newest batch in the running statistics

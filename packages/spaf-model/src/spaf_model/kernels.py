@@ -3,7 +3,8 @@
 All kernels compute softmax(scale q.k + bias) v with the symmetric ALiBi bias ``-slope_h |i - j|`` and with padded keys
 left out. They agree to rounding, so the choice is one of speed and memory:
 
-- ``explicit`` builds the weights (B, H, L, L): the reference, and the only one that can return them.
+- ``explicit`` builds the weights (B, H, L, L): the reference, the only one that can return them, and for training with
+  dropout on them the fastest on a CPU.
 - ``sdpa`` is `torch.nn.functional.scaled_dot_product_attention` with the bias as an additive mask.
 - ``flex`` is FlexAttention compiled for a GPU, which computes the bias inside the kernel, so that no (H, L, L) exists.
 - ``flash`` is the variable-length kernel of flash-attn (https://github.com/Dao-AILab/flash-attention), where that is
@@ -22,7 +23,9 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 
+from spaf_model.dropout import draws_fast
 from spaf_model.errors import InputError
+from spaf_model.explicit_attention import explicit_attention
 
 KernelName = Literal["explicit", "sdpa", "flex", "flash"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
@@ -99,6 +102,8 @@ def select_kernel(
         return KernelChoice(forced, "asked for by name")
     if need_weights:
         return KernelChoice("explicit", "attention weights are wanted")
+    if dropout and device.type == "cpu":
+        return KernelChoice("explicit", "no fused kernel of a CPU drops attention weights")
     if obstacles["flash"] is None:
         return KernelChoice("flash", "flash-attn is installed: no time for padding, the bias inside the kernel")
     if obstacles["flex"] is None and length >= _FLEX_MIN_LENGTH:
@@ -216,6 +221,12 @@ class AttentionBias:
         self._length = length
         self._dense: dict[tuple[bool, torch.dtype], torch.Tensor] = {}
 
+    def take(self, cells: torch.Tensor) -> AttentionBias:
+        """Return the bias of some cells of the batch."""
+        if self.mask is None:
+            return self
+        return AttentionBias(len(self.slopes), self._length, self.mask[cells], device=self.slopes.device)
+
     def dense(self, *, padded: bool, dtype: torch.dtype) -> torch.Tensor:
         """Return the bias as (1, H, L, L), or with padded keys at -inf as (B, H, L, L)."""
         padded = padded and self.mask is not None
@@ -259,6 +270,9 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor, bias: AttentionBias, *, 
 def _explicit(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
 ) -> torch.Tensor:
+    if draws_fast(q) and q.dtype == v.dtype and not torch.is_autocast_enabled("cpu"):
+        whole = bias.dense(padded=False, dtype=q.dtype)
+        return explicit_attention(q, k, v, whole[0, :, : q.shape[2]], bias.mask, scale=scale, dropout=dropout)
     weights = attention_weights(q, k, bias, scale=scale)
     return torch.matmul(F.dropout(weights, dropout, training=dropout > 0).to(v.dtype), v)
 

@@ -80,4 +80,5 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
+        fused=True,  # one pass over the weights where the plain one makes nine
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
+from spaf_model.dropout import Dropout
 from spaf_model.spatialformer.gating import gate
 from spaf_model.spatialformer.sequences import SequenceContext
 
@@ -61,7 +62,7 @@ class ConvolutionMixer(nn.Module):
         bound = config.conv_kernel**-0.5
         self.depthwise = nn.Parameter(torch.empty(width, config.conv_kernel).uniform_(-bound, bound))
         self.norm = MaskedBatchNorm(width, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
-        self.dropout = nn.Dropout(config.conv_dropout)
+        self.dropout = Dropout(config.conv_dropout)
         self.project = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:

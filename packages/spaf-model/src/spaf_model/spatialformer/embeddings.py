@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
+from spaf_model.dropout import Dropout
 
 N_TYPES = 3  # padding, first cell, second cell
 
@@ -20,7 +21,7 @@ class TokenEmbedding(nn.Module):
         self.types = nn.Embedding(N_TYPES, config.width)
         self.types.weight.requires_grad_(config.train_type_embedding)
         self.gene_spatial = nn.Embedding(config.n_tokens, config.width) if config.gene_spatial_embedding else None
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:

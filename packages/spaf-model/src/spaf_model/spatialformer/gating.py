@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
+from spaf_model.dropout import Dropout
 
 
 def gate(x: torch.Tensor) -> torch.Tensor:
@@ -25,7 +26,7 @@ class GatedMLP(nn.Module):
         super().__init__()
         hidden = config.mlp_expansion * config.width
         self.expand = nn.Linear(config.width, hidden)
-        self.dropout = nn.Dropout(config.mlp_dropout)
+        self.dropout = Dropout(config.mlp_dropout)
         self.project = nn.Linear(hidden // 2, config.width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,15 @@ class SequenceContext:
     bias: AttentionBias
     kernel: KernelChoice
 
+    def take(self, cells: torch.Tensor) -> SequenceContext:
+        """Return the context of some cells of the batch."""
+        shape = (cells.numel(), self.shape[1])
+        if self.mask is None:
+            return dataclasses.replace(self, shape=shape)
+        mask = self.mask[cells]
+        positions = mask.reshape(-1).nonzero().squeeze(1)
+        return dataclasses.replace(self, mask=mask, positions=positions, shape=shape, bias=self.bias.take(cells))
+
     def zero_padding(self, x: torch.Tensor) -> torch.Tensor:
         """Return x (B, L, D) with zeros at padding."""
         return x if self.mask is None else x * self.mask.unsqueeze(-1)
