@@ -204,6 +204,12 @@ class BatchStream:
             self._batch += 1
         return batches
 
+    def skip_step(self) -> None:
+        """Pass over the next step."""
+        for _ in range(self.sampling.batches_per_step):
+            self._current_window()
+            self._batch += 1
+
     def one_epoch(self, epoch: int = 0, *, max_inputs: int | None = None) -> Iterator[Batch]:
         """Yield this rank's batches of one epoch, from its beginning; the place of the stream is not touched.
 
