@@ -12,7 +12,6 @@ down and are read from one triangle of an asymmetric head; their overlap with ou
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _machine import describe, write_results
-from published_parity import TOLERANCE, random_cells
+from published_parity import TOLERANCE, random_cells, run_published
 
 import spaf_model
 from spaf_model.published.vocabulary import read_wheel_vocabulary
@@ -46,14 +45,7 @@ def main() -> None:
     del adata.obs["species"], adata.obs["assay"]  # the calls have to do with their arguments
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        adata.write_h5ad(folder / "cells.h5ad")
-        script = Path(__file__).with_name("_published_calls.py")
-        subprocess.run(
-            [arguments.python.absolute(), "-W", "ignore", script, folder / "cells.h5ad", folder],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        run_published("_published_calls.py", arguments.python, adata, folder)
         names = list(adata.obs_names)
         call = {
             "tissue": "Breast",

@@ -66,6 +66,17 @@ def random_cells(vocabulary: Vocabulary, rng: np.random.Generator) -> anndata.An
     )
 
 
+def run_published(script: str, python: Path, adata: anndata.AnnData, folder: Path) -> None:
+    """Give cells to a script beside this one in the environment of the published package; it writes into a folder."""
+    adata.write_h5ad(folder / "cells.h5ad")
+    subprocess.run(
+        [python.absolute(), "-W", "ignore", Path(__file__).with_name(script), folder / "cells.h5ad", folder],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
 @torch.no_grad()
 def differences(model: SpatialFormer, adata: anndata.AnnData, published: Any) -> dict[str, float]:
     """Return the largest absolute difference of each output; fail where tokens differ."""
@@ -127,14 +138,7 @@ def main() -> None:
     other_variant: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        adata.write_h5ad(folder / "cells.h5ad")
-        script = Path(__file__).with_name("_published_outputs.py")
-        subprocess.run(
-            [arguments.python.absolute(), "-W", "ignore", script, folder / "cells.h5ad", folder],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        run_published("_published_outputs.py", arguments.python, adata, folder)
         for case in CASES:
             checkpoint = folder / case / "model.ckpt"
             model = convert_published(checkpoint, wheel=arguments.wheel)  # the checkpoint tells its attention
