@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -45,7 +46,11 @@ class ParallelModule:
         if ranks.world_size == 1:
             return
         if strategy == "ddp":
-            self.forward = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=not all_used)
+            # Running statistics differ between ranks until `Ranks.average_buffers`; torch 2.13 has a new name for that.
+            names = inspect.signature(DistributedDataParallel).parameters
+            own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+            options: dict[str, Any] = {own_buffers: False, "find_unused_parameters": not all_used}
+            self.forward = DistributedDataParallel(module, **options)
             return
         # A single number cannot be divided; there are a handful, and their gradients are averaged here.
         self._undivided = [parameter for parameter in module.parameters() if parameter.ndim == 0]

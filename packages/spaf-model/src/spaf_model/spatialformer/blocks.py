@@ -56,10 +56,14 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:
         """Transform x (B, L, D)."""
+        return self.after_mixing(x, self.mixer(self.mixer_norm(x) if self.pre_norm else x, context))
+
+    def after_mixing(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the output of the block from its input and that of its mixer, both (B, L, D), each position apart."""
         if self.pre_norm:
-            x = x + self.mixer_affine(self.drop_path(self.mixer(self.mixer_norm(x), context)))
+            x = x + self.mixer_affine(self.drop_path(mixed))
             return x + self.mlp_affine(self.drop_path(self.mlp(self.mlp_norm(x))))
-        x = self.mixer_norm(x + self.mixer_affine(self.drop_path(self.mixer(x, context))))
+        x = self.mixer_norm(x + self.mixer_affine(self.drop_path(mixed)))
         x = self.mlp_norm(x + self.mlp_affine(self.drop_path(self.mlp(x))))
         assert isinstance(x, torch.Tensor)
         return x
