@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import spaf_data
-from spaf_data import Corpus
+from spaf_data import Corpus, peak_rss_mb
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, versions, write_json, write_text
@@ -24,7 +24,6 @@ from spaf_train.config import PretrainConfig
 from spaf_train.distributed import Ranks, ranks
 from spaf_train.loader import BadShardError, BatchStream
 from spaf_train.loop import Trainer
-from spaf_train.metrics import peak_rss_mb
 from spaf_train.reproducible import reproducible
 from spaf_train.signals import stop_request
 from spaf_train.tensorboard_log import check_tensorboard
