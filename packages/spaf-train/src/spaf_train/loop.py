@@ -58,7 +58,7 @@ class RunConfig:
     best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
     activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
-    compile: bool = False  # torch.compile: some minutes before the first step, then shorter steps on a GPU
+    compile: bool = False  # torch.compile of the blocks: a slow first step, then somewhat shorter ones
     tensorboard: bool = False  # write the columns of metrics.csv for TensorBoard too, into RUN/tensorboard
     peak_tflops: float = 0.0  # of one GPU in this precision; above 0 the progress bar shows the share that is used
     threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
