@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pytest
 
+import spaf_train
 from spaf_train import cli
 
 
@@ -139,6 +140,21 @@ def test_missing_options_and_help(monkeypatch, capsys):
     code, text, _ = run(monkeypatch, capsys, "pretrain", "--help")
     assert code == 0
     assert "spaf-train pretrain small --data build/corpus" in text
+
+
+def test_help_needs_no_library():
+    """The libraries take seconds to import."""
+    code = (
+        "import sys, spaf_train, spaf_train.cli; "
+        "print(sorted({'torch', 'numpy', 'anndata', 'scipy', 'sklearn', 'spaf_data', 'spaf_model'} & {*sys.modules}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert answer == "[]\n"
+
+
+def test_every_public_name_is_there_when_it_is_used():
+    for name in spaf_train.__all__:
+        assert getattr(spaf_train, name) is not None
 
 
 def test_version_and_module():

@@ -74,6 +74,19 @@ def test_two_processes_that_cannot_share_the_step_say_so(config_path, corpus, tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_compile(config_path, corpus, tmp_path, strategy):
+    pretrain(read_config(config_path), corpus.path, tmp_path / "plain")
+    options = (f"distributed.strategy={strategy}", "run.compile=true", "run.activation_checkpointing=true")
+    codes, errors = run_two(
+        config_path, corpus, tmp_path / "run", *(word for option in options for word in ("--set", option))
+    )
+    assert codes == [0, 0], errors
+    for ours, theirs in zip(losses(tmp_path / "run"), losses(tmp_path / "plain"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"run\.device is cuda"), ranks("cuda"):

@@ -11,9 +11,8 @@ import time
 import pytest
 import torch
 
-import spaf_data
 from spaf_model import InputError, SpatialFormer
-from spaf_train import TrainingDivergedError, load_checkpoint, pretrain, read_config
+from spaf_train import Checkpoints, TrainingDivergedError, load_checkpoint, pretrain, read_config
 from spaf_train.module import TrainingModule
 
 
@@ -101,7 +100,7 @@ def start(config_path, corpus, out, *options):
 
 
 def wait_for(condition, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -110,7 +109,8 @@ def wait_for(condition, process):
 
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(config_path, corpus, tmp_path):
     config_path.write_text(config_path.read_text().replace("steps = 6", "steps = 24"))
-    process = start(config_path, corpus, tmp_path / "killed")
+    # With and without a worker the batches are the same ones.
+    process = start(config_path, corpus, tmp_path / "killed", "--set", "run.workers=1")
     try:
         # Killed somewhere behind a checkpoint that it then repeats steps from.
         wait_for((tmp_path / "killed" / "checkpoints" / "step-000004.pt").exists, process)
@@ -193,6 +193,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(config, c
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_an_infinite_gradient_of_a_finite_loss_stops_and_names_the_batch(config, corpus, tmp_path, monkeypatch):
+    forward = TrainingModule.forward
+    names = []
+
+    def broken(self, batch, *arguments):
+        names.append(batch.name)
+        total, sums = forward(self, batch, *arguments)
+        if len(names) > 2 * 4 + 1 and batch.name == names[2 * 4 + 1]:  # two batches a step: the second of step 5
+            weight = self.network.masked_gene_head.bias[0]
+            total = total + (weight - weight.detach()).sqrt()  # 0, with a slope that is infinite
+        return total, sums
+
+    monkeypatch.setattr(TrainingModule, "forward", broken)
+    with pytest.raises(TrainingDivergedError) as caught:
+        pretrain(config, corpus.path, tmp_path / "run")
+    assert str(caught.value).startswith(f"Step 5: the gradient of {names[2 * 4 + 1]} is not finite; the last good")
+    assert names[8] != names[9]
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "step-000004.pt")["step"] == 4
+    assert not (tmp_path / "run" / "checkpoints" / "step-000005.pt").exists()
+    monkeypatch.undo()
+    assert pretrain(config, corpus.path, tmp_path / "run", resume=True).finished
+
+
 @pytest.fixture
 def damaged(corpus, tmp_path):
     """A corpus with a flipped byte in a block of the first training shard; returns it and the name of the shard."""
@@ -209,8 +232,36 @@ def damaged(corpus, tmp_path):
 def test_a_damaged_shard_stops_the_run_and_is_named(config, damaged, tmp_path):
     path, shard = damaged
     config = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, window_blocks=99))
-    with pytest.raises(spaf_data.InputError, match=f"in shard {shard} is damaged"):
+    with pytest.raises(InputError, match=f"in shard {shard} is damaged.*; the same command with --skip-bad-shards"):
         pretrain(config, path, tmp_path / "run")
+
+
+def test_a_run_goes_on_after_a_shard_was_lost(config, corpus, tmp_path, monkeypatch):
+    path, out = tmp_path / "corpus", tmp_path / "run"
+    shutil.copytree(corpus.path, path)
+    shard = corpus.block_refs("train")[-1].shard
+    save = Checkpoints.save
+
+    def lose(self, state, *, step, best_step):
+        save(self, state, step=step, best_step=best_step)
+        if step == 4:
+            (path / shard).unlink()
+
+    monkeypatch.setattr(Checkpoints, "save", lose)
+    # One block at a time, so that the lost one is not in memory when it is lost.
+    sampling = dataclasses.replace(config.sampling, window_blocks=1)
+    config = dataclasses.replace(config, sampling=sampling, run=dataclasses.replace(config.run, steps=30))
+    with pytest.raises(InputError, match=f"The shard {shard} of .* cannot be read: .*--skip-bad-shards.*--resume"):
+        pretrain(config, path, out)
+    monkeypatch.undo()
+    n_before = len([row for row in metrics(out) if int(row["step"]) <= 4])
+    before = metrics(out)[:n_before]
+    with pytest.raises(InputError, match=f"lacks the shard {shard}; the same command with --skip-bad-shards"):
+        pretrain(config, path, out, resume=True)
+    result = pretrain(config, path, out, resume=True, skip_bad_shards=True)
+    assert (result.finished, result.step, list(result.skipped_shards)) == (True, 30, [shard])
+    assert metrics(out)[:n_before] == before
+    assert list(json.loads((out / "run.json").read_text())["skipped_shards"]) == [shard]
 
 
 def test_bad_shards_are_left_out_and_counted_when_asked_for(config, damaged, tmp_path, caplog):
@@ -220,7 +271,7 @@ def test_bad_shards_are_left_out_and_counted_when_asked_for(config, damaged, tmp
     assert shard in caplog.text
     assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped_shards"] == result.skipped_shards
     (path / shard).unlink()
-    with pytest.raises(spaf_data.InputError, match=f"lacks the shard {shard}"):
+    with pytest.raises(InputError, match=f"lacks the shard {shard}; the same command with --skip-bad-shards"):
         pretrain(config, path, tmp_path / "other")
     result = pretrain(config, path, tmp_path / "other", skip_bad_shards=True)
     assert f"lacks the shard {shard}" in result.skipped_shards[shard]

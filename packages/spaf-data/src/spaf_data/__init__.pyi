@@ -1,5 +1,6 @@
 """Spatial-omics runs in, slide tables and training corpora out."""
 
+from ._record import peak_rss_mb, write_text
 from .binning import bin_transcripts
 from .build import build_corpus
 from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
@@ -37,6 +38,7 @@ __all__ = [
     "hard_negatives",
     "has_transcripts",
     "nearest_neighbors",
+    "peak_rss_mb",
     "positive_pairs",
     "proximity_graph",
     "read_counts",
@@ -49,6 +51,7 @@ __all__ = [
     "split_slides",
     "stream_blocks",
     "write_corpus",
+    "write_text",
     "xenium_breast_window",
 ]
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spaf_data._record import write_text
 from spaf_data.errors import InputError
 
 COMMAND = "spaf-data build"
@@ -117,6 +118,4 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
-    unfinished = file.with_name(f".{file.name}")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    write_text(file, json.dumps(content, indent=2) + "\n")

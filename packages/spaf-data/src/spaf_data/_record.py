@@ -1,12 +1,14 @@
-"""What every stage writes down about itself: versions, seconds and memory."""
+"""What every stage writes down about itself: versions, seconds and memory; and files that are written whole."""
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("spaf-data", "numpy", "scipy", "pandas", "anndata", "numba", "pyarrow")
@@ -33,3 +35,13 @@ def run_record(command: str, parameters: dict[str, Any], started: float) -> dict
         "seconds": round(time.perf_counter() - started, 3),
         "peak_rss_mb": peak_rss_mb(),
     }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: to a temporary name beside it, which is then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

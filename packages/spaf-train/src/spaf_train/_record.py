@@ -1,10 +1,9 @@
-"""What every run writes down about itself, and files that are written whole or not at all."""
+"""What every run writes down about itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from spaf_data import Corpus
-from spaf_train.metrics import peak_rss_mb
+from spaf_data import Corpus, peak_rss_mb, write_text
 
 _PACKAGES = ("spaf-train", "spaf-model", "spaf-data", "torch", "numpy", "scipy")
 
@@ -39,16 +37,6 @@ def run_record(
         "seconds": time.perf_counter() - started,
         "peak_rss_mb": peak_rss_mb(),
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, contents: Mapping[str, Any]) -> None:

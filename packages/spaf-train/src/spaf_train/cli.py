@@ -1,4 +1,7 @@
-"""The command line ``spaf-train``."""
+"""The command line ``spaf-train``.
+
+What does the work is imported by the command that needs it: the libraries take seconds, and ``--help`` none.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,8 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-import spaf_data
-import spaf_model
-from spaf_train.config import read_config
-from spaf_train.evaluation.cli import evaluate_command
-from spaf_train.finetuning.cli import finetune_command, predict_labels_command
-from spaf_train.loop import TrainingDivergedError
-from spaf_train.pretraining import pretrain
-from spaf_train.recipes import read_contrast_config, train_contrast
+from spaf_train.commands.evaluate import evaluate_command
+from spaf_train.commands.finetune import finetune_command, predict_labels_command
 
 app = typer.Typer(
     name="spaf-train",
@@ -78,6 +75,9 @@ def pretrain_command(
 
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
+    from spaf_train.config import read_config
+    from spaf_train.pretraining import pretrain
+
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
     if int(os.environ.get("RANK", "0")) != 0:
@@ -115,6 +115,8 @@ def contrast_command(
 
       spaf-train contrast starter --data build/corpus --out runs/contrast
     """
+    from spaf_train.recipes import read_contrast_config, train_contrast
+
     train_contrast(read_contrast_config(config), data, out)
     typer.echo(f"The model is in {out / 'model'}.")
 
@@ -124,13 +126,25 @@ def main() -> None:
     command = "spaf-train " + " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
     try:
         app()
-    except (spaf_model.InputError, spaf_data.InputError) as error:
-        _fail(command, str(error), 2)
-    except TrainingDivergedError as error:
-        _fail(command, str(error), 1)
     except OSError as error:
         named = f": {error.filename}" if error.filename else ""
         _fail(command, f"{error.strerror or error}{named}", 2)
+    except (ValueError, RuntimeError) as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        _fail(command, str(error), code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that a user can cause; None for one that is ours."""
+    import spaf_data
+    import spaf_model
+    from spaf_train.loop import TrainingDivergedError
+
+    if isinstance(error, spaf_model.InputError | spaf_data.InputError):
+        return 2
+    return 1 if isinstance(error, TrainingDivergedError) else None
 
 
 def _fail(command: str, sentence: str, code: int) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_data import Block, Corpus
+import spaf_data
+from spaf_data import Block, BlockRef, Corpus
 from spaf_model import (
     CONTEXT_KINDS,
     InputError,
@@ -30,6 +31,10 @@ from spaf_train.objectives import (
     mask_genes,
 )
 from spaf_train.samplers import Inputs, SamplingConfig, block_order, draw_pairs, single_cells
+
+
+class BadShardError(InputError):
+    """A shard of a corpus is missing or damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +136,8 @@ class BatchStream:
     InputError
         If the split has no block that may be read, its genes are not those of the vocabulary, or the batches of a
         step cannot be dealt evenly to the ranks.
+    BadShardError
+        By the methods that read, if a shard is missing or damaged.
     """
 
     def __init__(
@@ -261,7 +268,7 @@ class BatchStream:
         chosen = [int(place) for place in window if self._refs[place].shard not in self._skip_shards]
         if not chosen:
             return None
-        blocks = [self.corpus.read(self._refs[place]) for place in chosen]
+        blocks = [self._read_block(self._refs[place]) for place in chosen]
         offsets = np.cumsum([0, *(block.coordinates.shape[0] for block in blocks)])[:-1]
         cells = self._tokenise(blocks)
         if self.sampling.input == "cells":
@@ -281,6 +288,12 @@ class BatchStream:
         batches = [batches[place] for place in generator.permutation(len(batches))]
         name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
         return _Window(cells, inputs, batches, name)
+
+    def _read_block(self, ref: BlockRef) -> Block:
+        try:
+            return self.corpus.read(ref)
+        except (spaf_data.InputError, OSError) as error:
+            raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
 
     def _tokenise(self, blocks: list[Block]) -> _Cells:
         def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:

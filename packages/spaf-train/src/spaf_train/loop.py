@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from spaf_model import SpatialFormerNetwork
 from spaf_train._checks import require, require_at_least
 from spaf_train.checkpoint import Checkpoints
+from spaf_train.compiling import compile_blocks
 from spaf_train.distributed import Device, DistributedConfig, Ranks
 from spaf_train.loader import Batch, BatchStream
 from spaf_train.metrics import MetricsLog
@@ -25,7 +28,10 @@ from spaf_train.parallel import ParallelModule
 from spaf_train.progress import TrainingProgress
 from spaf_train.recomputing import recompute_layers
 from spaf_train.signals import StopRequest
+from spaf_train.tensorboard_log import TensorBoardLog
+from spaf_train.utilisation import TrainingOperations, describe_step
 from spaf_train.validation import validate
+from spaf_train.workers import WorkerStream
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +59,19 @@ class RunConfig:
     best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
     activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
+    compile: bool = False  # torch.compile of the blocks: a slow first step, then somewhat shorter ones
+    tensorboard: bool = False  # write the columns of metrics.csv for TensorBoard too, into RUN/tensorboard
+    peak_tflops: float = 0.0  # of one GPU in this precision; above 0 the progress bar shows the share that is used
+    workers: int = 0  # processes that build batches ahead of the steps; 0: each is built when it is needed
     threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
     device: Device = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "validate_every", "validation_inputs", "checkpoint_every", "keep"):
             require_at_least(name, getattr(self, name), 1)
-        require(self.threads >= 0, f"threads must be at least 0, not {self.threads}.")
+        require_at_least("peak_tflops", self.peak_tflops, 0.0)
+        for name in ("workers", "threads"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}.")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -109,12 +121,15 @@ class Trainer:
         self.objectives = objectives
         self.optimizer_config = optimizer
         self.run = run
-        self.train = train
+        self.train = WorkerStream(train, run.workers) if run.workers else train
         self.validation = validation
         self.ranks = ranks
         self.checkpoints = checkpoints
         self.log_path = log_path
         self.identity = identity
+        self._operations = TrainingOperations(network)
+        if run.compile:
+            compile_blocks(network)
         if run.activation_checkpointing:
             recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
@@ -167,18 +182,20 @@ class Trainer:
         TrainingDivergedError
             If a loss or a gradient is not finite. The last checkpoint stays as it was.
         """
-        log = MetricsLog(self.log_path, after=self.step) if self.ranks.is_main else None
         began = time.perf_counter() - self.seconds
-        with TrainingProgress(self.run.steps, completed=self.step, enabled=self.ranks.is_main) as progress:
+        with (
+            self._logs() as logs,
+            TrainingProgress(self.run.steps, completed=self.step, enabled=self.ranks.is_main) as progress,
+        ):
             while self.step < self.run.steps:
                 status, stopping = self._train_step(stop)
                 self.seconds = time.perf_counter() - began
                 progress.update(self.step, status)
                 last = self.step == self.run.steps
                 if last or self.step % self.run.log_every == 0:
-                    self._log_interval(log)
+                    self._log_interval(logs)
                 if last or self.step % self.run.validate_every == 0:
-                    self._validate(log)
+                    self._validate(logs)
                     self.seconds = time.perf_counter() - began
                 if last or stopping or self.step % self.run.checkpoint_every == 0:
                     self._save()
@@ -186,14 +203,31 @@ class Trainer:
                     return False
         return True
 
+    @contextlib.contextmanager
+    def _logs(self) -> Iterator[list[MetricsLog | TensorBoardLog]]:
+        """Open what this process writes metrics to: nothing, unless it is the main one."""
+        if not self.ranks.is_main:
+            yield []
+            return
+        table = MetricsLog(self.log_path, after=self.step)
+        if not self.run.tensorboard:
+            yield [table]
+            return
+        with contextlib.closing(TensorBoardLog(self.log_path.with_name("tensorboard"), after=self.step)) as curves:
+            yield [table, curves]
+
     def _train_step(self, stop: StopRequest) -> tuple[str, bool]:
         began = time.perf_counter()
         names = self.objectives.enabled
         batches = self.train.next_step()
-        own = [[batch.weights()[name] for name in names] + [batch.n_tokens] for batch in batches]
-        # One sum over all ranks: what the losses are divided by, the tokens, and whether any rank is to stop.
+        waited = time.perf_counter() - began
+        own = [
+            [batch.weights()[name] for name in names] + [batch.n_tokens, self._operations.count(batch)]
+            for batch in batches
+        ]
+        # One sum over all ranks: what the losses are divided by, tokens, work, and whether any rank is to stop.
         counts = torch.tensor([*map(sum, zip(*own, strict=True)), float(stop.received)], dtype=torch.float64)
-        *step_weights, n_tokens, stopping = self.ranks.sum(counts.to(self.ranks.device)).tolist()
+        *step_weights, n_tokens, operations, stopping = self.ranks.sum(counts.to(self.ranks.device)).tolist()
         weights = dict(zip(names, step_weights, strict=True))
         rate = learning_rate(self.step, self.run.steps, self.optimizer_config)
         for group in self.optimizer.param_groups:
@@ -212,7 +246,7 @@ class Trainer:
         norm = self.parallel.clip_gradients(largest)
         step_sums = self.ranks.sum(sums.sum(dim=0)).tolist()
         if not all(map(math.isfinite, [*step_sums, norm])):
-            raise TrainingDivergedError(self._diagnose(batches, sums))
+            raise TrainingDivergedError(self._diagnose(batches, sums, weights, factors))
         self.optimizer.step()
         self.ranks.average_buffers(self.module)
         self.step += 1
@@ -226,7 +260,15 @@ class Trainer:
             values |= {"found": step_sums[-1], "masked": weights["masked_genes"]}
         for name, value in values.items():
             self._interval[name] = self._interval.get(name, 0.0) + value
-        return f"loss {values['loss']:.3f}  {n_tokens / step_seconds:,.0f} tokens/s", stopping > 0
+        status = describe_step(
+            values["loss"],
+            n_tokens=n_tokens,
+            seconds=step_seconds,
+            waited=waited,
+            operations=operations,
+            peak_tflops=self.run.peak_tflops * self.ranks.world_size,
+        )
+        return status, stopping > 0
 
     def _backward(
         self, batch: Batch, weights: dict[str, float], factors: dict[str, float], *, synchronise: bool
@@ -241,7 +283,9 @@ class Trainer:
         assert isinstance(sums, Tensor)
         return sums
 
-    def _diagnose(self, batches: list[Batch], sums: Tensor) -> str:
+    def _diagnose(
+        self, batches: list[Batch], sums: Tensor, weights: dict[str, float], factors: dict[str, float]
+    ) -> str:
         """Say which objective of which batch is not finite; every rank calls this."""
         own = [
             f"the loss of {name} in {batch.name}"
@@ -250,7 +294,7 @@ class Trainer:
             if not math.isfinite(value)
         ]
         found = [what for per_rank in self.ranks.gather(own) for what in per_rank]
-        what = found[0] if found else f"the gradient of {batches[0].name}"
+        what = found[0] if found else f"the gradient of {self._with_bad_gradient(batches, weights, factors)}"
         kept = self.checkpoints.latest()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return (
@@ -258,21 +302,33 @@ class Trainer:
             f"optimizer.warmup_steps or run.precision = fp32 may help."
         )
 
-    def _log_interval(self, log: MetricsLog | None) -> None:
+    def _with_bad_gradient(self, batches: list[Batch], weights: dict[str, float], factors: dict[str, float]) -> str:
+        """Take the batches again, each alone, and name the first whose gradient is not finite; every rank calls this.
+
+        Gradients are summed over ranks, so that with several it is one of as many batches.
+        """
+        for batch in batches:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._backward(batch, weights, factors, synchronise=True)
+            if not math.isfinite(self.parallel.clip_gradients(math.inf)):
+                return " or ".join(self.ranks.gather(batch.name))
+        return " and ".join(self.ranks.gather(", ".join(batch.name for batch in batches)))
+
+    def _log_interval(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
         interval, self._interval = self._interval, {}
         steps = interval["steps"]
         values = {name: value / steps for name, value in interval.items() if name.startswith(("loss", "learning"))}
         if "masked" in interval:
             values["accuracy_masked_genes"] = interval["found"] / max(interval["masked"], 1.0)
         values |= {"tokens_per_second": interval["tokens"] / interval["step_seconds"], "seconds": self.seconds}
-        if log is not None:
+        for log in logs:
             log.write(step=self.step, split="train", values=values)
 
-    def _validate(self, log: MetricsLog | None) -> None:
+    def _validate(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
             metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
-        if log is not None:
+        for log in logs:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         if self._is_better(metrics):

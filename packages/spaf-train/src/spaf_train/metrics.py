@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from spaf_data import write_text
 from spaf_model import InputError
 
 COLUMNS = (
@@ -53,12 +51,6 @@ def auroc(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def peak_rss_mb() -> float:
-    """Return the largest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 class MetricsLog:
     """``metrics.csv``: one row for each logged step and split, with the columns `COLUMNS`.
 
@@ -89,9 +81,7 @@ class MetricsLog:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text.getvalue())
 
     def write(self, *, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append a row; columns without a value, or with NaN, stay empty."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from spaf_train.distributed import Ranks
 from spaf_train.module import TrainingModule
+
+# Divided tensors take seconds to import, and are there with "fsdp" alone.
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 class ParallelModule:
@@ -41,22 +43,26 @@ class ParallelModule:
         self.module = module
         self.ranks = ranks
         self.forward: nn.Module = module
+        self._divided: FSDPModule | None = None
         self._undivided: list[nn.Parameter] = []
         if ranks.world_size == 1:
             return
         if strategy == "ddp":
-            self.forward = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=not all_used)
+            # Running statistics differ between ranks until `Ranks.average_buffers`; torch 2.13 has a new name for that.
+            names = inspect.signature(DistributedDataParallel).parameters
+            own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+            options: dict[str, Any] = {own_buffers: False, "find_unused_parameters": not all_used}
+            self.forward = DistributedDataParallel(module, **options)
             return
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         # A single number cannot be divided; there are a handful, and their gradients are averaged here.
         self._undivided = [parameter for parameter in module.parameters() if parameter.ndim == 0]
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         for layer in module.network.layers:
             fully_shard(layer, mesh=mesh)
-        fully_shard(module, mesh=mesh, ignored_params=set(self._undivided))
-
-    @property
-    def _divided(self) -> FSDPModule | None:
-        return self.module if isinstance(self.module, FSDPModule) else None
+        self._divided = fully_shard(module, mesh=mesh, ignored_params=set(self._undivided))
 
     @contextlib.contextmanager
     def synchronised(self, wanted: bool) -> Iterator[None]:
@@ -80,6 +86,8 @@ class ParallelModule:
                 parameter.grad = self.ranks.sum(parameter.grad) / self.ranks.world_size
         if self._divided is None:
             return float(nn.utils.clip_grad_norm_(self.module.parameters(), largest))
+        from torch.distributed.tensor import DTensor
+
         gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
         parts = [gradient.to_local() for gradient in gradients if isinstance(gradient, DTensor)]
         common = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
@@ -95,6 +103,8 @@ class ParallelModule:
         if self._divided is None:
             yield
             return
+        from torch.distributed.fsdp import FSDPModule
+
         layers = [layer for layer in self.module.network.layers if isinstance(layer, FSDPModule)]
         for part in (self._divided, *layers):
             part.unshard()
@@ -110,29 +120,36 @@ class ParallelModule:
 
     def state_dict(self, module: nn.Module) -> dict[str, Any]:
         """Return the whole state of the module, or of a part of it; every rank calls this, the main one uses it."""
-        return self._whole(module.state_dict())
+        return module.state_dict() if self._divided is None else self._whole(module.state_dict())
 
     def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer of the module; every rank calls this, the main one uses it."""
-        return self._whole(optimizer.state_dict())
+        return optimizer.state_dict() if self._divided is None else self._whole(optimizer.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a whole state of the module."""
-        own = self.module.state_dict()
-        self.module.load_state_dict({name: _divide_like(own.get(name), value) for name, value in state.items()})
+        if self._divided is not None:
+            own = self.module.state_dict()
+            state = {name: _divide_like(own.get(name), value) for name, value in state.items()}
+        self.module.load_state_dict(state)
 
     def load_optimizer_state_dict(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Take over a whole state of an optimizer of the module."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        divided = {
-            number: {
-                name: _divide_like(parameters[number], value) if value.ndim else value for name, value in entry.items()
+        if self._divided is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            divided = {
+                number: {
+                    name: _divide_like(parameters[number], value) if value.ndim else value
+                    for name, value in entry.items()
+                }
+                for number, entry in state["state"].items()
             }
-            for number, entry in state["state"].items()
-        }
-        optimizer.load_state_dict({**state, "state": divided})
+            state = {**state, "state": divided}
+        optimizer.load_state_dict(state)
 
     def _whole(self, state: Any) -> Any:
+        from torch.distributed.tensor import DTensor
+
         if isinstance(state, DTensor):
             # One tensor at a time is whole on a device, and only the main rank keeps it.
             whole = state.full_tensor()
@@ -143,6 +160,8 @@ class ParallelModule:
 
 
 def _divide_like(own: Tensor | None, value: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if isinstance(own, DTensor):
         # Every rank has read the same checkpoint, so nothing needs to be sent.
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)

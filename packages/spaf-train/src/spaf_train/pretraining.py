@@ -12,22 +12,36 @@ from typing import Any
 
 import torch
 
-from spaf_data import Corpus
+import spaf_data
+from spaf_data import Corpus, peak_rss_mb
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, versions, write_json, write_text
 from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint
+from spaf_train.compiling import check_compiler
 from spaf_train.config import PretrainConfig
 from spaf_train.distributed import Ranks, ranks
-from spaf_train.loader import BatchStream
+from spaf_train.loader import BadShardError, BatchStream
 from spaf_train.loop import Trainer
-from spaf_train.metrics import peak_rss_mb
 from spaf_train.reproducible import reproducible
 from spaf_train.signals import stop_request
+from spaf_train.tensorboard_log import check_tensorboard
 from spaf_train.vocabulary import vocabulary_from_corpus
 
 logger = logging.getLogger(__name__)
+
+_OR_SKIP = "the same command with --skip-bad-shards leaves such shards out (add --resume where a run has begun)."
+
+# Options that a run may change when it is continued.
+_FREE = (
+    "distributed.",
+    "run.activation_checkpointing",
+    "run.compile",
+    "run.tensorboard",
+    "run.peak_tflops",
+    "run.workers",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +102,12 @@ def pretrain(
         result.best["auroc_pairs"]
     """
     out = Path(out)
-    source = Corpus(corpus, check=not skip_bad_shards)
+    source = _open(corpus, skip_bad_shards=skip_bad_shards)
     with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
+        if config.run.tensorboard:
+            check_tensorboard()
+        if config.run.compile:
+            check_compiler(group.device)
         checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
         if not resume and (checkpoints.latest() or (out / "run.json").exists()):
             raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
@@ -125,12 +143,25 @@ def pretrain(
         if state is not None:
             trainer.load_state_dict(state)
             logger.info("continuing after step %d", trainer.step)
-        finished = trainer.fit(stop)
+        try:
+            finished = trainer.fit(stop)
+        except BadShardError as error:
+            raise InputError(f"{str(error).removesuffix('.')}; {_OR_SKIP}") from error
         best = trainer.best or {}
         if finished and group.is_main:
             _export(model, trainer, source, config, out, str(corpus), skipped)
         group.barrier()
         return PretrainResult(out=out, finished=finished, step=trainer.step, best=best, skipped_shards=skipped)
+
+
+def _open(corpus: str | Path, *, skip_bad_shards: bool) -> Corpus:
+    if skip_bad_shards:
+        return Corpus(corpus, check=False)
+    try:
+        return Corpus(corpus)
+    except spaf_data.InputError as error:
+        Corpus(corpus, check=False)  # what is wrong with the folder as a whole is said as it is
+        raise InputError(f"{str(error).removesuffix('.')}; {_OR_SKIP}") from error
 
 
 def _streams(
@@ -158,9 +189,9 @@ def _streams(
 
 
 def _decisive(config: PretrainConfig) -> dict[str, Any]:
-    """Return the options that a run must keep when it is continued: all but how processes share the network."""
+    """Return the options that a run must keep when it is continued: all but how it computes and what it shows."""
     options = flatten(to_table(config))
-    return {name: value for name, value in options.items() if not name.startswith("distributed.")}
+    return {name: value for name, value in options.items() if not name.startswith(_FREE)}
 
 
 def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:

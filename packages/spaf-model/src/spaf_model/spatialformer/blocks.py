@@ -14,30 +14,32 @@ from spaf_model.spatialformer.convolution import ConvolutionMixer
 from spaf_model.spatialformer.gating import GatedMLP
 from spaf_model.spatialformer.sequences import SequenceContext
 
-Branch = Callable[[torch.Tensor, SequenceContext], torch.Tensor]
+# Of cells (n, L, D) and their places in the batch, None for all of it.
+Branch = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class DropPath(nn.Module):
     """Leave a branch out for some cells of a batch in training, and scale it up for the others.
 
     A branch that reads each cell by itself is not computed for the cells that it is left out for, on a CPU: there less
-    work is less time, while the others would rather have batches of one shape.
+    work is less time, while GPUs and compilers would rather have batches of one shape.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: torch.Tensor, context: SequenceContext, branch: Branch, *, by_cell: bool) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, branch: Branch, *, by_cell: bool) -> torch.Tensor:
         """Return what a branch adds to x (B, L, D); `by_cell` says that the branch reads each cell by itself."""
         if not self.training or self.probability == 0.0:
-            return branch(x, context)
+            return branch(x, None)
         kept = 1.0 - self.probability
+        drawn = torch.rand(x.shape[0], device=x.device) < kept
         if not (by_cell and draws_fast(x)):
-            return branch(x, context) * (x.new_empty((x.shape[0], 1, 1)).bernoulli_(kept) / kept)
-        cells = torch.rand(x.shape[0]).lt(kept).nonzero().squeeze(1)
-        y = branch(x.index_select(0, cells), context.take(cells)) * (1.0 / kept)
-        return x.new_zeros(x.shape).index_copy(0, cells, y)
+            return branch(x, None) * (drawn.to(x.dtype) / kept)[:, None, None]
+        cells = drawn.nonzero().squeeze(1)
+        y = branch(x.index_select(0, cells), cells) * (1.0 / kept)
+        return y.new_zeros(x.shape).index_copy(0, cells, y)
 
 
 class ChannelAffine(nn.Module):
@@ -69,22 +71,31 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:
         """Transform x (B, L, D)."""
+        return self.after_mixing(x, self._mix(self.mixer_norm(x) if self.pre_norm else x, context))
+
+    def after_mixing(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the output of the block from its input and that of its mixer, (B, L, D), each position apart."""
         if self.pre_norm:
-            x = x + self.mixer_affine(self._mix(self.mixer_norm(x), context))
-            return x + self.mlp_affine(self._transform(self.mlp_norm(x), context))
-        x = self.mixer_norm(x + self.mixer_affine(self._mix(x, context)))
-        x = self.mlp_norm(x + self.mlp_affine(self._transform(x, context)))
+            x = x + self.mixer_affine(mixed)
+            return x + self.mlp_affine(self._transform(self.mlp_norm(x)))
+        x = self.mixer_norm(x + self.mixer_affine(mixed))
+        x = self.mlp_norm(x + self.mlp_affine(self._transform(x)))
         assert isinstance(x, torch.Tensor)
         return x
 
     def _mix(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:
+        def mix(x: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
+            y = self.mixer(x, context if cells is None else context.take(cells))
+            assert isinstance(y, torch.Tensor)
+            return y
+
         # Batch norm makes the convolution of a cell depend on the others.
-        y = self.drop_path(x, context, self.mixer, by_cell=isinstance(self.mixer, SelfAttention))
+        y = self.drop_path(x, mix, by_cell=isinstance(self.mixer, SelfAttention))
         assert isinstance(y, torch.Tensor)
         return y
 
-    def _transform(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:
-        y = self.drop_path(x, context, lambda kept, _: self.mlp(kept), by_cell=True)
+    def _transform(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.drop_path(x, lambda x, cells: self.mlp(x), by_cell=True)
         assert isinstance(y, torch.Tensor)
         return y
 

@@ -7,21 +7,14 @@ import json
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import anndata
 import typer
 
-from spaf_model import InputError
 from spaf_train._console import busy, wide_console
-from spaf_train._options import from_table
-from spaf_train._record import plain
-from spaf_train.config import apply_override
-from spaf_train.evaluation.tables import score_table
-from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.label_head import DEFAULT_KEY, predict_labels
-from spaf_train.finetuning.labels import LABEL_MEASURES, finetune_labels
-from spaf_train.finetuning.pairs import PAIR_MEASURES, finetune_pairs
+
+if TYPE_CHECKING:
+    import anndata
 
 _CONTEXT = typer.Option(help="In place of that of the data; 'unknown' says that it is not known.")
 
@@ -73,6 +66,13 @@ def finetune_command(
 
       spaf-train finetune published-v2 --task pairs --data merscope/corpus --assay Merfish -o merscope --set steps=2000
     """
+    from spaf_model import InputError
+    from spaf_train._options import from_table
+    from spaf_train._record import plain
+    from spaf_train.config import apply_override
+    from spaf_train.evaluation.tables import score_table
+    from spaf_train.finetuning import LABEL_MEASURES, PAIR_MEASURES, FinetuneConfig, finetune_labels, finetune_pairs
+
     table: dict[str, Any] = {
         "method": method, "rank": rank, "alpha": alpha, "dropout": dropout, "seed": seed,
     }  # fmt: skip
@@ -120,7 +120,9 @@ def predict_labels_command(
     cells: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts.")],
     model: Annotated[Path, typer.Option(help="Model directory that finetune --task labels wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.h5ad", help="A copy with the labels.")],
-    key_added: Annotated[str, typer.Option(help="Column of obs for the labels.")] = DEFAULT_KEY,
+    key_added: Annotated[
+        str | None, typer.Option(help="Column of obs for the labels; default: label_pred.", metavar="NAME")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer with the counts; default: X.")] = None,
     tissue: Annotated[str | None, _CONTEXT] = None,
     condition: Annotated[str | None, _CONTEXT] = None,
@@ -134,8 +136,13 @@ def predict_labels_command(
 
       spaf-train predict-labels slide.h5ad --model models/types -o labelled.h5ad
     """
+    from spaf_model import InputError
+    from spaf_train.finetuning import predict_labels
+    from spaf_train.finetuning.label_head import DEFAULT_KEY
+
     if out.exists() and cells.exists() and out.samefile(cells):
         raise InputError(f"The output would overwrite the input {cells}; name another file.")
+    key_added = key_added or DEFAULT_KEY
     adata = _read(cells)
     predict_labels(
         adata, model, tissue=tissue, condition=condition, species=species, assay=assay, layer=layer,
@@ -156,6 +163,10 @@ def predict_labels_command(
 
 
 def _read(path: Path) -> anndata.AnnData:
+    import anndata
+
+    from spaf_model import InputError
+
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file.")
     try:

@@ -9,10 +9,6 @@ from typing import Annotated
 import typer
 
 from spaf_train._console import busy, wide_console
-from spaf_train._record import plain, write_json
-from spaf_train.evaluation.evaluate import EvaluationOptions, evaluate
-from spaf_train.evaluation.pairs import RADII
-from spaf_train.evaluation.tables import evaluation_tables
 
 
 def evaluate_command(
@@ -44,6 +40,9 @@ def evaluate_command(
 
       spaf-train evaluate runs/first/model --data lung/corpus --fit-on build/corpus -o results --json
     """
+    from spaf_train._record import plain, write_json
+    from spaf_train.evaluation import RADII, EvaluationOptions, evaluate, evaluation_tables
+
     options = EvaluationOptions(
         split=split, radii=tuple(radius or RADII), max_cells=max_cells, max_pairs=max_pairs, n_replicates=replicates,
         seed=seed,

@@ -1,0 +1,52 @@
+"""Pre-training and fine-tuning of spatial single-cell foundation models."""
+
+from .checkpoint import Checkpoints, load_checkpoint
+from .config import PretrainConfig, presets, read_config
+from .evaluation import Evaluation, EvaluationOptions, evaluate
+from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
+from .loader import Batch, BatchStream
+from .loop import RunConfig, Trainer, TrainingDivergedError
+from .metrics import MetricsLog, auroc
+from .module import TrainingModule
+from .objectives import ObjectivesConfig
+from .optim import OptimizerConfig, learning_rate, make_optimizer
+from .pretraining import PretrainResult, pretrain
+from .samplers import SamplingConfig
+from .validation import validate
+from .vocabulary import VocabularyConfig, vocabulary_from_corpus
+
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "Checkpoints",
+    "Evaluation",
+    "EvaluationOptions",
+    "FinetuneConfig",
+    "FinetuneResult",
+    "MetricsLog",
+    "ObjectivesConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "PretrainResult",
+    "RunConfig",
+    "SamplingConfig",
+    "Trainer",
+    "TrainingDivergedError",
+    "TrainingModule",
+    "VocabularyConfig",
+    "auroc",
+    "evaluate",
+    "finetune_labels",
+    "finetune_pairs",
+    "learning_rate",
+    "load_checkpoint",
+    "make_optimizer",
+    "predict_labels",
+    "presets",
+    "pretrain",
+    "read_config",
+    "validate",
+    "vocabulary_from_corpus",
+]
+
+__version__: str

@@ -1,0 +1,1 @@
+"""The larger commands of ``spaf-train``; what does their work is imported when they run."""
