@@ -6,6 +6,8 @@ from spaf_train.checkpoint import Checkpoints, load_checkpoint
 from spaf_train.config import PretrainConfig, presets, read_config
 from spaf_train.evaluation import Evaluation, EvaluationOptions, evaluate
 from spaf_train.finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
+from spaf_train.gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
+from spaf_train.gene_table import GeneTableConfig
 from spaf_train.loader import Batch, BatchStream
 from spaf_train.loop import RunConfig, Trainer, TrainingDivergedError
 from spaf_train.metrics import MetricsLog, auroc
@@ -27,6 +29,9 @@ __all__ = [
     "EvaluationOptions",
     "FinetuneConfig",
     "FinetuneResult",
+    "GeneEmbeddingOptions",
+    "GeneEmbeddings",
+    "GeneTableConfig",
     "MetricsLog",
     "ObjectivesConfig",
     "OptimizerConfig",
@@ -42,6 +47,7 @@ __all__ = [
     "evaluate",
     "finetune_labels",
     "finetune_pairs",
+    "gene_embeddings",
     "learning_rate",
     "load_checkpoint",
     "make_optimizer",
@@ -49,6 +55,7 @@ __all__ = [
     "presets",
     "pretrain",
     "read_config",
+    "train_gene_embeddings",
     "validate",
     "vocabulary_from_corpus",
 ]

@@ -19,6 +19,7 @@ import spaf_model
 from spaf_train.config import read_config
 from spaf_train.evaluation.cli import evaluate_command
 from spaf_train.finetuning.cli import finetune_command, predict_labels_command
+from spaf_train.gene_embedding.cli import gene_embeddings_command
 from spaf_train.loop import TrainingDivergedError
 from spaf_train.pretraining import pretrain
 from spaf_train.recipes import read_contrast_config, train_contrast
@@ -101,6 +102,7 @@ def pretrain_command(
 app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 app.command("predict-labels")(predict_labels_command)
+app.command("gene-embeddings")(gene_embeddings_command)
 
 
 @app.command("contrast")
