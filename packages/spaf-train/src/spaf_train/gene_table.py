@@ -34,7 +34,9 @@ def with_gene_table(model: SpatialFormerConfig, config: GeneTableConfig) -> Spat
     return model if config.path is None else dataclasses.replace(model, gene_spatial_embedding=True)
 
 
-def set_gene_table(model: SpatialFormer, config: GeneTableConfig, *, read: bool = True) -> dict[str, Any] | None:
+def set_gene_table(
+    model: SpatialFormer, config: GeneTableConfig, *, read: bool = True, quiet: bool = False
+) -> dict[str, Any] | None:
     """Give the table of gene vectors of a new model the values of gene embeddings.
 
     Vectors are turned into the width of the model by a fixed orthogonal matrix, which keeps all angles and spreads them
@@ -49,6 +51,8 @@ def set_gene_table(model: SpatialFormer, config: GeneTableConfig, *, read: bool 
         Which, how long, and whether it is trained.
     read
         False for a run that continues: the values come with its state, and the folder may be gone.
+    quiet
+        Do not log how many genes were found, as another process does.
 
     Returns
     -------
@@ -90,13 +94,14 @@ def set_gene_table(model: SpatialFormer, config: GeneTableConfig, *, read: bool 
         rows = torch.from_numpy(tokens[found]).to(table.weight.device)
         table.weight[rows] = torch.from_numpy(vectors).to(table.weight)
     n_found = int(found.sum())
-    logger.log(
-        logging.INFO if n_found == known.size else logging.WARNING,
-        "%d of the %d genes of the corpus have a vector in %s; the others begin with zeros.",
-        n_found,
-        known.size,
-        config.path,
-    )
+    if not quiet:
+        logger.log(
+            logging.INFO if n_found == known.size else logging.WARNING,
+            "%d of the %d genes of the corpus have a vector in %s; the others begin with zeros.",
+            n_found,
+            known.size,
+            config.path,
+        )
     return {
         "path": config.path,
         "sha256": content_hash(config.path),

@@ -105,7 +105,7 @@ def pretrain(
         vocabulary = vocabulary_from_corpus(source, config.vocabulary)
         model = SpatialFormer(config.model, vocabulary, seed=config.seed)
         # A run that continues has its table among its weights, and what was read for it in its identity.
-        gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
+        gene_table = set_gene_table(model, config.gene_embeddings, read=state is None, quiet=not group.is_main)
         identity["gene_embeddings"] = gene_table if state is None else state["identity"].get("gene_embeddings")
         model.to(group.device)
         streams = _streams(config, source, model, group, skipped)

@@ -20,10 +20,10 @@ def run(monkeypatch, capsys):
 
 def test_a_bundle_becomes_a_folder(run, bundle, tmp_path):
     out = tmp_path / "genes"
-    code, answer, errors = run("--input", bundle, "--out", out, "--dimensions", 8, "--null", "abundance", "--json")
+    code, answer, errors = run("--input", bundle, "--out", out, "--dimensions", 8, "--null", "cells", "--json")
     assert code == 0, errors
     record = json.loads(answer)
-    assert (record["n_genes"], record["parameters"]["null"]) == (60, "abundance")
+    assert (record["n_genes"], record["parameters"]["null"]) == (60, "cells")
     assert GeneEmbeddings.load(out).vectors.shape == (60, 8)
     code, text, errors = run("--input", bundle, "-o", out, "--dimensions", 4, "--across-cells")
     assert code == 0, errors

@@ -24,8 +24,9 @@ def truth(bundle):
     return [tuple(pair) for pair in planted]
 
 
-def test_planted_pairs_are_the_most_alike(transcripts, truth):
-    made = gene_embeddings(gene_proximity(transcripts), GeneEmbeddingOptions(dimensions=24))
+@pytest.mark.parametrize("null", ["cells", "abundance"])
+def test_planted_pairs_are_the_most_alike(transcripts, truth, null):
+    made = gene_embeddings(gene_proximity(transcripts), GeneEmbeddingOptions(dimensions=24, null=null))
     place = {gene: number for number, gene in enumerate(made.genes["gene"])}
     close = made.association()
     others = close[np.triu_indices(len(close), 1)]

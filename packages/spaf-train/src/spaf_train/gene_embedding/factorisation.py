@@ -10,7 +10,9 @@ from spaf_data import GeneProximity
 from spaf_train.gene_embedding.options import Null, check_null, check_pseudo_count
 
 
-def association(proximity: GeneProximity, *, null: Null = "cells", pseudo_count: float = 5.0) -> NDArray[np.float64]:
+def association(
+    proximity: GeneProximity, *, null: Null = "abundance", pseudo_count: float = 5.0
+) -> NDArray[np.float64]:
     """Return how much more often than by chance two genes lie together, ``log((n + k) / (e + k))``, genes x genes.
 
     Parameters

@@ -12,11 +12,15 @@ Null = Literal["cells", "abundance"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneEmbeddingOptions:
-    """What is counted and how it becomes vectors."""
+    """What is counted and how it becomes vectors.
+
+    The defaults are those that best said which genes lie together in a held-out region
+    (``benchmarks/gene_embedding_links.py``).
+    """
 
     dimensions: int = 32  # length of a vector
     radius: float = 3.0  # um within which two transcripts are proximal
-    null: Null = "cells"  # what chance is: see `association`
+    null: Null = "abundance"  # what chance is: see `association`
     across_cells: bool = False  # whether transcripts of two different cells can be proximal
     pseudo_count: float = 5.0  # added to observed and expected pairs of transcripts
     min_transcripts: int = 20  # a gene with fewer has no vector
