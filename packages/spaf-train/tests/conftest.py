@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from spaf_data import Corpus, write_corpus
+from spaf_data import Corpus, simulate_bundle, write_corpus
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
 from spaf_train import BatchStream, ObjectivesConfig, SamplingConfig, read_config, vocabulary_from_corpus
 
@@ -151,3 +151,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary):
     model.card = "# A model\n"
     model.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory):
+    """A run of 300 cells and 60 genes, of which pairs share spots."""
+    return simulate_bundle(tmp_path_factory.mktemp("simulated") / "bundle", n_cells=300, n_genes=60, seed=0, depth=120)

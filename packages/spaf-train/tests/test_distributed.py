@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train import load_checkpoint, pretrain, read_config
+from spaf_train import GeneEmbeddings, load_checkpoint, pretrain, read_config
 from spaf_train.distributed import ranks
 
 LOSSES = ("loss", "loss_masked_genes", "loss_colocalization", "loss_pairs", "accuracy_masked_genes")
@@ -197,3 +199,21 @@ def test_divided_weights_take_the_steps_of_whole_ones_and_leave_the_same_files(c
     for out in (fsdp, tmp_path / "again"):
         for ours, theirs in zip(losses(out), losses(ddp), strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_start_from_the_same_gene_embeddings(config_path, corpus, tmp_path, strategy):
+    genes = pd.DataFrame({"gene": corpus.genes, "gene_id": "", "n_transcripts": 90, "embedded": True})
+    vectors = np.random.default_rng(0).normal(size=(len(genes), 4)).astype(np.float32)
+    GeneEmbeddings(genes=genes, vectors=vectors, weights=np.ones(4, np.float32)).save(tmp_path / "genes")
+    options = [f"gene_embeddings.path={tmp_path / 'genes'}", "gene_embeddings.trainable=false", "run.steps=3"]
+    pretrain(read_config(config_path, overrides=options), corpus.path, tmp_path / "one")
+    flags = [word for option in (*options, f"distributed.strategy={strategy}") for word in ("--set", option)]
+    codes, errors = run_two(config_path, corpus, tmp_path / "two", *flags)
+    assert codes == [0, 0], errors
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5)
+    ours, theirs = (SpatialFormer.from_pretrained(tmp_path / run / "model").network for run in ("one", "two"))
+    assert torch.equal(ours.embedding.gene_spatial.weight, theirs.embedding.gene_spatial.weight)

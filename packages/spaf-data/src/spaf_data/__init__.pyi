@@ -4,7 +4,7 @@ from ._record import peak_rss_mb, write_text
 from .binning import bin_transcripts
 from .build import build_corpus
 from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
-from .colocalization import colocalize, gene_pair_table, proximity_graph, robustness
+from .colocalization import GeneProximity, colocalize, gene_pair_table, gene_proximity, proximity_graph, robustness
 from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
 from .datasets import xenium_breast_window
 from .errors import InputError
@@ -14,6 +14,7 @@ from .pairs import easy_negatives, hard_negatives, positive_pairs
 from .readers import find_bundles, has_transcripts, read_counts, read_transcripts
 from .sheet import read_sheet
 from .simulate import simulate_bundle
+from .sources import parse_columns, slide_sources
 from .splits import split_regions, split_slides
 from .transcripts import Account, Transcripts
 
@@ -23,6 +24,7 @@ __all__ = [
     "BlockRef",
     "BuildOptions",
     "Corpus",
+    "GeneProximity",
     "GeneStatistics",
     "InputError",
     "ReadOptions",
@@ -35,9 +37,11 @@ __all__ = [
     "easy_negatives",
     "find_bundles",
     "gene_pair_table",
+    "gene_proximity",
     "hard_negatives",
     "has_transcripts",
     "nearest_neighbors",
+    "parse_columns",
     "peak_rss_mb",
     "positive_pairs",
     "proximity_graph",
@@ -46,6 +50,7 @@ __all__ = [
     "read_transcripts",
     "robustness",
     "simulate_bundle",
+    "slide_sources",
     "spatial_neighbors",
     "split_regions",
     "split_slides",

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from spaf_data.errors import InputError
-from spaf_data.options import PLATFORMS, BuildOptions, ReadOptions, SlideSource
-from spaf_data.sheet import read_sheet
+from spaf_data.options import PLATFORMS, BuildOptions, ReadOptions
 
 app = typer.Typer(
     help="Spatial-omics runs in, slide tables and training corpora out.",
@@ -163,8 +161,7 @@ def build(
     is 1. It is 2 where nothing could be built.
     """
     from spaf_data.build import build_corpus
-    from spaf_data.datasets import BREAST_WINDOW_METADATA, xenium_breast_window
-    from spaf_data.readers import find_bundles
+    from spaf_data.sources import parse_columns, slide_sources
 
     reading = ReadOptions(
         pixel_size=pixel_size,
@@ -174,12 +171,8 @@ def build(
         points_key=points_key,
         table_key=table_key,
         layer=layer,
-        columns=None if columns is None else _named_columns(columns),
+        columns=None if columns is None else parse_columns(columns),
     )
-    if sum((bool(inputs), dataset is not None, sheet is not None)) != 1:
-        raise InputError("give either --input (a folder with transcripts), --dataset or --sheet, and not both")
-    if sheet is not None and slide is not None:
-        raise InputError("--slide names one slide; in a sheet the column 'slide' does")
     given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = BuildOptions(
         min_qv=min_qv,
@@ -191,27 +184,15 @@ def build(
         gap=gap,
         block_cells=block_cells,
     )
-    if sheet is not None:
-        # What the sheet says of a slide goes before what is said of all.
-        sources = [
-            replace(source, reading=reading, platform=platform if source.platform == "auto" else source.platform)
-            for source in read_sheet(sheet, defaults=given)
-        ]
-    else:
-        if dataset is not None:
-            bundles = [xenium_breast_window()]
-            slide = slide or dataset.value
-            given = {key: given[key] or value for key, value in BREAST_WINDOW_METADATA.items()}
-        else:
-            bundles = [bundle for path in inputs or [] for bundle in find_bundles(path, platform=platform)]
-        if slide is not None and len(bundles) > 1:
-            raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
-        sources = [
-            SlideSource(
-                path=bundle, slide=slide or _slide_name(bundle, platform), platform=platform, reading=reading, **given
-            )
-            for bundle in bundles
-        ]
+    sources = slide_sources(
+        inputs=inputs or [],
+        dataset=None if dataset is None else dataset.value,
+        sheet=sheet,
+        slide=slide,
+        platform=platform,
+        reading=reading,
+        described=given,
+    )
     with _progress() as report:
         record = build_corpus(
             sources, out, options, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report
@@ -224,23 +205,6 @@ def build(
         _say(f"slide {failure['slide']} failed and is not in the corpus: {failure['reason']}")
     if record["failed"]:
         raise typer.Exit(1)
-
-
-def _named_columns(text: str) -> dict[str, str]:
-    parts = [part.partition("=") for part in text.split(",")]
-    for name, equals, column in parts:
-        if not (equals and column):
-            raise InputError(f"--columns has {name!r} without a column; write gene=...,x=...,y=...,cell=...")
-    return {name.strip(): column.strip() for name, _, column in parts}
-
-
-def _slide_name(bundle: Path, platform: str) -> str:
-    bundle = bundle.resolve()
-    if platform == "table":  # files of one folder, perhaps with two endings
-        return bundle.name.split(".")[0]
-    if bundle.suffix in (".h5ad", ".zarr"):
-        return bundle.stem
-    return bundle.name if bundle.is_dir() else bundle.parent.name
 
 
 @app.command()

@@ -2,8 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spaf_data import InputError, ReadOptions, build_corpus, find_bundles, has_transcripts, read_transcripts
-from spaf_data.cli import _named_columns
+from spaf_data import (
+    InputError,
+    ReadOptions,
+    build_corpus,
+    find_bundles,
+    has_transcripts,
+    parse_columns,
+    read_transcripts,
+)
 from spaf_data.options import SlideSource
 
 COLUMNS = {"gene": "feat", "x": "xpos", "y": "ypos", "cell": "owner"}
@@ -88,9 +95,9 @@ def test_columns_that_cannot_be(columns, sentence):
 
 
 def test_columns_of_the_command_line():
-    assert _named_columns("gene=feat,x=xpos, y = ypos ,cell=owner") == COLUMNS
+    assert parse_columns("gene=feat,x=xpos, y = ypos ,cell=owner") == COLUMNS
     with pytest.raises(InputError, match="--columns has 'x' without a column"):
-        _named_columns("gene=feat,x")
+        parse_columns("gene=feat,x")
 
 
 def test_build(molecules, tmp_path):

@@ -4,6 +4,8 @@ from .checkpoint import Checkpoints, load_checkpoint
 from .config import PretrainConfig, presets, read_config
 from .evaluation import Evaluation, EvaluationOptions, evaluate
 from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
+from .gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
+from .gene_table import GeneTableConfig
 from .loader import Batch, BatchStream
 from .loop import RunConfig, Trainer, TrainingDivergedError
 from .metrics import MetricsLog, auroc
@@ -23,6 +25,9 @@ __all__ = [
     "EvaluationOptions",
     "FinetuneConfig",
     "FinetuneResult",
+    "GeneEmbeddingOptions",
+    "GeneEmbeddings",
+    "GeneTableConfig",
     "MetricsLog",
     "ObjectivesConfig",
     "OptimizerConfig",
@@ -38,6 +43,7 @@ __all__ = [
     "evaluate",
     "finetune_labels",
     "finetune_pairs",
+    "gene_embeddings",
     "learning_rate",
     "load_checkpoint",
     "make_optimizer",
@@ -45,6 +51,7 @@ __all__ = [
     "presets",
     "pretrain",
     "read_config",
+    "train_gene_embeddings",
     "validate",
     "vocabulary_from_corpus",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from spaf_data import Corpus
 from spaf_train.config import PretrainConfig
 
@@ -66,6 +68,10 @@ def model_card(corpus: Corpus, config: PretrainConfig, best: dict[str, float]) -
         "here says how it does on another donor, tissue, panel or instrument; measure that before relying on it.",
         "",
     ]
+    if config.gene_embeddings.path is not None:
+        trained = "trained on" if config.gene_embeddings.trainable else "kept as they were"
+        note = f"- Began with the gene embeddings `{Path(config.gene_embeddings.path).name}`, {trained}"
+        lines.insert(lines.index("## Metrics on the validation split") - 1, note)
     if "pairs" in config.objectives.enabled:
         note = (
             f"- Negatives for each pair of neighbours: {sampling.hard_negatives} at {sampling.hard_min:g} to "

@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 
 from spaf_train.commands.evaluate import evaluate_command
 from spaf_train.commands.finetune import finetune_command, predict_labels_command
+from spaf_train.commands.gene_embeddings import gene_embeddings_command
 
 app = typer.Typer(
     name="spaf-train",
@@ -101,6 +102,7 @@ def pretrain_command(
 app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 app.command("predict-labels")(predict_labels_command)
+app.command("gene-embeddings")(gene_embeddings_command)
 
 
 @app.command("contrast")

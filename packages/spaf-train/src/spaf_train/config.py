@@ -15,6 +15,7 @@ import tomli_w
 from spaf_model import InputError, SpatialFormerConfig
 from spaf_train._options import from_table, to_table
 from spaf_train.distributed import DistributedConfig
+from spaf_train.gene_table import GeneTableConfig, with_gene_table
 from spaf_train.loop import RunConfig
 from spaf_train.objectives import ObjectivesConfig
 from spaf_train.optim import OptimizerConfig
@@ -28,13 +29,15 @@ class PretrainConfig:
 
     Each table of the TOML file is a dataclass that stands beside what it configures: `spaf_model.SpatialFormerConfig`
     (``[model]``), `SamplingConfig` (``[sampling]``), `ObjectivesConfig` (``[objectives.*]``), `OptimizerConfig`
-    (``[optimizer]``), `RunConfig` (``[run]``), `DistributedConfig` (``[distributed]``) and `VocabularyConfig`
-    (``[vocabulary]``).
+    (``[optimizer]``), `RunConfig` (``[run]``), `DistributedConfig` (``[distributed]``), `VocabularyConfig`
+    (``[vocabulary]``) and `GeneTableConfig` (``[gene_embeddings]``), whose path switches on
+    ``model.gene_spatial_embedding``.
     """
 
     seed: int = 0  # of the weights, the order of the data, all draws and dropout
     model: SpatialFormerConfig = dataclasses.field(default_factory=SpatialFormerConfig)
     vocabulary: VocabularyConfig = VocabularyConfig()
+    gene_embeddings: GeneTableConfig = GeneTableConfig()
     sampling: SamplingConfig = SamplingConfig()
     objectives: ObjectivesConfig = ObjectivesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -44,6 +47,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, not {self.seed}.")
+        object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
         if self.sampling.input == "cells" and self.objectives.pairs.enabled:
             raise InputError(
                 "objectives.pairs needs sampling.input = pairs; for single cells set objectives.pairs.enabled to false."

@@ -22,6 +22,7 @@ from spaf_train.checkpoint import Checkpoints, load_checkpoint
 from spaf_train.compiling import check_compiler
 from spaf_train.config import PretrainConfig
 from spaf_train.distributed import Ranks, ranks
+from spaf_train.gene_table import set_gene_table
 from spaf_train.loader import BadShardError, BatchStream
 from spaf_train.loop import Trainer
 from spaf_train.reproducible import reproducible
@@ -115,12 +116,15 @@ def pretrain(
         skipped = group.gather(source.bad_shards() if skip_bad_shards and group.is_main else {})[0]
         for sentence in skipped.values() if group.is_main else ():
             logger.warning("skipped: %s", sentence)
-        identity = {"config": _decisive(config), "corpus": fingerprint(source)}
+        identity: dict[str, Any] = {"config": _decisive(config), "corpus": fingerprint(source)}
         state = _state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
         vocabulary = vocabulary_from_corpus(source, config.vocabulary)
         model = SpatialFormer(config.model, vocabulary, seed=config.seed)
+        # A run that continues has its table among its weights, and what was read for it in its identity.
+        gene_table = set_gene_table(model, config.gene_embeddings, read=state is None, quiet=not group.is_main)
+        identity["gene_embeddings"] = gene_table if state is None else state["identity"].get("gene_embeddings")
         model.to(group.device)
         streams = _streams(config, source, model, group, skipped)
         if group.is_main:
@@ -236,6 +240,7 @@ def _export(
             "parameters": {"data": corpus_name, "config": to_table(config)},
             "corpus": fingerprint(corpus),
             "skipped_shards": skipped,
+            "gene_embeddings": trainer.identity["gene_embeddings"],
             "seconds": trainer.seconds,
             "peak_rss_mb": peak_rss_mb(),
             "steps": trainer.step,

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from spaf_data import keys
 from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
+from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import community_pairs
 from spaf_data.colocalization.enrichment import pair_enrichment
@@ -106,7 +107,7 @@ def colocalize(
     if not adata.var_names.is_unique:
         raise InputError(f"the table has two genes named {adata.var_names[adata.var_names.duplicated()][0]!r}")
     cells = select_cells(transcripts, cells=adata.obs_names.to_numpy(), genes=adata.var_names, dimensions=dimensions)
-    watch = _Watch(transcripts, cells, progress)
+    watch = Watch(transcripts, cells, progress)
     record: dict[str, Any] = {
         "method": method,
         "parameters": {
@@ -146,29 +147,8 @@ def check_method(method: str) -> None:
         raise InputError(f"method is {method!r}; the choices are {', '.join(get_args(Method))}")
 
 
-class _Watch:
-    """Says how far a method is, and gives back the memory of transcripts that it has dealt with."""
-
-    def __init__(
-        self, transcripts: Transcripts, cells: CellTranscripts, progress: Callable[[float], None] | None
-    ) -> None:
-        self._transcripts = transcripts
-        self._ends = np.cumsum(cells.n_transcripts)
-        self._progress = progress
-        self._released = 0
-
-    def after(self, cells: slice) -> None:
-        """Take note that all cells up to the end of these are done."""
-        n_done = int(self._ends[cells.stop - 1])
-        if n_done - self._released >= TRANSCRIPTS_AT_A_TIME or cells.stop == len(self._ends):
-            self._transcripts.release()
-            self._released = n_done
-        if self._progress is not None:
-            self._progress(n_done / max(1, int(self._ends[-1])))
-
-
 def _community_columns(
-    cells: CellTranscripts, watch: _Watch, *, radius: float, min_transcripts: int, n_threads: int | None
+    cells: CellTranscripts, watch: Watch, *, radius: float, min_transcripts: int, n_threads: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the gene pairs that occur, ``a * n_known + b``, sorted, and for each cell which of them co-localise.
 

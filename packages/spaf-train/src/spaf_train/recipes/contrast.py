@@ -31,6 +31,7 @@ from spaf_train._checks import require, require_at_least
 from spaf_train._options import from_table, to_table
 from spaf_train._record import run_record, write_json, write_text
 from spaf_train.config import read_table, shipped_in
+from spaf_train.gene_table import GeneTableConfig, set_gene_table, with_gene_table
 from spaf_train.loop import TrainingDivergedError
 from spaf_train.metrics import auroc
 from spaf_train.objectives import (
@@ -73,6 +74,7 @@ class ContrastConfig:
     seed: int = 0  # of the weights, the patches, the masks and dropout
     model: SpatialFormerConfig = dataclasses.field(default_factory=lambda: SpatialFormerConfig(pair_input="separate"))
     vocabulary: VocabularyConfig = VocabularyConfig()
+    gene_embeddings: GeneTableConfig = GeneTableConfig()
     patches: PatchConfig = PatchConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     masked_genes: MaskedGenesConfig = MaskedGenesConfig()
@@ -83,6 +85,7 @@ class ContrastConfig:
     def __post_init__(self) -> None:
         require(self.seed >= 0, f"seed must be at least 0, not {self.seed}.")
         require(self.model.pair_input == "separate", "model.pair_input must be separate: each cell is read alone.")
+        object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
 
 
 class _Step:
@@ -223,6 +226,7 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
     source = Corpus(corpus)
     vocabulary = vocabulary_from_corpus(source, config.vocabulary)
     model = SpatialFormer(config.model, vocabulary, seed=config.seed)
+    gene_table = set_gene_table(model, config.gene_embeddings)
     train = Patches(source, vocabulary, split="train", config=config.patches, max_genes=config.model.max_genes)
     looked_at: list[Cells] = []
     if "validation" in source.splits:
@@ -238,7 +242,12 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
     model.network.eval()
     model.save_pretrained(out / "model")
     record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
-    more = {"n_cells": train.n_cells, "n_parameters": model.n_parameters, "last": rows[-1]}
+    more = {
+        "gene_embeddings": gene_table,
+        "n_cells": train.n_cells,
+        "n_parameters": model.n_parameters,
+        "last": rows[-1],
+    }
     write_json(out / "run.json", record | more)
     return model
 
