@@ -9,7 +9,7 @@ import torch
 from spaf_model import InputError, SpatialFormer
 from spaf_train import cli, vocabulary_from_corpus
 from spaf_train.loop import TrainingDivergedError
-from spaf_train.recipes import contrast, contrast_presets, read_contrast_config, train_contrast
+from spaf_train.recipes import contrast, contrast_presets, neighbours, read_contrast_config, train_contrast
 
 TINY = """
 seed = 1
@@ -61,8 +61,19 @@ def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
     assert model.config.pair_input == "separate"
 
 
+TOWERS = "[towers]\ntowers = 2\nsteps = 30\nhidden = 16\nrank = 6\n"
+
+
+def test_a_model_becomes_like_its_towers(corpus, tiny, tmp_path):
+    train_contrast(tiny(40, TOWERS), corpus.path, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["towers"]) < 0.8 * float(rows[0]["towers"])
+    assert float(rows[-1]["towers"]) < 1.0
+
+
 def test_equal_seeds_give_equal_models(corpus, tiny, tmp_path):
-    one, same = (train_contrast(tiny(4), corpus.path, tmp_path / name) for name in ("one", "same"))
+    one, same = (train_contrast(tiny(4, TOWERS), corpus.path, tmp_path / name) for name in ("one", "same"))
     for name, tensor in one.network.state_dict().items():
         assert torch.equal(tensor, same.network.state_dict()[name]), name
 
@@ -83,7 +94,7 @@ def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(corpus, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(contrast, "probability_loss", lambda logits, kinds: logits.sum() * float("nan"))
+    monkeypatch.setattr(neighbours, "probability_loss", lambda logits, kinds: logits.sum() * float("nan"))
     with pytest.raises(TrainingDivergedError, match="Step 1: the loss probability"):
         train_contrast(tiny(2), corpus.path, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()

@@ -10,7 +10,8 @@ import typer
 
 from spaf_train._console import busy, wide_console
 from spaf_train._record import plain, write_json
-from spaf_train.evaluation.evaluate import EvaluationOptions, evaluate
+from spaf_train.evaluation.evaluate import evaluate
+from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pairs import RADII
 from spaf_train.evaluation.tables import evaluation_tables
 

@@ -9,12 +9,14 @@ from spaf_train.recipes.contrast import (
 )
 from spaf_train.recipes.neighbours import NeighboursConfig
 from spaf_train.recipes.patches import PatchConfig
+from spaf_train.recipes.towers import TowersConfig
 
 __all__ = [
     "ContrastConfig",
     "ContrastRunConfig",
     "NeighboursConfig",
     "PatchConfig",
+    "TowersConfig",
     "contrast_presets",
     "read_contrast_config",
     "train_contrast",

@@ -43,8 +43,16 @@ from spaf_train.objectives import (
 )
 from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.progress import TrainingProgress
-from spaf_train.recipes.neighbours import NeighboursConfig, contrast, pair_kinds, probability_loss
+from spaf_train.recipes.neighbours import NeighboursConfig, neighbour_losses, pair_kinds
 from spaf_train.recipes.patches import Cells, PatchConfig, Patches
+from spaf_train.recipes.towers import (
+    TowersConfig,
+    TowerStates,
+    standardised_expression,
+    tower_states,
+    train_tower,
+    unlike,
+)
 from spaf_train.reproducible import reproducible
 from spaf_train.vocabulary import VocabularyConfig, vocabulary_from_corpus
 
@@ -75,6 +83,7 @@ class ContrastConfig:
     vocabulary: VocabularyConfig = VocabularyConfig()
     patches: PatchConfig = PatchConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
+    towers: TowersConfig = TowersConfig()
     masked_genes: MaskedGenesConfig = MaskedGenesConfig()
     colocalization: ColocalizationConfig = ColocalizationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -88,12 +97,17 @@ class ContrastConfig:
 class _Step:
     """The losses of the cells of one step."""
 
-    def __init__(self, model: SpatialFormer, config: ContrastConfig) -> None:
+    def __init__(self, model: SpatialFormer, config: ContrastConfig, towers: TowerStates | None = None) -> None:
         self.network = model.network
         self.vocabulary = model.vocabulary
         self.config = config
+        self.towers = towers
         assert isinstance(self.network.pair_head, SeparatePairs)
         self.head: SeparatePairs = self.network.pair_head
+        if towers is not None:
+            # The similarity of the towers is a signed inner product, so that is where the head begins.
+            with torch.no_grad():
+                self.head.weight.zero_()[: towers.signs.numel()] = towers.signs
 
     def losses(self, cells: Cells, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss of each term, unweighted, for the cells of a step."""
@@ -127,9 +141,10 @@ class _Step:
         states_ND = torch.cat(states).index_select(0, place)
         kinds = pair_kinds(cells.coordinates, self.config.neighbours)
         similarity = self.head.similarity(states_ND, states_ND)
-        losses["easy"] = contrast(similarity, kinds.neighbours, kinds.easy)
-        losses["hard"] = contrast(similarity, kinds.neighbours, kinds.hard)
-        losses["probability"] = probability_loss(self.head.calibrate(similarity), kinds)
+        losses |= neighbour_losses(similarity, self.head.calibrate(similarity), kinds)
+        if self.towers is not None:
+            target = self.towers.states[torch.from_numpy(cells.index)]
+            losses["towers"] = unlike(self.head.project(states_ND)[:, : target.shape[1]], target)
         return losses
 
     def _batches(self, cells: Cells) -> list[NDArray[np.int64]]:
@@ -141,9 +156,8 @@ class _Step:
         """Return the weighted sum of the losses at a point of the run, from 0 (start) to 1 (end)."""
         fade = 1.0 - done if self.config.colocalization.ramp_down else 1.0
         weights = {
-            "easy": self.config.neighbours.easy_weight,
-            "hard": self.config.neighbours.hard_weight,
-            "probability": self.config.neighbours.probability_weight,
+            **self.config.neighbours.weights(),
+            "towers": self.config.towers.weight,
             "masked_genes": self.config.masked_genes.weight,
             "colocalization": self.config.colocalization.weight * fade,
         }
@@ -226,7 +240,7 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
     train = Patches(source, vocabulary, split="train", config=config.patches, max_genes=config.model.max_genes)
     looked_at: list[Cells] = []
     if "validation" in source.splits:
-        plain = dataclasses.replace(config.patches, thinning=0.0)
+        plain = dataclasses.replace(config.patches, thinning=0.0, context_dropout=0.0)
         held = Patches(source, vocabulary, split="validation", config=plain, max_genes=config.model.max_genes)
         looked_at = [held.draw(np.random.default_rng([config.seed, 1, n])) for n in range(config.run.validation_steps)]
     out.mkdir(parents=True, exist_ok=True)
@@ -243,10 +257,21 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
     return model
 
 
+def _teach(train: Patches, config: ContrastConfig) -> TowerStates | None:
+    if not config.towers.towers:
+        return None
+    expression = standardised_expression(train)
+    towers = [
+        train_tower(train, expression, config.towers, config.neighbours, seed=config.seed * 1_000_003 + number)
+        for number in range(config.towers.towers)
+    ]
+    return tower_states(towers, expression, config.model.pair_rank)
+
+
 def _fit(
     model: SpatialFormer, config: ContrastConfig, train: Patches, looked_at: list[Cells]
 ) -> list[dict[str, float]]:
-    step = _Step(model, config)
+    step = _Step(model, config, _teach(train, config))
     parameters = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(model.network, config.optimizer)
     rows: list[dict[str, float]] = []
