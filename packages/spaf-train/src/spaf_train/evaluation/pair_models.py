@@ -93,8 +93,17 @@ def evaluate_pair_models(
     if not len(pairs) or not max(len(pairs.rows(max(options.radii), kind)) for kind in NEGATIVES):
         return None
     first = next(iter(models))
-    scores: dict[str, PairScore] = {name: _pair_score(model, tokens) for name, model in models.items()}
-    scores[EMBEDDING] = partial(cosine, _centred_embedding(models[first], tokens, fitted_tokens, seed))
+    scores: dict[str, PairScore] = {}
+    embeddings: dict[str, NDArray[np.float32]] = {}
+    for name, model in models.items():
+        if name == first or model.config.pair_input == "separate":
+            embeddings[name] = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
+        if model.config.pair_input == "separate":
+            scores[name] = partial(_compared, model, embeddings[name])
+        else:
+            scores[name] = partial(_read_together, model, tokens)
+    centre = _centre(models[first], fitted_tokens, seed)
+    scores[EMBEDDING] = partial(cosine, embeddings[first] - centre)
     scores |= _baselines(judged, fitted, seed)
     others = tuple(name for name in scores if name not in (first, EMBEDDING))
     comparisons = {first: others, EMBEDDING: (PCA,)}
@@ -157,13 +166,6 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
     return _Items(joined, np.concatenate(right), labels, [("neighbour", positive), *per_kind.items()])
 
 
-def _pair_score(model: SpatialFormer, tokens: TokenCells) -> PairScore:
-    """Return what tells the probability that two cells are neighbours."""
-    if model.config.pair_input == "separate":
-        return partial(_compared, model, embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context))
-    return partial(_read_together, model, tokens)
-
-
 def _compared(
     model: SpatialFormer, states: NDArray[np.float32], left: NDArray[np.integer], right: NDArray[np.integer]
 ) -> NDArray[np.float64]:
@@ -207,13 +209,10 @@ def _shifted(
     return trained.score(left + offset, right + offset)
 
 
-def _centred_embedding(model: SpatialFormer, tokens: TokenCells, fitted: TokenCells, seed: int) -> NDArray[np.floating]:
-    """Embed the judged cells, minus the mean of some training cells."""
+def _centre(model: SpatialFormer, fitted: TokenCells, seed: int) -> NDArray[np.float64]:
+    """Return the mean embedding of some training cells."""
     readable = np.flatnonzero(fitted.ranked.n_genes)
     drawn = np.random.default_rng(seed).permutation(readable)[:_CENTRING_CELLS]
     some = fitted.take(np.sort(drawn))
-    here, there = (
-        embed_cells(model.network, model.vocabulary, part.ranked, part.context).astype(np.float64)
-        for part in (tokens, some)
-    )
-    return np.asarray(here - there.mean(axis=0))
+    embeddings = embed_cells(model.network, model.vocabulary, some.ranked, some.context)
+    return np.asarray(embeddings.astype(np.float64).mean(axis=0))

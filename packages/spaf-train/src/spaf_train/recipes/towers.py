@@ -21,6 +21,7 @@ from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.progress import TrainingProgress
 from spaf_train.recipes.neighbours import NeighboursConfig, neighbour_losses, pair_kinds
 from spaf_train.recipes.patches import Patches
+from spaf_train.signals import StopRequest
 
 _LARGEST = 5.0  # of a standardised expression; beyond it are counts of genes that hardly any cell has
 _CELLS_AT_ONCE = 4096
@@ -88,15 +89,23 @@ def standardised_expression(patches: Patches) -> Tensor:
 
 
 def train_tower(
-    patches: Patches, expression: Tensor, config: TowersConfig, neighbours: NeighboursConfig, *, seed: int
+    patches: Patches,
+    expression: Tensor,
+    config: TowersConfig,
+    neighbours: NeighboursConfig,
+    *,
+    seed: int,
+    stop: StopRequest | None = None,
 ) -> Tower:
-    """Train one tower by contrast of neighbours, on patches drawn as for the model."""
+    """Train one tower by contrast of neighbours, on patches drawn as for the model; not to the end if asked to stop."""
     torch.manual_seed(seed)
     tower = Tower(expression.shape[1], config)
     optimizer = make_optimizer(tower, config.optimizer)
     weights = neighbours.weights()
-    with TrainingProgress(config.steps) as progress:
+    with TrainingProgress(config.steps, title="tower") as progress:
         for step in range(config.steps):
+            if stop is not None and stop.received:
+                break
             cells, coordinates = patches.choose(np.random.default_rng([seed, step]))
             hidden = tower(expression[torch.from_numpy(cells)])
             similarity = tower.pair_head.similarity(hidden, hidden)
@@ -108,7 +117,7 @@ def train_tower(
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
-            progress.update(step + 1, f"tower: loss {float(total.detach()):.3f}")
+            progress.update(step + 1, f"loss {float(total.detach()):.3f}")
     return tower.eval()
 
 
