@@ -115,6 +115,10 @@ def colocalization(cases: list[dict[str, Any]]) -> list[str]:
             ),
             "",
         ]
+        rows = judged["scores"]
+        own, best = rows[0], max(rows[1:], key=lambda row: row["auroc"])
+        if own["auroc_high"] < best["auroc_low"]:
+            lines += [f"The head is far behind `{best['score']}`: do not use it.", ""]
     return lines
 
 
@@ -122,7 +126,7 @@ def main() -> None:
     """Write MODEL/card.md."""
     model = Path(sys.argv[1])
     results = json.loads((Path(__file__).parent / "results" / "starter.json").read_text())
-    config = json.loads((model / "config.json").read_text())
+    config = json.loads((model / "config.json").read_text())["config"]
     cases = {case["part"]: case for case in results["cases"]}
     whole, unknown = cases["held out"], cases["held out, context unknown"]
     tables = [case for part, case in cases.items() if part in ("held out", "dense_window", "region_b")]
@@ -154,7 +158,8 @@ def main() -> None:
         "",
         f"Intervals from resampled tiles of tissue ({whole['cell_pairs']['n_tiles']} tiles in the whole). Far",
         "negatives lie beyond 150 um, hard ones at 80 to 150 um, each with an anchor of a positive pair. All",
-        "baselines are fitted on the training part; the number of epochs of the pair network is chosen inside it.",
+        "baselines are fitted on the training part (a third of it for single tables and windows); the number of",
+        "epochs of the pair network is chosen inside it.",
         "",
     ]
     for case in tables:

@@ -24,7 +24,8 @@ _DROPOUT = 0.2
 _LEARNING_RATE = 1e-3
 _WEIGHT_DECAY = 0.01
 _BATCH_PAIRS = 3072
-_MAX_PAIRS = 20_000  # positive pairs of an epoch, drawn anew each time; as many hard and as many easy negatives
+_MAX_PAIRS = 60_000  # positive pairs of an epoch, drawn anew each time; as many hard and as many easy negatives
+_JUDGED_PAIRS = 5_000  # positive pairs that the number of epochs is chosen on
 _MAX_EPOCHS = 12
 _STOPPING_FRACTION = 0.2  # of the training cells of each slide: a strip that the number of epochs is chosen on
 _GAP = 60.0  # um, between that strip and the other cells
@@ -75,7 +76,7 @@ class PairNetwork:
         stopping = _stopping_strips(coordinates, slide)
         looked_at = np.flatnonzero(stopping == "validation")
         judged = matched_pairs(
-            coordinates[looked_at], slide[looked_at], radii=(radius,), max_pairs=_MAX_PAIRS // 4, seed=seed
+            coordinates[looked_at], slide[looked_at], radii=(radius,), max_pairs=_JUDGED_PAIRS, seed=seed
         )
         kinds = [kind for kind in NEGATIVES if len(judged.rows(radius, kind))]
         with torch.random.fork_rng(devices=[]):
@@ -87,6 +88,7 @@ class PairNetwork:
                     scores = [_auroc(network, values[looked_at], judged, radius, kind) for kind in kinds]
                     found.append(float(np.mean(scores)))
                 self.epochs = int(np.argmax(found)) + 1 if found else _MAX_EPOCHS
+                logger.info("pair network: %d of %d epochs, by AUROC %s", self.epochs, _MAX_EPOCHS, np.round(found, 4))
             trained = None
             for network in _epochs(values, coordinates, slide, radius, seed, self.epochs):
                 trained = network
