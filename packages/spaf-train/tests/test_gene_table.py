@@ -177,7 +177,7 @@ def test_contrast_starts_from_it_too(stored, corpus, tmp_path):
         """
     )
     config = read_contrast_config(tmp_path / "contrast.toml")
-    model = train_contrast(config, corpus.path, tmp_path / "run")
+    model = train_contrast(config, corpus.path, tmp_path / "run").model
     fresh = new_model(config, model.vocabulary)
     set_gene_table(fresh, config.gene_embeddings)
     assert torch.equal(fresh.network.embedding.gene_spatial.weight, model.network.embedding.gene_spatial.weight)

@@ -100,3 +100,36 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InputError(f"{path} is not a checkpoint of a training run.")
     return state
+
+
+def state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    """Return the last whole state of a run, or None where there is none.
+
+    Parameters
+    ----------
+    checkpoints
+        Of the run.
+    identity
+        What the run has to agree in: ``corpus`` (`fingerprint`) and ``config``, options by name.
+    out
+        Folder of the run, for messages.
+
+    Raises
+    ------
+    InputError
+        If the run in `out` has another configuration or other data.
+    """
+    latest = checkpoints.latest()
+    if latest is None:
+        return None
+    state = load_checkpoint(latest)
+    if state["identity"]["corpus"] != identity["corpus"]:
+        raise InputError(
+            f"{out} was trained on another corpus; choose another folder or give the corpus it began with."
+        )
+    former, now = state["identity"]["config"], identity["config"]
+    changed = [name for name in sorted({*former, *now}) if former.get(name) != now.get(name)]
+    if changed:
+        details = ", ".join(f"{name} was {former.get(name)!r} and is {now.get(name)!r}" for name in changed)
+        raise InputError(f"{out} was begun with another configuration: {details}.")
+    return state

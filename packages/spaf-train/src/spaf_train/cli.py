@@ -110,17 +110,26 @@ def contrast_command(
     config: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe: starter.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
+    ] = False,
 ) -> None:
     """Train a SpatialFormer that reads each cell alone, by contrast of neighbours with other cells.
 
     For example:
 
       spaf-train contrast starter --data build/corpus --out runs/contrast
+
+      spaf-train contrast starter --data build/corpus --out runs/contrast --resume
     """
     from spaf_train.recipes import read_contrast_config, train_contrast
 
-    train_contrast(read_contrast_config(config), data, out)
-    typer.echo(f"The model is in {out / 'model'}.")
+    result = train_contrast(read_contrast_config(config), data, out, resume=resume)
+    if result.finished:
+        typer.echo(f"The model is in {out / 'model'}.")
+        return
+    saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
+    typer.echo(f"{saved}; to continue: spaf-train contrast {config} --data {data} --out {out} --resume", err=True)
 
 
 def main() -> None:

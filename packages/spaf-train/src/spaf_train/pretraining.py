@@ -18,7 +18,7 @@ from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, versions, write_json, write_text
 from spaf_train.card import model_card
-from spaf_train.checkpoint import Checkpoints, load_checkpoint
+from spaf_train.checkpoint import Checkpoints, load_checkpoint, state_to_resume
 from spaf_train.compiling import check_compiler
 from spaf_train.config import PretrainConfig
 from spaf_train.distributed import Ranks, ranks
@@ -117,7 +117,7 @@ def pretrain(
         for sentence in skipped.values() if group.is_main else ():
             logger.warning("skipped: %s", sentence)
         identity: dict[str, Any] = {"config": _decisive(config), "corpus": fingerprint(source)}
-        state = _state_to_resume(checkpoints, identity, out) if resume else None
+        state = state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
         vocabulary = vocabulary_from_corpus(source, config.vocabulary)
@@ -196,23 +196,6 @@ def _decisive(config: PretrainConfig) -> dict[str, Any]:
     """Return the options that a run must keep when it is continued: all but how it computes and what it shows."""
     options = flatten(to_table(config))
     return {name: value for name, value in options.items() if not name.startswith(_FREE)}
-
-
-def _state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
-    latest = checkpoints.latest()
-    if latest is None:
-        return None
-    state = load_checkpoint(latest)
-    if state["identity"]["corpus"] != identity["corpus"]:
-        raise InputError(
-            f"{out} was trained on another corpus; choose another folder or give the corpus it began with."
-        )
-    former, now = state["identity"]["config"], identity["config"]
-    changed = [name for name in sorted({*former, *now}) if former.get(name) != now.get(name)]
-    if changed:
-        details = ", ".join(f"{name} was {former.get(name)!r} and is {now.get(name)!r}" for name in changed)
-        raise InputError(f"{out} was begun with another configuration: {details}.")
-    return state
 
 
 def _export(

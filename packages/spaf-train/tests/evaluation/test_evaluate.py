@@ -7,7 +7,16 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from spaf_data import write_corpus
-from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, TokenBatch, Vocabulary
+from spaf_model import (
+    InputError,
+    SpatialFormer,
+    SpatialFormerConfig,
+    TokenBatch,
+    Vocabulary,
+    embed_cell_pairs,
+    embed_cells,
+)
+from spaf_train import vocabulary_from_corpus
 from spaf_train.evaluation import (
     EvaluationOptions,
     evaluate,
@@ -290,3 +299,45 @@ def test_masked_genes_need_no_neighbours(model, held_out, corpus):
 def test_model_and_corpus_by_path(model_dir, corpus):
     result = evaluate(model_dir, corpus.path, options=EvaluationOptions(max_pairs=20, n_replicates=4))
     assert result.record["parameters"]["model"] == str(model_dir)
+
+
+@pytest.fixture
+def separate(corpus):
+    config = SpatialFormerConfig(
+        width=16, n_layers=1, n_heads=2, conv_kernel=3, colocalization_rank=4, pair_input="separate", pair_rank=4
+    )
+    return SpatialFormer(config, vocabulary_from_corpus(corpus), seed=0)
+
+
+def test_a_model_that_reads_cells_apart_reads_each_once(separate, corpus, monkeypatch):
+    read = []
+
+    def spy(network, vocabulary, ranked, context, **options):
+        read.append(ranked.n_cells)
+        return embed_cells(network, vocabulary, ranked, context, **options)
+
+    monkeypatch.setattr(pair_models, "embed_cells", spy)
+    monkeypatch.setattr(pair_models, "embed_cell_pairs", None)
+    judged = evaluate(separate, corpus, options=OPTIONS).cell_pairs
+    cells = read_cells(corpus, "validation", max_cells=10_000, seed=0)
+    # Once for the pairs and their embedding, and some training cells for its centre.
+    assert read.count(len(cells)) == 1
+    assert len(read) == 2
+
+    tokens = tokenise(cells, corpus, separate.vocabulary, max_genes=None)
+    pairs = pair_models.matched_pairs(cells.coordinates, cells.slide, radii=OPTIONS.radii, max_pairs=60, seed=0)
+    rows = pairs.rows(30.0, "easy")
+    left = np.concatenate([pairs.anchor[rows]] * 2)
+    right = np.concatenate([pairs.neighbour[rows], pairs.easy[rows]])
+    expected = embed_cell_pairs(
+        separate.network, separate.vocabulary, tokens.ranked, tokens.context, left, right
+    ).probabilities
+    auroc = roc_auc_score(np.arange(right.size) < rows.size, expected)
+    assert judged.evaluation.interval("model", 30.0, "easy").value == pytest.approx(auroc, abs=1e-3)
+
+
+def test_a_trained_pair_network_stands_beside_the_model(result):
+    scores = result.cell_pairs.evaluation.scores
+    assert set(scores["score"]) == {"model", "embedding cosine", "PCA cosine", "PCA logistic", "PCA pair network"}
+    baselines = result.cell_pairs.evaluation.differences.query("score == 'model'")["baseline"]
+    assert set(baselines) == {"PCA cosine", "PCA logistic", "PCA pair network"}

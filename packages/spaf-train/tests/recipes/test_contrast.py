@@ -1,6 +1,11 @@
+import contextlib
 import csv
+import dataclasses
 import json
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +14,10 @@ import torch
 from spaf_model import InputError, SpatialFormer
 from spaf_train import cli, vocabulary_from_corpus
 from spaf_train.loop import TrainingDivergedError
-from spaf_train.recipes import contrast, contrast_presets, read_contrast_config, train_contrast
+from spaf_train.recipes import contrast, contrast_presets, neighbours, read_contrast_config, train_contrast
+from spaf_train.recipes.losses import ContrastLosses
+from spaf_train.recipes.patches import Patches
+from spaf_train.signals import StopRequest
 
 TINY = """
 seed = 1
@@ -46,6 +54,18 @@ def tiny(tmp_path):
     return write
 
 
+def assert_equal_weights(one, other):
+    for name, tensor in one.network.state_dict().items():
+        assert torch.equal(tensor, other.network.state_dict()[name]), name
+
+
+def rows_of(out):
+    """The log without the columns that tell the time."""
+    with (out / "metrics.csv").open(newline="") as file:
+        timed = ("tokens_per_second", "seconds")
+        return [{name: value for name, value in row.items() if name not in timed} for row in csv.DictReader(file)]
+
+
 def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
     train_contrast(tiny(60), corpus.path, tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -61,10 +81,20 @@ def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
     assert model.config.pair_input == "separate"
 
 
+TOWERS = "[towers]\ntowers = 2\nsteps = 30\nhidden = 16\nrank = 6\n"
+
+
+def test_a_model_becomes_like_its_towers(corpus, tiny, tmp_path):
+    train_contrast(tiny(40, TOWERS), corpus.path, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["towers"]) < 0.8 * float(rows[0]["towers"])
+    assert float(rows[-1]["towers"]) < 1.0
+
+
 def test_equal_seeds_give_equal_models(corpus, tiny, tmp_path):
-    one, same = (train_contrast(tiny(4), corpus.path, tmp_path / name) for name in ("one", "same"))
-    for name, tensor in one.network.state_dict().items():
-        assert torch.equal(tensor, same.network.state_dict()[name]), name
+    one, same = (train_contrast(tiny(4, TOWERS), corpus.path, tmp_path / name).model for name in ("one", "same"))
+    assert_equal_weights(one, same)
 
 
 def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
@@ -73,9 +103,9 @@ def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
     model.network.eval()
     losses = []
     for budget in (100, 10_000):
-        patches = contrast.dataclasses.replace(config.patches, token_budget=budget)
-        step = contrast._Step(model, contrast.dataclasses.replace(config, patches=patches))
-        drawn = contrast.Patches(corpus, model.vocabulary, split="train", config=patches, max_genes=None)
+        patches = dataclasses.replace(config.patches, token_budget=budget)
+        step = ContrastLosses(model, dataclasses.replace(config, patches=patches))
+        drawn = Patches(corpus, model.vocabulary, split="train", config=patches, max_genes=None)
         cells = drawn.draw(np.random.default_rng(0))
         losses.append(step.losses(cells, torch.Generator().manual_seed(0)))
     for name, loss in losses[0].items():
@@ -83,7 +113,7 @@ def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(corpus, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(contrast, "probability_loss", lambda logits, kinds: logits.sum() * float("nan"))
+    monkeypatch.setattr(neighbours, "probability_loss", lambda logits, kinds: logits.sum() * float("nan"))
     with pytest.raises(TrainingDivergedError, match="Step 1: the loss probability"):
         train_contrast(tiny(2), corpus.path, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
@@ -93,6 +123,84 @@ def test_a_folder_with_a_run_is_not_written_over(corpus, tiny, tmp_path):
     train_contrast(tiny(1), corpus.path, tmp_path / "run")
     with pytest.raises(InputError, match="already holds a run"):
         train_contrast(tiny(1), corpus.path, tmp_path / "run")
+
+
+def test_a_killed_run_continues_to_the_same_bits(corpus, tiny, tmp_path):
+    config = tiny(60, f"checkpoint_every = 7\n{TOWERS}")
+    words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "killed"]
+    process = subprocess.Popen([sys.executable, "-m", "spaf_train", *map(str, words)])
+    try:
+        deadline = time.monotonic() + 300
+        while not list((tmp_path / "killed" / "checkpoints").glob("step-*.pt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "run.json").exists()
+    with pytest.raises(InputError, match="--resume"):
+        train_contrast(config, corpus.path, tmp_path / "killed")
+    continued = train_contrast(config, corpus.path, tmp_path / "killed", resume=True)
+    whole = train_contrast(config, corpus.path, tmp_path / "whole")
+    assert_equal_weights(continued.model, whole.model)
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+    assert json.loads((tmp_path / "killed" / "run.json").read_text())["last"]["step"] == 60
+
+
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """Ask a run to stop, as a signal would, when it has drawn so many steps."""
+
+    def arrange(n_draws):
+        request = StopRequest()
+        drawn = []
+        choose = Patches.choose
+
+        def spy(self, generator):
+            drawn.append(1)
+            request.received = len(drawn) >= n_draws
+            return choose(self, generator)
+
+        monkeypatch.setattr(Patches, "choose", spy)
+        monkeypatch.setattr(contrast, "stop_request", lambda: contextlib.nullcontext(request))
+
+    return arrange
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_step(corpus, tiny, tmp_path, stopped_after):
+    config = tiny(12, TOWERS)
+    whole = train_contrast(config, corpus.path, tmp_path / "whole")
+    stopped_after(5 + 2 * 30 + 4)  # looks at validation, two towers, steps
+    result = train_contrast(config, corpus.path, tmp_path / "run")
+    assert (result.finished, result.step) == (False, 4)
+    assert not (tmp_path / "run" / "model").exists()
+    stopped_after(10**6)
+    continued = train_contrast(config, corpus.path, tmp_path / "run", resume=True)
+    assert continued.finished
+    assert_equal_weights(continued.model, whole.model)
+
+
+def test_a_run_that_is_asked_to_stop_while_it_trains_towers_begins_anew(
+    corpus, tiny, tmp_path, stopped_after, monkeypatch, capsys
+):
+    tiny(12, TOWERS)
+    stopped_after(5 + 10)
+    words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["spaf-train", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "before the first step; to continue: spaf-train contrast" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_continues_with_what_it_began_with(corpus, tiny, tmp_path):
+    train_contrast(tiny(2), corpus.path, tmp_path / "run")
+    with pytest.raises(InputError, match=r"run\.steps was 2 and is 3"):
+        train_contrast(tiny(3), corpus.path, tmp_path / "run", resume=True)
 
 
 def test_the_shipped_recipe_is_a_configuration():

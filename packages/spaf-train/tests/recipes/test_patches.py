@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from spaf_data import InputError
+from spaf_model import CONTEXT_KINDS
 from spaf_train.recipes import PatchConfig
 from spaf_train.recipes.patches import Patches
 
@@ -58,3 +59,26 @@ def test_edges_are_those_of_the_cells(corpus, vocabulary):
 def test_a_split_without_cells_is_refused(corpus, vocabulary):
     with pytest.raises(InputError, match="no split 'test'"):
         Patches(corpus, vocabulary, split="test", config=CONFIG, max_genes=None)
+
+
+def test_counts_are_those_of_the_cells_that_are_chosen(corpus, vocabulary):
+    patches = Patches(corpus, vocabulary, split="train", config=CONFIG, max_genes=None)
+    counts = patches.counts()
+    cells = patches.draw(np.random.default_rng(5))
+    chosen, coordinates = patches.choose(np.random.default_rng(5))
+    np.testing.assert_array_equal(cells.index, chosen)
+    np.testing.assert_array_equal(cells.coordinates, coordinates)
+    for row, cell in enumerate(chosen):
+        tokens = cells.ranked.tokens[cells.ranked.indptr[row] : cells.ranked.indptr[row + 1]]
+        assert set(tokens) == set(counts[cell].indices)
+    n_cells = corpus.gene_statistics["n_cells"].reindex(corpus.genes).fillna(0)
+    assert (counts > 0).sum() == n_cells.sum()
+
+
+def test_contexts_are_dropped_as_often_as_asked(corpus, vocabulary):
+    unknown = [vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS]
+    for chance in (0.0, 0.5, 1.0):
+        config = PatchConfig(sites=12, cells=6, context_dropout=chance)
+        patches = Patches(corpus, vocabulary, split="train", config=config, max_genes=None)
+        dropped = patches.draw(np.random.default_rng(0)).context == unknown
+        assert dropped.mean() == pytest.approx(chance, abs=0.15 if chance == 0.5 else 0.0)

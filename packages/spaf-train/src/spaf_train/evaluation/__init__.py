@@ -13,10 +13,12 @@ from spaf_train.evaluation.calibration import calibration_error, operating_point
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs, verdict
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
-from spaf_train.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
+from spaf_train.evaluation.evaluate import Evaluation, evaluate
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_probabilities
+from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
+from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, matched_pairs
 from spaf_train.evaluation.tables import evaluation_tables
 
@@ -32,6 +34,7 @@ __all__ = [
     "LogisticPairs",
     "MatchedPairs",
     "PairHeadEvaluation",
+    "PairNetwork",
     "PairScore",
     "PcaEmbedding",
     "Tiles",

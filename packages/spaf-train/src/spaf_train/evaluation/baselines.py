@@ -99,15 +99,10 @@ class LogisticPairs:
     ) -> None:
         if cells is None:
             cells = np.arange(len(embedding))
-        rows = np.flatnonzero(pairs.distance <= radius)[: pairs.max_pairs]
-        partners = [pairs.neighbour[rows], pairs.hard[rows], pairs.easy[rows]]
-        left = np.concatenate([pairs.anchor[rows]] * len(partners))
-        right = np.concatenate(partners)
-        labels = np.arange(len(right)) < len(rows)
+        left, right, labels = pairs.labelled(radius)
         self._embedding = embedding
-        exists = right >= 0
         self._model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2_000, class_weight="balanced"))
-        self._model.fit(self._features(cells[left[exists]], cells[right[exists]]), labels[exists])
+        self._model.fit(self._features(cells[left], cells[right]), labels)
 
     def score(self, left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.float64]:
         """Log odds that the two cells of each pair are neighbours."""

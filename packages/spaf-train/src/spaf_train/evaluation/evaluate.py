@@ -13,7 +13,6 @@ import pandas as pd
 
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
-from spaf_train._checks import require, require_at_least
 from spaf_train._record import fingerprint, run_record
 from spaf_train.contexts import with_known_contexts
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
@@ -21,42 +20,8 @@ from spaf_train.evaluation.cell_pairs import verdict
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
+from spaf_train.evaluation.options import TRAIN, EvaluationOptions
 from spaf_train.evaluation.pair_models import MODEL, PairHeadEvaluation, evaluate_pair_models
-from spaf_train.evaluation.pairs import RADII
-
-TRAIN = "train"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """On how much a model is judged."""
-
-    split: str = "validation"  # cells to judge on; nothing is fitted on them
-    max_cells: int = 5_000  # most cells judged, in whole blocks
-    max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
-    radii: tuple[float, ...] = RADII  # um, largest distances of neighbours
-    max_pairs: int = 2_000  # most pairs of neighbours at each radius
-    threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity
-    masked_fraction: float = 0.15  # chance of a gene to be hidden
-    max_gene_pairs: int = 50_000  # about how many gene pairs are judged
-    n_replicates: int = 1_000  # resampled tissues behind each interval
-    seed: int = 0  # of the draws of cells, pairs, hidden genes and tissues
-
-    def __post_init__(self) -> None:
-        require(
-            self.split != TRAIN,
-            "split must not be train: the baselines are fitted on the training cells, and the model was trained on "
-            "them; choose a split that was held out, such as validation.",
-        )
-        for name in ("max_cells", "max_fitted_cells", "max_pairs", "max_gene_pairs", "n_replicates"):
-            require_at_least(name, getattr(self, name), 1)
-        require(bool(self.radii) and all(radius > 0.0 for radius in self.radii), "radii must be above 0 um.")
-        require(0.0 < self.threshold < 1.0, f"threshold must be above 0 and below 1, not {self.threshold}.")
-        require(
-            0.0 < self.masked_fraction < 1.0,
-            f"masked_fraction must be above 0 and below 1, not {self.masked_fraction}.",
-        )
-        require_at_least("seed", self.seed, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +95,9 @@ def evaluate(
     """Judge a model on a held-out split of a corpus.
 
     Masked genes stand beside gene frequencies, gene pairs beside the abundance of the two genes and the rate of the
-    pair in training cells, cell pairs beside the cosine of principal components and a logistic model on them.
-    Whatever is fitted is fitted on the training split. Intervals (95 %) resample square tiles of tissue.
+    pair in training cells, cell pairs beside the cosine of principal components, and a logistic model and a small
+    network on them. Whatever is fitted is fitted on the training split. Intervals (95 %) resample square tiles of
+    tissue.
 
     Parameters
     ----------
@@ -190,18 +156,7 @@ def evaluate(
         gene_pairs, gene_differences = evaluate_gene_pairs(
             scored, tiles, n_replicates=options.n_replicates, seed=options.seed
         )
-    cell_pairs = evaluate_pair_models(
-        {MODEL: model},
-        tokens,
-        cells,
-        fitted,
-        fitted_tokens,
-        radii=options.radii,
-        max_pairs=options.max_pairs,
-        threshold=options.threshold,
-        n_replicates=options.n_replicates,
-        seed=options.seed,
-    )
+    cell_pairs = evaluate_pair_models({MODEL: model}, tokens, cells, fitted, fitted_tokens, options)
     parameters = {
         "model": name,
         "data": str(source.path),

@@ -9,21 +9,27 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
-from spaf_train.evaluation.baselines import LogisticPairs, cosine, pca_embedding
+from spaf_train.evaluation.baselines import N_COMPONENTS, LogisticPairs, cosine, pca_embedding
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
 from spaf_train.evaluation.cells import CorpusCells, TokenCells
+from spaf_train.evaluation.encoding import inference
+from spaf_train.evaluation.options import EvaluationOptions
+from spaf_train.evaluation.pair_network import N_COMPONENTS as NETWORK_COMPONENTS
+from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
 
 logger = logging.getLogger(__name__)
 
-MODEL, EMBEDDING, PCA, LOGISTIC = "model", "embedding cosine", "PCA cosine", "PCA logistic"
-MAIN_RADIUS = 30.0  # um; what the logistic model is fitted for and calibration is judged at
+MODEL, EMBEDDING = "model", "embedding cosine"
+PCA, LOGISTIC, NETWORK = "PCA cosine", "PCA logistic", "PCA pair network"
+MAIN_RADIUS = 30.0  # um; what trained baselines are fitted for and calibration is judged at
 # Positive pairs that the logistic model learns from: it is cheap, so it gets more than are judged.
 _FITTED_PAIRS = 20_000
 _CENTRING_CELLS = 2_000
@@ -58,14 +64,9 @@ def evaluate_pair_models(
     judged: CorpusCells,
     fitted: CorpusCells,
     fitted_tokens: TokenCells,
-    *,
-    radii: tuple[float, ...],
-    max_pairs: int,
-    threshold: float,
-    n_replicates: int,
-    seed: int,
+    options: EvaluationOptions,
 ) -> PairHeadEvaluation | None:
-    """Judge the pair head and the embedding of models, beside the cosine of PCA and a logistic model on it.
+    """Judge the pair head and the embedding of models, beside the cosine of PCA and trained models on it.
 
     Parameters
     ----------
@@ -76,43 +77,34 @@ def evaluate_pair_models(
     judged
         Cells to judge on.
     fitted
-        Training cells: PCA, the logistic model and the centre of the embedding are fitted on these and no others.
+        Training cells: PCA, the models on it and the centre of the embedding are fitted on these and no others.
     fitted_tokens
         The same as the models read them.
-    radii
-        Largest distances of neighbours in um.
-    max_pairs
-        Largest number of positive pairs at each radius.
-    threshold
-        Of the probability, for specificity.
-    n_replicates
-        Number of resampled tissues behind each interval.
-    seed
-        Of pairs and resampling.
+    options
+        Radii, numbers of pairs and replicates, threshold, seed.
 
     Returns
     -------
     PairHeadEvaluation
         None where the cells are too few or too close together to have neighbours with negatives.
     """
-    pairs = matched_pairs(judged.coordinates, judged.slide, radii=radii, max_pairs=max_pairs, seed=seed)
-    if not len(pairs) or not max(len(pairs.rows(max(radii), kind)) for kind in NEGATIVES):
+    seed, n_replicates = options.seed, options.n_replicates
+    pairs = matched_pairs(judged.coordinates, judged.slide, radii=options.radii, max_pairs=options.max_pairs, seed=seed)
+    if not len(pairs) or not max(len(pairs.rows(max(options.radii), kind)) for kind in NEGATIVES):
         return None
-    n_fitted = len(fitted)
-    counts = sparse.vstack([fitted.counts, judged.counts], format="csr")
-    pca = pca_embedding(counts, np.arange(n_fitted)).coordinates
-    scores: dict[str, PairScore] = {}
-    for name, model in models.items():
-        scores[name] = partial(_probabilities, model, tokens)
     first = next(iter(models))
-    embedding = _centred_embedding(models[first], tokens, fitted_tokens, seed)
-    scores[EMBEDDING] = partial(cosine, embedding)
-    scores[PCA] = partial(cosine, pca[n_fitted:])
-    to_fit = matched_pairs(fitted.coordinates, fitted.slide, radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
-    if len(to_fit) and max(len(to_fit.rows(MAIN_RADIUS, kind)) for kind in NEGATIVES):
-        scores[LOGISTIC] = partial(_shifted, LogisticPairs(pca, to_fit, MAIN_RADIUS), n_fitted)
-    else:
-        logger.warning("The training cells have no neighbours with negatives; there is no logistic model to beat.")
+    scores: dict[str, PairScore] = {}
+    embeddings: dict[str, NDArray[np.float32]] = {}
+    for name, model in models.items():
+        if name == first or model.config.pair_input == "separate":
+            embeddings[name] = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
+        if model.config.pair_input == "separate":
+            scores[name] = partial(_compared, model, embeddings[name])
+        else:
+            scores[name] = partial(_read_together, model, tokens)
+    centre = _centre(models[first], fitted_tokens, seed)
+    scores[EMBEDDING] = partial(cosine, embeddings[first] - centre)
+    scores |= _baselines(judged, fitted, seed)
     others = tuple(name for name in scores if name not in (first, EMBEDDING))
     comparisons = {first: others, EMBEDDING: (PCA,)}
     evaluation = evaluate_cell_pairs(
@@ -124,16 +116,16 @@ def evaluate_pair_models(
     tables: list[pd.DataFrame] = []
     for name in models:
         values = evaluation.values[name]
-        for radius in radii:
+        for radius in options.radii:
             for kind in NEGATIVES:
                 items = _items(pairs, radius, (kind,))
                 if not items.labels.size:
                     continue
                 weights = items.weights(evaluation, n_replicates, seed)
-                both = operating_point(items.labels, items.take(values), weights, threshold=threshold)
-                row = {"score": name, "radius": radius, "negatives": kind, "threshold": threshold}
+                both = operating_point(items.labels, items.take(values), weights, threshold=options.threshold)
+                row = {"score": name, "radius": radius, "negatives": kind, "threshold": options.threshold}
                 points.append(row | interval_columns(sensitivity=both[0], specificity=both[1]))
-        main = min(radii, key=lambda radius: abs(radius - MAIN_RADIUS))
+        main = min(options.radii, key=lambda radius: abs(radius - MAIN_RADIUS))
         items = _items(pairs, main, NEGATIVES)
         weights = items.weights(evaluation, n_replicates, seed)
         error = calibration_error(items.labels, items.take(values), weights)
@@ -174,28 +166,53 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
     return _Items(joined, np.concatenate(right), labels, [("neighbour", positive), *per_kind.items()])
 
 
-def _probabilities(
+def _compared(
+    model: SpatialFormer, states: NDArray[np.float32], left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    with inference(model.network) as device:
+        one, other = (torch.from_numpy(states[side]).to(device) for side in (left, right))
+        logits = model.network.pair_logits_of_cells(one, other)
+        return np.asarray(logits.float().softmax(dim=-1)[:, 1].cpu().numpy(), dtype=np.float64)
+
+
+def _read_together(
     model: SpatialFormer, tokens: TokenCells, left: NDArray[np.integer], right: NDArray[np.integer]
-) -> NDArray[np.floating]:
+) -> NDArray[np.float64]:
     both = embed_cell_pairs(
         model.network, model.vocabulary, tokens.ranked, tokens.context, left.astype(np.int64), right.astype(np.int64)
     )
     return both.probabilities.astype(np.float64)
 
 
+def _baselines(judged: CorpusCells, fitted: CorpusCells, seed: int) -> dict[str, PairScore]:
+    """Return what principal components say of pairs of the judged cells; everything is fitted on the other cells."""
+    n_fitted = len(fitted)
+    counts = sparse.vstack([fitted.counts, judged.counts], format="csr")
+    wide = pca_embedding(counts, np.arange(n_fitted), n_components=NETWORK_COMPONENTS).coordinates
+    pca = wide[:, :N_COMPONENTS]
+    scores: dict[str, PairScore] = {PCA: partial(cosine, pca[n_fitted:])}
+    to_fit = matched_pairs(fitted.coordinates, fitted.slide, radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
+    if not len(to_fit) or not max(len(to_fit.rows(MAIN_RADIUS, kind)) for kind in NEGATIVES):
+        logger.warning("The training cells have no neighbours with negatives; there is no trained model to beat.")
+        return scores
+    logistic = LogisticPairs(pca, to_fit, MAIN_RADIUS)
+    network = PairNetwork(wide, fitted.coordinates, fitted.slide, MAIN_RADIUS, seed=seed)
+    return scores | {
+        LOGISTIC: partial(_shifted, logistic, n_fitted),
+        NETWORK: partial(_shifted, network, n_fitted),
+    }
+
+
 def _shifted(
-    logistic: LogisticPairs, offset: int, left: NDArray[np.integer], right: NDArray[np.integer]
+    trained: LogisticPairs | PairNetwork, offset: int, left: NDArray[np.integer], right: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    return logistic.score(left + offset, right + offset)
+    return trained.score(left + offset, right + offset)
 
 
-def _centred_embedding(model: SpatialFormer, tokens: TokenCells, fitted: TokenCells, seed: int) -> NDArray[np.floating]:
-    """Embed the judged cells, minus the mean of some training cells."""
+def _centre(model: SpatialFormer, fitted: TokenCells, seed: int) -> NDArray[np.float64]:
+    """Return the mean embedding of some training cells."""
     readable = np.flatnonzero(fitted.ranked.n_genes)
     drawn = np.random.default_rng(seed).permutation(readable)[:_CENTRING_CELLS]
     some = fitted.take(np.sort(drawn))
-    here, there = (
-        embed_cells(model.network, model.vocabulary, part.ranked, part.context).astype(np.float64)
-        for part in (tokens, some)
-    )
-    return np.asarray(here - there.mean(axis=0))
+    embeddings = embed_cells(model.network, model.vocabulary, some.ranked, some.context)
+    return np.asarray(embeddings.astype(np.float64).mean(axis=0))

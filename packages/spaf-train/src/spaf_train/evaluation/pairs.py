@@ -49,6 +49,16 @@ class MatchedPairs:
         """Return the anchor's partner in the negative pair of a kind ("hard" or "easy")."""
         return {"hard": self.hard, "easy": self.easy}[negatives]
 
+    def labelled(self, radius: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return both cells of the neighbours within a radius (um) and of their negatives, and which are neighbours."""
+        rows = np.flatnonzero(self.distance <= radius)[: self.max_pairs]
+        partners = [self.neighbour[rows], self.hard[rows], self.easy[rows]]
+        left = np.concatenate([self.anchor[rows]] * len(partners))
+        right = np.concatenate(partners)
+        labels = np.arange(right.size) < rows.size
+        exists = right >= 0
+        return left[exists], right[exists], labels[exists]
+
 
 def matched_pairs(
     coordinates: NDArray[np.floating],

@@ -22,7 +22,8 @@ from spaf_train.contexts import with_known_contexts
 from spaf_train.distributed import ranks
 from spaf_train.evaluation.cells import read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
-from spaf_train.evaluation.evaluate import EvaluationOptions, readable_cells, table_rows, verdicts
+from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
+from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
 from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
@@ -59,8 +60,8 @@ def finetune_pairs(
     """Teach a model which cells of a corpus are neighbours.
 
     Writes a model directory with the new weights, ``finetune.json`` and a card with what was done. Nothing is written
-    before the end. Beside the model stand the one it began with, the cosine of principal components and a logistic
-    model on them, all judged on the validation split and fitted on the training split.
+    before the end. Beside the model stand the one it began with, the cosine of principal components and trained
+    models on them, all judged on the validation split and fitted on the training split.
 
     Parameters
     ----------
@@ -215,18 +216,7 @@ def _judge(
     cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
     fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
     fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
-    judged = evaluate_pair_models(
-        {TUNED: model, BEFORE: before},
-        tokens,
-        cells,
-        fitted,
-        fitted_tokens,
-        radii=options.radii,
-        max_pairs=options.max_pairs,
-        threshold=options.threshold,
-        n_replicates=options.n_replicates,
-        seed=options.seed,
-    )
+    judged = evaluate_pair_models({TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options)
     if judged is None:
         raise InputError(
             f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at 80 um or more."

@@ -8,195 +8,65 @@ import io
 import logging
 import math
 import time
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from spaf_data import Corpus
-from spaf_model import (
-    CONTEXT_KINDS,
-    InputError,
-    SpatialFormer,
-    SpatialFormerConfig,
-    TokenBatch,
-    embed_cells,
-    token_budget_batches,
-)
-from spaf_model.spatialformer.heads import SeparatePairs
-from spaf_train._checks import require, require_at_least
-from spaf_train._options import from_table, to_table
-from spaf_train._record import run_record, write_json, write_text
-from spaf_train.config import read_table, shipped_in
-from spaf_train.gene_table import GeneTableConfig, set_gene_table, with_gene_table
+from spaf_model import InputError, SpatialFormer
+from spaf_train._options import flatten, to_table
+from spaf_train._record import fingerprint, run_record, write_json, write_text
+from spaf_train.checkpoint import Checkpoints, state_to_resume
+from spaf_train.gene_table import set_gene_table
 from spaf_train.loop import TrainingDivergedError
-from spaf_train.metrics import auroc
-from spaf_train.objectives import (
-    ColocalizationConfig,
-    MaskedGenesConfig,
-    colocalized_genes,
-    focal_loss,
-    mask_genes,
-    masked_genes_loss,
-)
-from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
+from spaf_train.optim import learning_rate, make_optimizer
 from spaf_train.progress import TrainingProgress
-from spaf_train.recipes.neighbours import NeighboursConfig, contrast, pair_kinds, probability_loss
-from spaf_train.recipes.patches import Cells, PatchConfig, Patches
+from spaf_train.recipes.config import ContrastConfig
+from spaf_train.recipes.losses import ContrastLosses
+from spaf_train.recipes.patches import Cells, Patches
+from spaf_train.recipes.towers import TowerStates, standardised_expression, tower_states, train_tower
 from spaf_train.reproducible import reproducible
-from spaf_train.vocabulary import VocabularyConfig, vocabulary_from_corpus
+from spaf_train.signals import StopRequest, stop_request
+from spaf_train.vocabulary import vocabulary_from_corpus
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ContrastRunConfig:
-    """How long a run is, and how often it looks at the validation split."""
+@dataclasses.dataclass(frozen=True)
+class ContrastResult:
+    """What became of a run.
 
-    steps: int = 1000  # optimizer steps
-    log_every: int = 20  # steps between two training rows of metrics.csv
-    validate_every: int = 200  # steps between two validations
-    validation_steps: int = 20  # steps' worth of cells of the validation split that are looked at, the same each time
-    threads: int = 1  # of torch on the CPU; equal results need an equal number
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "validate_every", "validation_steps", "threads"):
-            require_at_least(name, getattr(self, name), 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ContrastConfig:
-    """Everything that a contrastive run is told, apart from where its data is."""
-
-    seed: int = 0  # of the weights, the patches, the masks and dropout
-    model: SpatialFormerConfig = dataclasses.field(default_factory=lambda: SpatialFormerConfig(pair_input="separate"))
-    vocabulary: VocabularyConfig = VocabularyConfig()
-    gene_embeddings: GeneTableConfig = GeneTableConfig()
-    patches: PatchConfig = PatchConfig()
-    neighbours: NeighboursConfig = NeighboursConfig()
-    masked_genes: MaskedGenesConfig = MaskedGenesConfig()
-    colocalization: ColocalizationConfig = ColocalizationConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    run: ContrastRunConfig = ContrastRunConfig()
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, f"seed must be at least 0, not {self.seed}.")
-        require(self.model.pair_input == "separate", "model.pair_input must be separate: each cell is read alone.")
-        object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
-
-
-class _Step:
-    """The losses of the cells of one step."""
-
-    def __init__(self, model: SpatialFormer, config: ContrastConfig) -> None:
-        self.network = model.network
-        self.vocabulary = model.vocabulary
-        self.config = config
-        assert isinstance(self.network.pair_head, SeparatePairs)
-        self.head: SeparatePairs = self.network.pair_head
-
-    def losses(self, cells: Cells, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the loss of each term, unweighted, for the cells of a step."""
-        losses: dict[str, Tensor] = {}
-        asked: dict[str, list[tuple[Tensor, float]]] = {"masked_genes": [], "found": [], "colocalization": []}
-        states, order = [], []
-        for rows in self._batches(cells):
-            unmasked = TokenBatch.from_cells(cells.ranked, cells.context, rows, self.vocabulary)
-            masked = unmasked
-            if self.config.masked_genes.enabled:
-                masked, genes = mask_genes(unmasked, self.vocabulary, self.config.masked_genes, generator)
-            hidden = self.network.encode(masked)
-            states.append(hidden[:, 0])
-            order.append(rows)
-            if self.config.masked_genes.enabled:
-                chosen = hidden.flatten(0, 1).index_select(0, genes.positions)
-                loss, found = masked_genes_loss(self.network.masked_gene_logits(chosen), genes.targets)
-                asked["masked_genes"].append((loss, genes.weight))
-                asked["found"].append((found, genes.weight))
-            if self.config.colocalization.enabled and cells.knows_edges:
-                segments = np.stack([rows, np.full(rows.size, -1)], axis=1)
-                edges = colocalized_genes(unmasked, segments, cells.indptr, cells.edges, self.vocabulary)
-                logits = self.network.colocalization_logits(hidden, masked).flatten().index_select(0, edges.positions)
-                focal = self.config.colocalization
-                loss = focal_loss(logits, edges.targets, alpha=focal.alpha, gamma=focal.gamma)
-                asked["colocalization"].append((loss, edges.weight))
-        for name, parts in asked.items():
-            if parts:
-                losses[name] = torch.stack([loss for loss, _ in parts]).sum() / max(sum(n for _, n in parts), 1.0)
-        place = torch.from_numpy(np.argsort(np.concatenate(order)))
-        states_ND = torch.cat(states).index_select(0, place)
-        kinds = pair_kinds(cells.coordinates, self.config.neighbours)
-        similarity = self.head.similarity(states_ND, states_ND)
-        losses["easy"] = contrast(similarity, kinds.neighbours, kinds.easy)
-        losses["hard"] = contrast(similarity, kinds.neighbours, kinds.hard)
-        losses["probability"] = probability_loss(self.head.calibrate(similarity), kinds)
-        return losses
-
-    def _batches(self, cells: Cells) -> list[NDArray[np.int64]]:
-        """Return the cells in batches that stay in the caches of a processor, those of similar length together."""
-        lengths = cells.ranked.n_genes + len(CONTEXT_KINDS) + 2
-        return token_budget_batches(lengths, self.config.patches.token_budget)
-
-    def total(self, losses: dict[str, Tensor], done: float) -> Tensor:
-        """Return the weighted sum of the losses at a point of the run, from 0 (start) to 1 (end)."""
-        fade = 1.0 - done if self.config.colocalization.ramp_down else 1.0
-        weights = {
-            "easy": self.config.neighbours.easy_weight,
-            "hard": self.config.neighbours.hard_weight,
-            "probability": self.config.neighbours.probability_weight,
-            "masked_genes": self.config.masked_genes.weight,
-            "colocalization": self.config.colocalization.weight * fade,
-        }
-        return torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
-
-    @torch.no_grad()
-    def validate(self, steps: list[Cells]) -> dict[str, float]:
-        """Return the AUROC of neighbours against easy and hard negatives, over the pairs of some steps."""
-        self.network.eval()
-        scores: dict[str, list[Tensor]] = {"neighbours": [], "hard": [], "easy": []}
-        for cells in steps:
-            states = torch.from_numpy(embed_cells(self.network, self.vocabulary, cells.ranked, cells.context))
-            similarity = self.head.similarity(states, states)
-            kinds = pair_kinds(cells.coordinates, self.config.neighbours)
-            for kind in scores:
-                scores[kind].append(similarity[getattr(kinds, kind).triu()])
-        self.network.train()
-        values = {kind: torch.cat(pieces).numpy() for kind, pieces in scores.items()}
-        return {
-            f"auroc_{kind}": auroc(
-                np.concatenate([values["neighbours"], values[kind]]),
-                np.repeat([1, 0], [values["neighbours"].size, values[kind].size]),
-            )
-            for kind in ("easy", "hard")
-        }
-
-
-def contrast_presets() -> list[str]:
-    """Return the names of the contrastive configurations that the package ships."""
-    return shipped_in(resources.files("spaf_train.recipes"))
-
-
-def read_contrast_config(source: str | Path) -> ContrastConfig:
-    """Read the configuration of a contrastive run: a TOML file, or the name of one that the package ships.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, it is not TOML, or an option is unknown or out of range.
+    Attributes
+    ----------
+    out
+        Folder of the run.
+    finished
+        False if the run was asked to stop; it saved its state and can be continued.
+    step
+        Last step.
+    model
+        With the weights of that step.
     """
-    return from_table(ContrastConfig, read_table(source, resources.files("spaf_train.recipes")))
+
+    out: Path
+    finished: bool
+    step: int
+    model: SpatialFormer
 
 
-def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) -> SpatialFormer:
+def train_contrast(
+    config: ContrastConfig, corpus: str | Path, out: str | Path, *, resume: bool = False
+) -> ContrastResult:
     """Pre-train a SpatialFormer by contrast of neighbours.
 
     Each step takes some patches of tissue, encodes every cell once, and compares all pairs of them: 100,000 pairs for
     the price of some hundred cells. Hidden genes and, where the slide has them, co-localised genes are asked of the
-    same forward pass. Writes ``config.json``, ``metrics.csv`` and, last, ``model/`` (the weights after the last step, a
-    model directory) and ``run.json`` into `out`. On one process; a run that is interrupted begins anew.
+    same forward pass. Where the configuration has towers, those are trained first, and the model learns to be like them
+    too. Writes ``config.json``, ``metrics.csv``, ``checkpoints/`` and, last, ``model/`` (the weights after the last
+    step, a model directory) and ``run.json`` into `out`. On one process.
 
     Parameters
     ----------
@@ -206,103 +76,189 @@ def train_contrast(config: ContrastConfig, corpus: str | Path, out: str | Path) 
         Folder of a corpus with a training split; a validation split is looked at where there is one, and nothing is
         chosen by it.
     out
-        Folder of the run, which must not hold one.
-
-    Returns
-    -------
-    SpatialFormer
-        The trained model.
+        Folder of the run.
+    resume
+        Continue from the last checkpoint in `out`, to the same bits as a run that was not interrupted; without a
+        checkpoint the run begins.
 
     Raises
     ------
     InputError
-        If the corpus or an option cannot be used, or `out` holds a run.
+        If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or the run in `out` has
+        another configuration or other data.
     TrainingDivergedError
         If a loss is not finite.
     """
     out = Path(out)
-    if (out / "run.json").exists():
-        raise InputError(f"{out} already holds a run; choose another folder.")
+    began = time.perf_counter()
+    checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
+    if not resume and (checkpoints.latest() or (out / "run.json").exists()):
+        raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
     source = Corpus(corpus)
+    identity: dict[str, Any] = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
+    state = state_to_resume(checkpoints, identity, out) if resume else None
     vocabulary = vocabulary_from_corpus(source, config.vocabulary)
     model = SpatialFormer(config.model, vocabulary, seed=config.seed)
-    gene_table = set_gene_table(model, config.gene_embeddings)
+    # A run that continues has its table among its weights, and what was read for it in its identity.
+    gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
+    identity["gene_embeddings"] = gene_table if state is None else state["identity"]["gene_embeddings"]
     train = Patches(source, vocabulary, split="train", config=config.patches, max_genes=config.model.max_genes)
     looked_at: list[Cells] = []
     if "validation" in source.splits:
-        plain = dataclasses.replace(config.patches, thinning=0.0)
+        plain = dataclasses.replace(config.patches, thinning=0.0, context_dropout=0.0)
         held = Patches(source, vocabulary, split="validation", config=plain, max_genes=config.model.max_genes)
         looked_at = [held.draw(np.random.default_rng([config.seed, 1, n])) for n in range(config.run.validation_steps)]
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "config.json", to_table(config))
-    began = time.perf_counter()
-    with reproducible(torch.device("cpu"), config.run.threads):
-        rows = _fit(model, config, train, looked_at)
-    _write_rows(out / "metrics.csv", rows)
+    with reproducible(torch.device("cpu"), config.run.threads), stop_request() as stop:
+        towers = None if state is not None else _teach(train, config, stop)
+        if stop.received:
+            return ContrastResult(out, False, 0, model)
+        trainer = _Trainer(model, config, train, looked_at, towers, checkpoints, identity, out / "metrics.csv")
+        if state is not None:
+            trainer.load_state_dict(state)
+        finished = trainer.fit(stop)
     model.network.eval()
-    model.save_pretrained(out / "model")
-    record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
-    more = {
-        "gene_embeddings": gene_table,
-        "n_cells": train.n_cells,
-        "n_parameters": model.n_parameters,
-        "last": rows[-1],
-    }
-    write_json(out / "run.json", record | more)
-    return model
+    if finished:
+        model.save_pretrained(out / "model")
+        record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
+        record |= {
+            "gene_embeddings": identity["gene_embeddings"],
+            "n_cells": train.n_cells,
+            "n_parameters": model.n_parameters,
+            "last": trainer.rows[-1],
+        }
+        # Of all processes that the run took, not of the last one.
+        write_json(out / "run.json", record | {"seconds": max(record["seconds"], trainer.seconds)})
+    return ContrastResult(out, finished, trainer.step, model)
 
 
-def _fit(
-    model: SpatialFormer, config: ContrastConfig, train: Patches, looked_at: list[Cells]
-) -> list[dict[str, float]]:
-    step = _Step(model, config)
-    parameters = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(model.network, config.optimizer)
-    rows: list[dict[str, float]] = []
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    began = time.perf_counter()
-    n_tokens = 0
-    model.network.train()
-    with TrainingProgress(config.run.steps) as progress:
-        for number in range(config.run.steps):
-            torch.manual_seed(config.seed * 1_000_003 + number)
-            cells = train.draw(np.random.default_rng([config.seed, 0, number]))
-            losses = step.losses(cells, torch.Generator().manual_seed(config.seed * 1_000_003 + number))
-            total = step.total(losses, number / config.run.steps)
-            if not math.isfinite(float(total.detach())):
-                bad = [name for name, loss in losses.items() if not math.isfinite(float(loss.detach()))]
-                raise TrainingDivergedError(f"Step {number + 1}: the loss {', '.join(bad)} is not finite.")
-            rate = learning_rate(number, config.run.steps, config.optimizer)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm or math.inf)
-            optimizer.step()
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss.detach())
-                counts[name] = counts.get(name, 0) + 1
-            n_tokens += int(cells.ranked.n_genes.sum()) + 6 * len(cells)
-            seconds = time.perf_counter() - began
-            progress.update(number + 1, f"loss {float(total.detach()):.3f}  {n_tokens / seconds:,.0f} tokens/s")
-            last = number + 1 == config.run.steps
-            if last or (number + 1) % config.run.log_every == 0:
-                row = {"step": number + 1.0, "seconds": seconds, "learning_rate": rate}
-                row |= {"tokens_per_second": n_tokens / seconds}
-                row |= {name: value / counts[name] for name, value in sums.items()}
-                if looked_at and (last or (number + 1) % config.run.validate_every == 0):
-                    row |= step.validate(looked_at)
-                rows.append(row)
-                sums, counts = {}, {}
-                logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-    return rows
+def _teach(train: Patches, config: ContrastConfig, stop: StopRequest) -> TowerStates | None:
+    if not config.towers.towers:
+        return None
+    expression = standardised_expression(train)
+    towers = []
+    for number in range(config.towers.towers):
+        seed = config.seed * 1_000_003 + number
+        towers.append(train_tower(train, expression, config.towers, config.neighbours, seed=seed, stop=stop))
+        if stop.received:
+            return None
+    return tower_states(towers, expression, config.model.pair_rank)
 
 
-def _write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+class _Trainer:
+    """The run after the towers: its state is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: SpatialFormer,
+        config: ContrastConfig,
+        train: Patches,
+        looked_at: list[Cells],
+        towers: TowerStates | None,
+        checkpoints: Checkpoints,
+        identity: dict[str, Any],
+        log_path: Path,
+    ) -> None:
+        self.network = model.network
+        self.config = config
+        self.train = train
+        self.looked_at = looked_at
+        self.losses = ContrastLosses(model, config, towers)
+        self.optimizer = make_optimizer(model.network, config.optimizer)
+        self.checkpoints = checkpoints
+        self.identity = identity
+        self.log_path = log_path
+        self.step = 0
+        self.seconds = 0.0
+        self.rows: list[dict[str, float]] = []
+        self._n_tokens = 0
+        self._sums: dict[str, float] = {}  # of the losses since the last row
+        self._counts: dict[str, int] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on; draws and dropout depend on seed and step alone."""
+        towers = self.losses.towers
+        return {
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "towers": None if towers is None else {"states": towers.states, "signs": towers.signs},
+            "rows": self.rows,
+            "n_tokens": self._n_tokens,
+            "sums": self._sums,
+            "counts": self._counts,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a state was saved."""
+        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self._n_tokens, self._sums, self._counts = state["n_tokens"], state["sums"], state["counts"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["towers"] is not None:
+            self.losses.towers = TowerStates(**state["towers"])
+        logger.info("continuing after step %d", self.step)
+
+    def fit(self, stop: StopRequest) -> bool:
+        """Train to the last step; False if the run was asked to stop and saved its state."""
+        run = self.config.run
+        began = time.perf_counter() - self.seconds
+        self.network.train()
+        with TrainingProgress(run.steps, completed=self.step, title="contrast") as progress:
+            while self.step < run.steps:
+                total, rate = self._take_step()
+                self.seconds = time.perf_counter() - began
+                progress.update(self.step, f"loss {total:.3f}  {self._n_tokens / self.seconds:,.0f} tokens/s")
+                last = self.step == run.steps
+                if last or self.step % run.log_every == 0:
+                    self._log(rate, look=last or self.step % run.validate_every == 0)
+                if last or stop.received or self.step % run.checkpoint_every == 0:
+                    self.checkpoints.save(self.state_dict(), step=self.step, best_step=None)
+                if stop.received and not last:
+                    return False
+        return True
+
+    def _take_step(self) -> tuple[float, float]:
+        """Take one step; return the total loss and the learning rate."""
+        config, number = self.config, self.step
+        seed = config.seed * 1_000_003 + number
+        torch.manual_seed(seed)
+        cells = self.train.draw(np.random.default_rng([config.seed, 0, number]))
+        losses = self.losses.losses(cells, torch.Generator().manual_seed(seed))
+        total = self.losses.total(losses, number / config.run.steps)
+        if not math.isfinite(float(total.detach())):
+            bad = [name for name, loss in losses.items() if not math.isfinite(float(loss.detach()))]
+            raise TrainingDivergedError(f"Step {number + 1}: the loss {', '.join(bad)} is not finite.")
+        rate = learning_rate(number, config.run.steps, config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf)
+        self.optimizer.step()
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._n_tokens += int(cells.ranked.n_genes.sum()) + 6 * len(cells)
+        self.step += 1
+        return float(total.detach()), rate
+
+    def _log(self, rate: float, *, look: bool) -> None:
+        row = {"step": float(self.step), "seconds": self.seconds, "learning_rate": rate}
+        row |= {"tokens_per_second": self._n_tokens / self.seconds}
+        row |= {name: value / self._counts[name] for name, value in self._sums.items()}
+        if look and self.looked_at:
+            row |= self.losses.validate(self.looked_at)
+        self.rows.append(row)
+        self._sums, self._counts = {}, {}
+        logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        columns = list(dict.fromkeys(name for each in self.rows for name in each))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.log_path, text.getvalue())

@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.spatial import cKDTree
 
 from spaf_data import Corpus
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
-from spaf_train._checks import require, require_at_least
+from spaf_train._checks import require, require_at_least, require_fraction
 from spaf_train._csr import csr_rows
 
 
@@ -24,6 +25,7 @@ class PatchConfig:
     apart_max: float = 150.0  # um, largest distance
     token_budget: int = 4096  # largest number of tokens that pass the network at once, padding included
     thinning: float = 0.3  # largest share of transcripts removed at random from a cell, anew each time
+    context_dropout: float = 0.0  # chance that species, assay, tissue or condition of a cell is given as unknown
 
     def __post_init__(self) -> None:
         require_at_least("sites", self.sites, 2)
@@ -35,6 +37,7 @@ class PatchConfig:
         )
         require_at_least("token_budget", self.token_budget, 1)
         require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
+        require_fraction("context_dropout", self.context_dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Cells:
     """The cells of a step; positions in the step are those of the rows."""
 
     ranked: RankedCells
+    index: NDArray[np.int64]  # (n_cells,), which cells of the split they are
     context: NDArray[np.int64]  # (n_cells, 4)
     coordinates: NDArray[np.float32]  # (n_cells, 2), um
     indptr: NDArray[np.int64]  # of `edges`
@@ -79,6 +83,7 @@ class Patches:
     ) -> None:
         self.config = config
         self._scale = vocabulary.scale
+        self._unknown = np.array([vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS])
         self._max_genes = max_genes
         token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
         pieces: dict[str, list[tuple[NDArray[np.int64] | NDArray[np.float32], ...]]] = {}
@@ -101,44 +106,73 @@ class Patches:
             )
             for name, columns in sorted(pieces.items())
         ]
-        sizes = np.array([len(slide.coordinates) for slide in self._slides], dtype=np.float64)
+        sizes = np.array([len(slide.coordinates) for slide in self._slides])
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._share = sizes / sizes.sum()
 
     @property
     def n_cells(self) -> int:
         """Cells in memory."""
-        return sum(len(slide.coordinates) for slide in self._slides)
+        return int(self._first[-1])
 
-    def draw(self, generator: np.random.Generator) -> Cells:
-        """Return the cells of one step: two small patches of tissue at each of some sites.
+    def counts(self) -> sparse.csr_matrix:
+        """Return the counts of all cells, cells x tokens, nothing thinned; genes without a token are left out."""
+        lengths = np.concatenate([np.diff(slide.indptr) for slide in self._slides])
+        tokens = np.concatenate([slide.tokens for slide in self._slides])
+        counts = np.concatenate([slide.counts for slide in self._slides])
+        cells = np.repeat(np.arange(self.n_cells), lengths)
+        known = tokens >= 0
+        shape = (self.n_cells, self._scale.size)
+        return sparse.csr_matrix((counts[known], (cells[known], tokens[known])), shape=shape)
+
+    def choose(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Choose the cells of one step: two small patches of tissue at each of some sites.
 
         Within a patch cells are neighbours, the two patches of a site give hard negatives, and different sites easy
         ones. Many small sites, since cells of one place say much the same. All are of one slide, drawn by its number of
         cells: between slides, cells differ by donor and instrument, and telling those apart is no neighbourhood. A cell
         in two patches comes once.
+
+        Returns
+        -------
+        tuple
+            Which cells of the split they are, and their coordinates in um.
         """
-        slide = self._slides[int(generator.choice(len(self._slides), p=self._share))]
-        config = self.config
+        number = int(generator.choice(len(self._slides), p=self._share))
+        slide, config = self._slides[number], self.config
         first = slide.coordinates[generator.integers(0, len(slide.coordinates), config.sites)]
         distance = generator.uniform(config.apart_min, config.apart_max, config.sites)
         angle = generator.uniform(0.0, 2.0 * np.pi, config.sites)
         second = first + distance[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
         middles = slide.coordinates[slide.tree.query(np.concatenate([first, second]))[1]]
         nearest = slide.tree.query(middles, k=min(config.cells, len(slide.coordinates)))[1]
-        return self._take(slide, np.unique(nearest), generator)
+        cells = np.unique(nearest)
+        return self._first[number] + cells, slide.coordinates[cells]
 
-    def _take(self, slide: _Slide, cells: NDArray[np.int64], generator: np.random.Generator) -> Cells:
-        index, lengths = csr_rows(slide.indptr, cells)
-        counts = slide.counts[index]
+    def draw(self, generator: np.random.Generator) -> Cells:
+        """Return the cells of one step, chosen as in `choose`, with some of their transcripts removed."""
+        index, _ = self.choose(generator)
+        number = int(np.searchsorted(self._first, index[0], side="right")) - 1
+        return self._take(self._slides[number], index, index - self._first[number], generator)
+
+    def _take(
+        self, slide: _Slide, index: NDArray[np.int64], cells: NDArray[np.int64], generator: np.random.Generator
+    ) -> Cells:
+        entries, lengths = csr_rows(slide.indptr, cells)
+        counts = slide.counts[entries]
         if self.config.thinning > 0.0:
             kept = generator.uniform(1.0 - self.config.thinning, 1.0, cells.size)
             counts = generator.binomial(counts, np.repeat(kept, lengths))
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        ranked = rank_genes(indptr, slide.tokens[index], counts, self._scale, max_genes=self._max_genes)
+        ranked = rank_genes(indptr, slide.tokens[entries], counts, self._scale, max_genes=self._max_genes)
+        context = np.broadcast_to(slide.context, (cells.size, len(CONTEXT_KINDS)))
+        if self.config.context_dropout > 0.0:
+            context = np.where(generator.random(context.shape) < self.config.context_dropout, self._unknown, context)
         edge_index, n_edges = csr_rows(slide.edge_indptr, cells)
         return Cells(
             ranked=ranked,
-            context=np.broadcast_to(slide.context, (cells.size, len(CONTEXT_KINDS))),
+            index=index,
+            context=context,
             coordinates=slide.coordinates[cells],
             indptr=np.concatenate([[0], np.cumsum(n_edges)]),
             edges=slide.edges[edge_index],

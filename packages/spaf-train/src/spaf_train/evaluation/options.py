@@ -1,0 +1,42 @@
+"""On how much a model is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from spaf_train._checks import require, require_at_least
+from spaf_train.evaluation.pairs import RADII
+
+TRAIN = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """On how much a model is judged."""
+
+    split: str = "validation"  # cells to judge on; nothing is fitted on them
+    max_cells: int = 5_000  # most cells judged, in whole blocks
+    max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
+    radii: tuple[float, ...] = RADII  # um, largest distances of neighbours
+    max_pairs: int = 2_000  # most pairs of neighbours at each radius
+    threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity
+    masked_fraction: float = 0.15  # chance of a gene to be hidden
+    max_gene_pairs: int = 50_000  # about how many gene pairs are judged
+    n_replicates: int = 1_000  # resampled tissues behind each interval
+    seed: int = 0  # of the draws of cells, pairs, hidden genes and tissues
+
+    def __post_init__(self) -> None:
+        require(
+            self.split != TRAIN,
+            "split must not be train: the baselines are fitted on the training cells, and the model was trained on "
+            "them; choose a split that was held out, such as validation.",
+        )
+        for name in ("max_cells", "max_fitted_cells", "max_pairs", "max_gene_pairs", "n_replicates"):
+            require_at_least(name, getattr(self, name), 1)
+        require(bool(self.radii) and all(radius > 0.0 for radius in self.radii), "radii must be above 0 um.")
+        require(0.0 < self.threshold < 1.0, f"threshold must be above 0 and below 1, not {self.threshold}.")
+        require(
+            0.0 < self.masked_fraction < 1.0,
+            f"masked_fraction must be above 0 and below 1, not {self.masked_fraction}.",
+        )
+        require_at_least("seed", self.seed, 0)
