@@ -85,11 +85,11 @@ TOWERS = "[towers]\ntowers = 2\nsteps = 30\nhidden = 16\nrank = 6\n"
 
 
 def test_a_model_becomes_like_its_towers(corpus, tiny, tmp_path):
-    train_contrast(tiny(40, TOWERS), corpus.path, tmp_path / "run")
+    train_contrast(tiny(100, TOWERS), corpus.path, tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["towers"]) < 0.8 * float(rows[0]["towers"])
-    assert float(rows[-1]["towers"]) < 1.0
+    assert float(rows[-1]["towers"]) < 0.8
 
 
 def test_equal_seeds_give_equal_models(corpus, tiny, tmp_path):
