@@ -40,8 +40,11 @@ def test_compiled_steps_are_those_of_a_plain_run_and_either_continues_the_other(
 ):
     if not has_compiler():
         pytest.skip("there is no C++ compiler")
-    torch._dynamo.reset()
     from torch._dynamo.utils import counters
+
+    # Other tests of this process may have compiled something.
+    torch._dynamo.reset()
+    counters.clear()
 
     # The one dropout inside the compiled part would draw other numbers on a CPU.
     plain = read_config(config_path, overrides=["model.mlp_dropout=0.0"])
