@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from spaf_analysis.metrics import Interval
 from spaf_analysis.report import wording
 from spaf_analysis.report.pictures import N_GENE_PAIRS
 from spaf_analysis.report.report import Report
+from spaf_data import write_text
 
 # Rows of the account: kind, name, key, what became of them.
 _ACCOUNT_ROWS = (
@@ -82,9 +82,9 @@ def write_report(report: Report, html: Path, summary: Path | None = None) -> Non
         If a folder to write to does not exist.
     """
     check_places(html, summary)
-    _write(html, render_html(report))
+    write_text(html, render_html(report))
     if summary is not None:
-        _write(summary, json.dumps(report.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(summary, json.dumps(report.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def check_places(*paths: Path | None) -> None:
@@ -94,15 +94,6 @@ def check_places(*paths: Path | None) -> None:
             raise InputError(
                 f"the folder {path.parent} does not exist; make it or choose another place for {path.name}."
             )
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _account_rows(account: dict[str, int]) -> list[dict[str, Any]]:
