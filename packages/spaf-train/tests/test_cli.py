@@ -133,6 +133,13 @@ def test_finetune_for_pairs(monkeypatch, capsys, model_dir, corpus, tmp_path):
     assert "--label is an option of --task labels" in errors
 
 
+def test_the_model_that_comes_with_the_package_goes_by_its_name(monkeypatch, capsys, corpus, tmp_path):
+    for command in (("evaluate", "starter"), ("finetune", "starter", "--task", "pairs", "-o", tmp_path / "out")):
+        code, _, errors = run(monkeypatch, capsys, *command, "--data", corpus.path)
+        assert code == 2
+        assert "no such folder" not in errors
+
+
 def test_missing_options_and_help(monkeypatch, capsys):
     code, _, errors = run(monkeypatch, capsys, "pretrain", "small")
     assert code == 2
