@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train._record import write_json
+from spaf_train._record import whole_folder, write_json
 from spaf_train.finetuning.early_stopping import Fit
 
 RECORD_FILE = "finetune.json"
@@ -59,16 +57,12 @@ def write_finetuned(
     out: Path, model: SpatialFormer, record: Mapping[str, Any], *, more: Callable[[Path], None] | None = None
 ) -> None:
     """Write the model directory with its record, whole or not at all; `more` adds files to the folder it is given."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        model.save_pretrained(staging / "model")
-        write_json(staging / "model" / RECORD_FILE, record)
+    with whole_folder(out) as new:
+        model.save_pretrained(new)
+        write_json(new / RECORD_FILE, record)
         if more is not None:
-            more(staging / "model")
-        (staging / "model").rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            more(new)
+        require_free(out)  # training took a while, and nothing that came meanwhile is to be lost
 
 
 def card_section(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from spaf_model import InputError
-from spaf_train._record import write_json
+from spaf_train._record import whole_folder, write_json
 
 FORMAT_VERSION = 1
 VECTORS_FILE, GENES_FILE, RECORD_FILE = "embeddings.safetensors", "genes.csv", "gene_embeddings.json"
@@ -67,21 +65,12 @@ class GeneEmbeddings:
         """
         path = Path(path)
         check_out(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        try:
-            new = staging / "new"
-            new.mkdir()
+        with whole_folder(path) as new:
             self.genes[_COLUMNS].to_csv(new / GENES_FILE, index=False, lineterminator="\n")
             save_file({"vectors": self.vectors, "weights": self.weights}, new / VECTORS_FILE)
             # safetensors lets only the owner read its file.
             (new / VECTORS_FILE).chmod((new / GENES_FILE).stat().st_mode)
             write_json(new / RECORD_FILE, {"format_version": FORMAT_VERSION, **self.record})
-            if path.exists():
-                path.rename(staging / "old")
-            new.rename(path)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
     @classmethod
     def load(cls, path: str | Path) -> GeneEmbeddings:
