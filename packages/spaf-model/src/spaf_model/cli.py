@@ -22,7 +22,7 @@ from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
 from spaf_model.gene_attention import DIRECTIONS
-from spaf_model.kernels import KernelName, available_kernels, select_kernel, select_matmul
+from spaf_model.kernels import KernelName, available_kernels, select_convolution, select_kernel, select_matmul
 from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
 from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
 from spaf_model.published import AttentionVariant, convert_published
@@ -421,10 +421,12 @@ def kernels(
         for choice in [select_kernel(where, torch.float32, head_dim, length)]
     ]
     matmul = select_matmul(where, torch.float32)
+    convolution = select_convolution(where, torch.bfloat16)
     if as_json:
         content = {
             "device": str(where),
             "matmul": {"path": matmul.name, "reason": matmul.reason},
+            "convolution": {"path": convolution.name, "reason": convolution.reason},
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "kernels": available,
@@ -446,6 +448,7 @@ def kernels(
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
     console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
+    console.print(f"Depthwise convolution (bf16): {convolution.name}; {convolution.reason}", markup=False)
 
 
 def _or_starter(model: str | None) -> str:

@@ -30,6 +30,7 @@ from spaf_model.explicit_attention import explicit_attention
 KernelName = Literal["explicit", "sdpa", "flex", "flash"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 MatmulName = Literal["torch", "onednn"]
+ConvolutionName = Literal["native", "single"]
 
 _FLEX_MIN_HEAD_DIM = 16  # FlexAttention on CUDA refuses smaller heads
 _FLEX_MIN_LENGTH = 1024  # below it, the bias tensor costs less than compiling
@@ -52,6 +53,14 @@ class MatmulChoice:
     """A matmul path of inference and why it was chosen."""
 
     name: MatmulName
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionChoice:
+    """How the depthwise convolution is computed, and why."""
+
+    name: ConvolutionName
     reason: str
 
 
@@ -137,6 +146,23 @@ def select_matmul(device: torch.device | str, dtype: torch.dtype, *, forced: Mat
     if vectors.startswith("AVX512"):
         return MatmulChoice("onednn", f"{vectors}: oneDNN uses it on every processor, torch's default library not")
     return MatmulChoice("torch", f"'onednn' is no faster with {vectors}")
+
+
+def select_convolution(device: torch.device | str, dtype: torch.dtype) -> ConvolutionChoice:
+    """Choose how the depthwise convolution is computed.
+
+    ``single`` converts what is in half precision to single and back. On a CPU it is the rule: oneDNN's generator of
+    bf16 kernels (``brdgmm``) never returns for some small shapes on processors with AVX-512 and bf16, such as one cell
+    of 66 positions and 32 channels on two threads (`benchmarks/bf16_shapes.py` finds them). It costs up to three times
+    bf16's own convolution, a tenth of the first product of the same block at published sizes, and every other
+    formulation that was tried costs 2 to 80 times as much (`benchmarks/depthwise_convolution.py`).
+    """
+    if torch.device(device).type == "cpu" and dtype in (torch.bfloat16, torch.float16):
+        return ConvolutionChoice(
+            "single",
+            "oneDNN's bf16 convolution never returns for some small shapes, and single costs little",
+        )
+    return ConvolutionChoice("native", "computed in the dtype of its input")
 
 
 def _onednn_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:

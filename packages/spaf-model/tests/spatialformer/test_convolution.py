@@ -1,3 +1,8 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -22,6 +27,43 @@ def test_depthwise_convolution_agrees_with_conv1d_and_its_gradients() -> None:
         gradients.append((y.detach(), x.grad, weight.grad, bias.grad))
     for fast_tensor, slow_tensor in zip(*gradients, strict=True):
         torch.testing.assert_close(fast_tensor, slow_tensor, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_half_precision_is_convolved_in_single(autocast: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 11, 6, generator=generator).bfloat16().requires_grad_()
+    weight = torch.randn(6, 5, generator=generator, requires_grad=True)
+    bias = torch.randn(6, generator=generator, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        y = depthwise_convolution(x, weight, bias)
+    with torch.no_grad():
+        expected = F.conv1d(x.float().transpose(1, 2), weight.unsqueeze(1), bias, padding=2, groups=6).transpose(1, 2)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected.bfloat16())
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.bfloat16
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad[:, 2], x.detach().float().sum((0, 1)))
+
+
+def test_small_shapes_come_back_in_half_precision() -> None:
+    # On processors with AVX-512 and bf16, oneDNN's own convolution in bf16 never returns from the first three.
+    shapes = [(1, 66, 32), (1, 70, 32), (1, 130, 32), (1, 66, 64), (6, 66, 32), (1, 1, 16), (8, 200, 512)]
+    script = f"""
+import torch
+from spaf_model.spatialformer.convolution import depthwise_convolution
+torch.set_num_threads(2)
+for n_cells, length, width in {shapes}:
+    x, weight = torch.randn(n_cells, length, width, requires_grad=True), torch.randn(width, 17, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = depthwise_convolution(x, weight, torch.zeros(width))
+    y.sum().backward()
+"""
+    path = str(Path(__file__).parents[2] / "src")
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r}){script}"]
+    subprocess.run(command, check=True, timeout=120)
 
 
 def test_batch_norm_sees_real_positions_only() -> None:

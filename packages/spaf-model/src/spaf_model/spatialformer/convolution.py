@@ -8,12 +8,25 @@ from torch import nn
 
 from spaf_model.config import SpatialFormerConfig
 from spaf_model.dropout import Dropout
+from spaf_model.kernels import select_convolution
 from spaf_model.spatialformer.gating import gate
 from spaf_model.spatialformer.sequences import SequenceContext
 
 
 def depthwise_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Convolve each channel of x (B, L, D) along L with its own taps, weight (D, K); zeros beyond the ends."""
+    """Convolve each channel of x (B, L, D) along L with its own taps, weight (D, K); zeros beyond the ends.
+
+    The result has the dtype of x, or that of autocast; `select_convolution` says in which precision it is computed.
+    """
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    if select_convolution(x.device, dtype).name == "single":
+        with torch.autocast(x.device.type, enabled=False):
+            taps, shift = weight.float(), None if bias is None else bias.float()
+            return _convolve(x.float(), taps, shift).to(dtype)
+    return _convolve(x, weight, bias)
+
+
+def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     n_channels, n_taps = weight.shape
     # As an image of height 1 in channels-last order, x is convolved as it lies in memory: on a CPU 6 to 16 times the
     # speed of conv1d, which copies to channels-first and back.
