@@ -27,6 +27,7 @@ from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.parallel import ParallelModule
 from spaf_train.progress import TrainingProgress
 from spaf_train.recomputing import recompute_layers
+from spaf_train.running_statistics import RunningStatistics
 from spaf_train.signals import StopRequest
 from spaf_train.tensorboard_log import TensorBoardLog
 from spaf_train.utilisation import TrainingOperations, describe_step
@@ -137,6 +138,7 @@ class Trainer:
         all_used = len(objectives.enabled) == 3
         self.parallel = ParallelModule(self.module, ranks, strategy=distributed.strategy, all_used=all_used)
         self.optimizer = make_optimizer(self.module, optimizer)
+        self.statistics = RunningStatistics(network)
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
@@ -248,7 +250,7 @@ class Trainer:
         if not all(map(math.isfinite, [*step_sums, norm])):
             raise TrainingDivergedError(self._diagnose(batches, sums, weights, factors))
         self.optimizer.step()
-        self.ranks.average_buffers(self.module)
+        self.statistics.move(self.ranks)
         self.step += 1
 
         losses = {name: value / max(weights[name], 1.0) for name, value in zip(names, step_sums, strict=False)}

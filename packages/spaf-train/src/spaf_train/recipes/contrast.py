@@ -29,6 +29,7 @@ from spaf_train.recipes.losses import ContrastLosses
 from spaf_train.recipes.patches import Cells, Patches
 from spaf_train.recipes.towers import TowerStates, standardised_expression, tower_states, train_tower
 from spaf_train.reproducible import reproducible
+from spaf_train.running_statistics import RunningStatistics
 from spaf_train.signals import StopRequest, stop_request
 from spaf_train.vocabulary import vocabulary_from_corpus
 
@@ -118,6 +119,7 @@ def train_contrast(
         if state is not None:
             trainer.load_state_dict(state)
         finished = trainer.fit(stop)
+        trainer.statistics.end()
     model.network.eval()
     if finished:
         model.save_pretrained(out / "model")
@@ -166,6 +168,7 @@ class _Trainer:
         self.looked_at = looked_at
         self.losses = ContrastLosses(model, config, towers)
         self.optimizer = make_optimizer(model.network, config.optimizer)
+        self.statistics = RunningStatistics(model.network)
         self.checkpoints = checkpoints
         self.identity = identity
         self.log_path = log_path
@@ -240,6 +243,7 @@ class _Trainer:
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf)
         self.optimizer.step()
+        self.statistics.move()
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
             self._counts[name] = self._counts.get(name, 0) + 1
