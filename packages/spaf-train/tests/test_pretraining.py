@@ -216,6 +216,24 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_and_names_the_batch(config,
     assert pretrain(config, corpus.path, tmp_path / "run", resume=True).finished
 
 
+def test_weights_that_overflow_in_the_last_step_are_not_exported(config, corpus, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+    taken = []
+
+    def overflow(self, *arguments, **options):
+        step(self, *arguments, **options)
+        taken.append(1)
+        if len(taken) == 6:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    with pytest.raises(TrainingDivergedError, match=r"Step 6: the loss of \w+ on the validation split is not finite"):
+        pretrain(config, corpus.path, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "step-000006.pt").exists()
+
+
 @pytest.fixture
 def damaged(corpus, tmp_path):
     """A corpus with a flipped byte in a block of the first training shard; returns it and the name of the shard."""

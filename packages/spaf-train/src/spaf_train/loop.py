@@ -297,10 +297,13 @@ class Trainer:
         ]
         found = [what for per_rank in self.ranks.gather(own) for what in per_rank]
         what = found[0] if found else f"the gradient of {self._with_bad_gradient(batches, weights, factors)}"
+        return self._not_finite(self.step + 1, what)
+
+    def _not_finite(self, step: int, what: str) -> str:
         kept = self.checkpoints.latest()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return (
-            f"Step {self.step + 1}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
+            f"Step {step}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
             f"optimizer.warmup_steps or run.precision = fp32 may help."
         )
 
@@ -330,6 +333,10 @@ class Trainer:
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
             metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+        bad = [name for name, value in metrics.items() if name.startswith("loss_") and not math.isfinite(value)]
+        if bad:
+            what = f"the loss of {bad[0].removeprefix('loss_')} on the validation split"
+            raise TrainingDivergedError(self._not_finite(self.step, what))
         for log in logs:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

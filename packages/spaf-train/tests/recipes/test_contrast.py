@@ -119,6 +119,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(corpus, tiny, tmp_
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_an_infinite_gradient_stops_the_run_and_exports_nothing(corpus, tiny, tmp_path, monkeypatch, step):
+    total = ContrastLosses.total
+
+    def broken(self, losses, done):
+        weight = self.network.masked_gene_head.bias[0]
+        slope = (weight - weight.detach()).sqrt()  # 0, with a slope that is infinite
+        return total(self, losses, done) + (slope if round(done * 3) == step - 1 else 0.0)
+
+    monkeypatch.setattr(ContrastLosses, "total", broken)
+    config = tiny(3, "checkpoint_every = 2\n")
+    with pytest.raises(TrainingDivergedError, match=f"Step {step}: the gradient is not finite; .*checkpoint"):
+        train_contrast(config, corpus.path, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
+    monkeypatch.undo()
+    assert train_contrast(config, corpus.path, tmp_path / "run", resume=True).finished
+
+
+def test_a_tower_whose_gradient_is_not_finite_is_named(corpus, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "probability_loss", lambda logits, kinds: (logits.sum() * 0.0).sqrt())
+    with pytest.raises(TrainingDivergedError, match="Step 1 of a tower: the loss or its gradient is not finite"):
+        train_contrast(tiny(2, TOWERS), corpus.path, tmp_path / "run")
+
+
 def test_a_folder_with_a_run_is_not_written_over(corpus, tiny, tmp_path):
     train_contrast(tiny(1), corpus.path, tmp_path / "run")
     with pytest.raises(InputError, match="already holds a run"):

@@ -25,9 +25,9 @@ def depthwise_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
 class MaskedBatchNorm(nn.Module):
     """Batch norm over the real positions of (B, L, D); with running statistics in evaluation.
 
-    The running statistics move with every batch, unless `gather_statistics` has asked for sums: then batches add up, and
-    `move_statistics` moves them by all of these at once. A layer that is computed a second time for its gradients says
-    with `counts` that this time nothing is to be counted.
+    The running statistics move with every batch, unless `gather_statistics` has asked for sums: then batches add up,
+    and `move_statistics` moves them by all of these at once. A layer that is computed a second time for its gradients
+    says with `counts` that this time nothing is to be counted.
     """
 
     running_mean: torch.Tensor

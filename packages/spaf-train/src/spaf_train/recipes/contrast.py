@@ -88,7 +88,7 @@ def train_contrast(
         If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or the run in `out` has
         another configuration or other data.
     TrainingDivergedError
-        If a loss is not finite.
+        If a loss or a gradient is not finite.
     """
     out = Path(out)
     began = time.perf_counter()
@@ -234,14 +234,16 @@ class _Trainer:
         total = self.losses.total(losses, number / config.run.steps)
         if not math.isfinite(float(total.detach())):
             bad = [name for name, loss in losses.items() if not math.isfinite(float(loss.detach()))]
-            raise TrainingDivergedError(f"Step {number + 1}: the loss {', '.join(bad)} is not finite.")
+            raise TrainingDivergedError(self._not_finite(f"the loss {', '.join(bad)}"))
         rate = learning_rate(number, config.run.steps, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf)
+        norm = float(nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf))
+        if not math.isfinite(norm):
+            raise TrainingDivergedError(self._not_finite("the gradient"))
         self.optimizer.step()
         self.statistics.move()
         for name, loss in losses.items():
@@ -250,6 +252,14 @@ class _Trainer:
         self._n_tokens += int(cells.ranked.n_genes.sum()) + 6 * len(cells)
         self.step += 1
         return float(total.detach()), rate
+
+    def _not_finite(self, what: str) -> str:
+        kept = self.checkpoints.latest()
+        where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        return (
+            f"Step {self.step + 1}: {what} is not finite; {where}. A lower optimizer.learning_rate or a longer "
+            "optimizer.warmup_steps may help."
+        )
 
     def _log(self, rate: float, *, look: bool) -> None:
         row = {"step": float(self.step), "seconds": self.seconds, "learning_rate": rate}
