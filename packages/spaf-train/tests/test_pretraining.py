@@ -66,7 +66,7 @@ def test_a_run_leaves_what_it_promises(finished, config, corpus):
 
 def test_losses_fall_below_those_of_random_weights(config_path, corpus, tmp_path):
     overrides = ["run.steps=60", "run.validate_every=60", "run.checkpoint_every=60", "run.validation_inputs=300"]
-    overrides += ["optimizer.learning_rate=1e-2", "objectives.colocalization.ramp_down=false"]
+    overrides += ["optimizer.learning_rate=1e-2", "objectives.colocalization.ramp_down=false", "seed=4"]
     pretrain(read_config(config_path, overrides=overrides), corpus.path, tmp_path / "run")
     rows = metrics(tmp_path / "run")
     untrained, trained = rows[0], rows[-1]
@@ -123,6 +123,34 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(config_path, co
     pretrain(config, corpus.path, tmp_path / "killed", resume=True)
     pretrain(config, corpus.path, tmp_path / "whole")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_sweeps_what_killed_ones_left(config, corpus, tmp_path, monkeypatch, resume):
+    out = tmp_path / "run"
+    if resume:
+        save = torch.save
+
+        def killed(state, file):
+            if state.get("step") == 4:
+                raise KeyboardInterrupt
+            save(state, file)
+
+        monkeypatch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, corpus.path, out)
+        monkeypatch.undo()
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    left = [out / "checkpoints" / ".step-000003.pt.abc", out / "checkpoints" / ".best-000003.pt.def"]
+    for path in left:
+        path.write_bytes(b"half a checkpoint")
+    (out / ".model.xyz.partial" / "new").mkdir(parents=True)
+    if resume:  # a refused run touches nothing
+        with pytest.raises(InputError, match="already holds a run"):
+            pretrain(config, corpus.path, out)
+        assert all(path.exists() for path in left)
+    assert pretrain(config, corpus.path, out, resume=resume).finished
+    assert not [path.name for path in (*out.iterdir(), *(out / "checkpoints").iterdir()) if path.name.startswith(".")]
 
 
 def test_sigterm_saves_exits_with_zero_and_says_how_to_go_on(config_path, corpus, tmp_path):

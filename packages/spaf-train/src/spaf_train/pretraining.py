@@ -16,7 +16,7 @@ import spaf_data
 from spaf_data import Corpus, peak_rss_mb
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
-from spaf_train._record import fingerprint, versions, write_json, write_text
+from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
 from spaf_train.askable import askable
 from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint, state_to_resume
@@ -126,7 +126,8 @@ def pretrain(
         state = state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
-        vocabulary = vocabulary_from_corpus(source, config.vocabulary)
+        dropout = config.sampling.context_dropout
+        vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
         model = SpatialFormer(config.model, vocabulary, seed=config.seed)
         # A run that continues has its table among its weights, and what was read for it in its identity.
         gene_table = set_gene_table(model, config.gene_embeddings, read=state is None, quiet=not group.is_main)
@@ -135,6 +136,8 @@ def pretrain(
         streams = _streams(asked, source, model, group, skipped)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
+            checkpoints.sweep()
+            sweep_partial(out / "model")
             write_text(out / "config.toml", config.to_toml())
             write_json(out / "environment.json", _environment(group))
         trainer = Trainer(

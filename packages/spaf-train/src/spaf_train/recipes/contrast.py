@@ -18,7 +18,7 @@ from torch import nn
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
-from spaf_train._record import fingerprint, run_record, write_json, write_text
+from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
 from spaf_train.checkpoint import Checkpoints, state_to_resume
 from spaf_train.gene_table import set_gene_table
 from spaf_train.loop import TrainingDivergedError
@@ -98,7 +98,8 @@ def train_contrast(
     source = Corpus(corpus)
     identity: dict[str, Any] = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
     state = state_to_resume(checkpoints, identity, out) if resume else None
-    vocabulary = vocabulary_from_corpus(source, config.vocabulary)
+    dropout = config.patches.context_dropout
+    vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
     model = SpatialFormer(config.model, vocabulary, seed=config.seed)
     # A run that continues has its table among its weights, and what was read for it in its identity.
     gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
@@ -110,6 +111,8 @@ def train_contrast(
         held = Patches(source, vocabulary, split="validation", config=plain, max_genes=config.model.max_genes)
         looked_at = [held.draw(np.random.default_rng([config.seed, 1, n])) for n in range(config.run.validation_steps)]
     out.mkdir(parents=True, exist_ok=True)
+    checkpoints.sweep()
+    sweep_partial(out / "model")
     write_json(out / "config.json", to_table(config))
     with reproducible(torch.device("cpu"), config.run.threads), stop_request() as stop:
         towers = None if state is not None else _teach(train, config, stop)
