@@ -131,6 +131,8 @@ def contrast_command(
     result = train_contrast(read_contrast_config(config), data, out, resume=resume)
     if result.finished:
         typer.echo(f"The model is in {out / 'model'}.")
+        for sentence in result.not_learnt.values():
+            typer.echo(sentence, err=True)
         return
     saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
     typer.echo(f"{saved}; to continue: spaf-train contrast {config} --data {data} --out {out} --resume", err=True)

@@ -50,12 +50,15 @@ class ContrastResult:
         Last step.
     model
         With the weights of that step.
+    not_learnt
+        A sentence for each thing of which the model has learnt nothing; empty where the run was stopped.
     """
 
     out: Path
     finished: bool
     step: int
     model: SpatialFormer
+    not_learnt: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train_contrast(
@@ -124,7 +127,10 @@ def train_contrast(
         finished = trainer.fit(stop)
         trainer.statistics.end()
     model.network.eval()
+    not_learnt: dict[str, str] = {}
     if finished:
+        not_learnt = trainer.not_learnt()
+        model.card = _card(source, config, trainer.step, not_learnt)
         model.save_pretrained(out / "model")
         record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
         record |= {
@@ -132,10 +138,26 @@ def train_contrast(
             "n_cells": train.n_cells,
             "n_parameters": model.n_parameters,
             "last": trainer.rows[-1],
+            "not_learnt": not_learnt,
         }
         # Of all processes that the run took, not of the last one.
         write_json(out / "run.json", record | {"seconds": max(record["seconds"], trainer.seconds)})
-    return ContrastResult(out, finished, trainer.step, model)
+    return ContrastResult(out, finished, trainer.step, model, not_learnt)
+
+
+def _card(corpus: Corpus, config: ContrastConfig, step: int, not_learnt: dict[str, str]) -> str:
+    return "\n".join(
+        [
+            "# SpatialFormer, by contrast of neighbours",
+            "",
+            f"- Slides: {', '.join(corpus.slides)} ({len(corpus.genes)} genes)",
+            f"- {step} steps, the weights of the last; neighbours within {config.neighbours.radius:g} um; seed "
+            f"{config.seed}; the whole configuration is in `config.json` of the run",
+            "- Licence: that of the data; training adds no terms of its own.",
+            *(f"- {sentence}" for sentence in not_learnt.values()),
+            "",
+        ]
+    )
 
 
 def _teach(train: Patches, config: ContrastConfig, stop: StopRequest) -> TowerStates | None:
@@ -178,6 +200,7 @@ class _Trainer:
         self.step = 0
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
+        self.n_neighbours = 0  # pairs of neighbours that steps had
         self._n_tokens = 0
         self._sums: dict[str, float] = {}  # of the losses since the last row
         self._counts: dict[str, int] = {}
@@ -193,6 +216,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "towers": None if towers is None else {"states": towers.states, "signs": towers.signs},
             "rows": self.rows,
+            "n_neighbours": self.n_neighbours,
             "n_tokens": self._n_tokens,
             "sums": self._sums,
             "counts": self._counts,
@@ -201,6 +225,7 @@ class _Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was saved."""
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.n_neighbours = state.get("n_neighbours", 1)
         self._n_tokens, self._sums, self._counts = state["n_tokens"], state["sums"], state["counts"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -227,6 +252,17 @@ class _Trainer:
                     return False
         return True
 
+    def not_learnt(self) -> dict[str, str]:
+        """Return a sentence for each kind of pairs of which the model has learnt nothing, by the last validation.
+
+        Without a validation split it cannot be told, unless no step had neighbours at all.
+        """
+        radius = self.config.neighbours.radius
+        if not self.n_neighbours:
+            within = f"within {radius:g} um of each other (neighbours.radius)"
+            return {"neighbours": f"Nothing was learnt of neighbours: no two cells of a step lie {within}."}
+        return self.losses.not_learnt(self.looked_at) if self.looked_at else {}
+
     def _take_step(self) -> tuple[float, float]:
         """Take one step; return the total loss and the learning rate."""
         config, number = self.config, self.step
@@ -252,6 +288,7 @@ class _Trainer:
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
             self._counts[name] = self._counts.get(name, 0) + 1
+        self.n_neighbours += self.losses.n_neighbours(cells)
         self._n_tokens += int(cells.ranked.n_genes.sum()) + 6 * len(cells)
         self.step += 1
         return float(total.detach()), rate
