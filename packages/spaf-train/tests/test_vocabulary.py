@@ -44,11 +44,15 @@ def test_unknown_is_offered_where_it_is_trained(slides, tmp_path, config_path, c
         plain.context_id("tissue", "unknown")
     changed = [slide.copy() for slide in slides]
     changed[0].obs["condition"] = "unknown"
-    changed[1].obs["assay"] = "unknown"
-    changed[1].obs["split"] = "validation"  # what is held out trains nothing
     partly = vocabulary_from_corpus(write_corpus(changed, tmp_path / "corpus"), context_dropout=0.0)
     assert set(partly.context["condition"]) == {"unknown", "Disease"}
     assert "unknown" not in partly.context["tissue"]
+    changed[1].obs["assay"] = "unknown"
+    changed[1].obs["split"] = "validation"  # what is held out trains nothing
+    held_out = write_corpus(changed, tmp_path / "held-out")
+    with pytest.raises(InputError, match="The assay of slide 'second' is unknown, and training would never see"):
+        vocabulary_from_corpus(held_out, context_dropout=0.0)
+    assert "unknown" in vocabulary_from_corpus(held_out, context_dropout=0.1).context["assay"]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

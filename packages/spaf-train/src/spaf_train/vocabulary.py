@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from spaf_data import Corpus
-from spaf_model import CONTEXT_KINDS, Vocabulary
+from spaf_model import CONTEXT_KINDS, InputError, Vocabulary
 from spaf_train.contexts import UNKNOWN
 
 
@@ -40,6 +40,11 @@ def vocabulary_from_corpus(
     context_dropout
         Chance that a word of context is given as ``unknown`` in training. With 0 only kinds of which a training slide
         is unknown have such a token: another would be offered with the random vector that it began with.
+
+    Raises
+    ------
+    InputError
+        If a slide is of unknown tissue, condition, species or assay, and training would never see that.
     """
     means = corpus.gene_statistics["nonzero_mean"].reindex(corpus.genes).to_numpy(dtype=np.float64)
     scale = np.where(np.isfinite(means) & (means > 0.0), means, 1.0).astype(np.float32)
@@ -53,6 +58,13 @@ def vocabulary_from_corpus(
         for kind in CONTEXT_KINDS
         if context_dropout > 0.0 or any(str(corpus.slides[slide][kind]) == UNKNOWN for slide in trained)
     ]
+    for slide, context in corpus.slides.items():
+        for kind in CONTEXT_KINDS:
+            if str(context[kind]) == UNKNOWN and kind not in unknown:
+                raise InputError(
+                    f"The {kind} of slide {slide!r} is unknown, and training would never see such a cell; say what it "
+                    f"is when the corpus is built (--{kind}), or train with context_dropout above 0."
+                )
     return Vocabulary.build(
         corpus.genes,
         scale=scale,
