@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train import Checkpoints, TrainingDivergedError, load_checkpoint, pretrain, read_config
+from spaf_train import Checkpoints, TrainingDivergedError, learning_rate, load_checkpoint, pretrain, read_config
 from spaf_train.module import TrainingModule
 
 
@@ -53,6 +53,12 @@ def test_a_run_leaves_what_it_promises(finished, config, corpus):
     assert [row["step"] for row in rows if row["split"] == "train"] == list("123456")
     validation = [row for row in rows if row["split"] == "validation"]
     assert all(row[name] for row in validation for name in ("loss", "auroc_pairs", "auroc_colocalization"))
+    for row in rows:
+        parts = [float(row[name]) for name in ("loss_masked_genes", "loss_colocalization", "loss_pairs")]
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-6)
+    rates = [float(row["learning_rate"]) for row in rows if row["split"] == "train"]
+    expected = [learning_rate(step, config.run.steps, config.optimizer) for step in range(6)]
+    assert rates == pytest.approx(expected, rel=1e-6)
     assert sorted(path.name for path in (finished / "checkpoints").glob("step-*")) == [
         "step-000004.pt",
         "step-000006.pt",

@@ -334,11 +334,10 @@ class Trainer:
     def _log_interval(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
         interval, self._interval = self._interval, {}
         steps = interval["steps"]
-        values = {
-            name: value / interval.get(name.replace("loss_", "steps_"), steps)
-            for name, value in interval.items()
-            if name.startswith(("loss", "learning"))
-        }
+        values = {name: interval[name] / steps for name in ("loss", "learning_rate")}
+        # Of each objective over the steps that asked for it.
+        asked = [name for name in self.objectives.enabled if f"loss_{name}" in interval]
+        values |= {f"loss_{name}": interval[f"loss_{name}"] / interval.get(f"steps_{name}", steps) for name in asked}
         if "masked" in interval:
             values["accuracy_masked_genes"] = interval["found"] / max(interval["masked"], 1.0)
         values |= {"tokens_per_second": interval["tokens"] / interval["step_seconds"], "seconds": self.seconds}
