@@ -128,3 +128,31 @@ def test_what_is_not_a_model_directory(tmp_path: Path, directory: Path) -> None:
     (directory / "vocabulary.json").unlink()
     with pytest.raises(InputError, match=r"it has no vocabulary\.json"):
         SpatialFormer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(
+    model: SpatialFormer, directory: Path, tmp_path: Path, value: float
+) -> None:
+    good = load_file(directory / "model.safetensors")
+    name = "masked_gene_head.bias"
+    with torch.no_grad():
+        model.network.get_parameter(name)[:2] = value
+    for path in (tmp_path / "new", directory):  # also over an older one, which stays
+        with pytest.raises(InputError, match=rf"not all finite; nothing was written. {name}: 2 of"):
+            model.save_pretrained(path)
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".*"))
+    SpatialFormer.from_pretrained(directory)
+    good[name][1] = value
+    save_file(good, directory / "model.safetensors")
+    with pytest.raises(InputError, match=rf"model.safetensors cannot be used: .*{name}: 1 of"):
+        SpatialFormer.from_pretrained(directory)
+
+
+def test_running_statistics_that_are_not_finite_are_not_written(model: SpatialFormer, tmp_path: Path) -> None:
+    buffers = dict(model.network.named_buffers())
+    name = next(name for name in buffers if name.endswith("running_var"))
+    buffers[name][0] = float("inf")
+    with pytest.raises(InputError, match=rf"{name}: 1 of"):
+        model.save_pretrained(tmp_path / "new")

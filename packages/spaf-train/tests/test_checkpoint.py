@@ -62,3 +62,14 @@ def test_damaged_and_hostile_files_are_refused(tmp_path):
         load_checkpoint(path)
     with pytest.raises(InputError, match="missing"):
         load_checkpoint(tmp_path / "step-000009.pt")
+
+
+def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints.sweep()  # before there is a folder
+    checkpoints.save({"step": 1}, step=1, best_step=None)
+    checkpoints.save_best({"network": {}}, step=1)
+    for name in (".step-000002.pt.x7_k2abc", ".best-000002.pt.q1", ".step-notes.pt.x", "step-000001.pt.bak"):
+        (checkpoints.folder / name).write_bytes(b"half")
+    checkpoints.sweep()
+    assert names(checkpoints) == [".step-notes.pt.x", "best-000001.pt", "step-000001.pt", "step-000001.pt.bak"]

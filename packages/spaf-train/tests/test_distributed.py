@@ -17,15 +17,23 @@ from spaf_train import GeneEmbeddings, load_checkpoint, pretrain, read_config
 from spaf_train.distributed import ranks
 
 LOSSES = ("loss", "loss_masked_genes", "loss_colocalization", "loss_pairs", "accuracy_masked_genes")
+VALIDATED = (*LOSSES, "auroc_pairs", "auroc_colocalization")
 
 
-def losses(out):
+def losses(out, split="train", names=LOSSES):
     with (out / "metrics.csv").open(newline="") as file:
         return [
-            [float(row[name]) for name in LOSSES if row[name]]
-            for row in csv.DictReader(file)
-            if row["split"] == "train"
+            [float(row[name]) for name in names if row[name]] for row in csv.DictReader(file) if row["split"] == split
         ]
+
+
+def assert_same_validation(first, second):
+    """Validation runs on the running statistics, so that it tells whether those are the same."""
+    ours, theirs = (losses(out, "validation", VALIDATED) for out in (first, second))
+    assert len(ours) == len(theirs) > 0
+    for one, two in zip(ours, theirs, strict=True):
+        assert len(one) == len(VALIDATED)
+        assert two == pytest.approx(one, rel=2e-4, abs=2e-4)
 
 
 def free_port():
@@ -63,10 +71,28 @@ def test_two_processes_take_the_steps_of_one(config_path, corpus, tmp_path):
     assert len(one) == len(two) == 6
     for ours, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5)
-    # The two processes together looked at the same validation inputs.
-    with (tmp_path / "two" / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
-    assert all(row["auroc_pairs"] for row in rows)
+    assert_same_validation(tmp_path / "one", tmp_path / "two")
+
+
+def statistics(out):
+    state = SpatialFormer.from_pretrained(out / "model").network.state_dict()
+    return {name: tensor for name, tensor in state.items() if "running_" in name}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_running_statistics_do_not_depend_on_the_number_of_processes(config_path, corpus, tmp_path, strategy):
+    # Many batches a step and recomputed layers, none of which may count more than once.
+    options = ["sampling.batches_per_step=8", "run.activation_checkpointing=true"]
+    plain = read_config(config_path, overrides=options[:1])
+    pretrain(plain, corpus.path, tmp_path / "one")
+    flags = [word for option in (*options, f"distributed.strategy={strategy}") for word in ("--set", option)]
+    codes, errors = run_two(config_path, corpus, tmp_path / "two", *flags)
+    assert codes == [0, 0], errors
+    assert_same_validation(tmp_path / "one", tmp_path / "two")
+    ours, theirs = statistics(tmp_path / "one"), statistics(tmp_path / "two")
+    assert ours
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_that_cannot_share_the_step_say_so(config_path, corpus, tmp_path):

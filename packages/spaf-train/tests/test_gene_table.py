@@ -9,10 +9,23 @@ import pytest
 import torch
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train import GeneEmbeddings, GeneTableConfig, load_checkpoint, pretrain, read_config
+from spaf_train import (
+    GeneEmbeddings,
+    GeneTableConfig,
+    load_checkpoint,
+    pretrain,
+    read_config,
+    vocabulary_from_corpus,
+)
 from spaf_train.gene_embedding import content_hash
 from spaf_train.gene_table import set_gene_table, with_gene_table
 from spaf_train.recipes import read_contrast_config, train_contrast
+
+
+@pytest.fixture
+def vocabulary(corpus):
+    """That of the runs here, which drop no word of context."""
+    return vocabulary_from_corpus(corpus, context_dropout=0.0)
 
 
 def make_embeddings(genes, *, dimensions=5, seed=0, zeros=(), gene_ids=None):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train import Checkpoints, TrainingDivergedError, load_checkpoint, pretrain, read_config
+from spaf_train import Checkpoints, TrainingDivergedError, learning_rate, load_checkpoint, pretrain, read_config
 from spaf_train.module import TrainingModule
 
 
@@ -53,6 +53,12 @@ def test_a_run_leaves_what_it_promises(finished, config, corpus):
     assert [row["step"] for row in rows if row["split"] == "train"] == list("123456")
     validation = [row for row in rows if row["split"] == "validation"]
     assert all(row[name] for row in validation for name in ("loss", "auroc_pairs", "auroc_colocalization"))
+    for row in rows:
+        parts = [float(row[name]) for name in ("loss_masked_genes", "loss_colocalization", "loss_pairs")]
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-6)
+    rates = [float(row["learning_rate"]) for row in rows if row["split"] == "train"]
+    expected = [learning_rate(step, config.run.steps, config.optimizer) for step in range(6)]
+    assert rates == pytest.approx(expected, rel=1e-6)
     assert sorted(path.name for path in (finished / "checkpoints").glob("step-*")) == [
         "step-000004.pt",
         "step-000006.pt",
@@ -66,7 +72,7 @@ def test_a_run_leaves_what_it_promises(finished, config, corpus):
 
 def test_losses_fall_below_those_of_random_weights(config_path, corpus, tmp_path):
     overrides = ["run.steps=60", "run.validate_every=60", "run.checkpoint_every=60", "run.validation_inputs=300"]
-    overrides += ["optimizer.learning_rate=1e-2", "objectives.colocalization.ramp_down=false"]
+    overrides += ["optimizer.learning_rate=1e-2", "objectives.colocalization.ramp_down=false", "seed=4"]
     pretrain(read_config(config_path, overrides=overrides), corpus.path, tmp_path / "run")
     rows = metrics(tmp_path / "run")
     untrained, trained = rows[0], rows[-1]
@@ -123,6 +129,34 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(config_path, co
     pretrain(config, corpus.path, tmp_path / "killed", resume=True)
     pretrain(config, corpus.path, tmp_path / "whole")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_sweeps_what_killed_ones_left(config, corpus, tmp_path, monkeypatch, resume):
+    out = tmp_path / "run"
+    if resume:
+        save = torch.save
+
+        def killed(state, file):
+            if state.get("step") == 4:
+                raise KeyboardInterrupt
+            save(state, file)
+
+        monkeypatch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, corpus.path, out)
+        monkeypatch.undo()
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    left = [out / "checkpoints" / ".step-000003.pt.abc", out / "checkpoints" / ".best-000003.pt.def"]
+    for path in left:
+        path.write_bytes(b"half a checkpoint")
+    (out / ".model.xyz.partial" / "new").mkdir(parents=True)
+    if resume:  # a refused run touches nothing
+        with pytest.raises(InputError, match="already holds a run"):
+            pretrain(config, corpus.path, out)
+        assert all(path.exists() for path in left)
+    assert pretrain(config, corpus.path, out, resume=resume).finished
+    assert not [path.name for path in (*out.iterdir(), *(out / "checkpoints").iterdir()) if path.name.startswith(".")]
 
 
 def test_sigterm_saves_exits_with_zero_and_says_how_to_go_on(config_path, corpus, tmp_path):
@@ -214,6 +248,24 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_and_names_the_batch(config,
     assert not (tmp_path / "run" / "checkpoints" / "step-000005.pt").exists()
     monkeypatch.undo()
     assert pretrain(config, corpus.path, tmp_path / "run", resume=True).finished
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_exported(config, corpus, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+    taken = []
+
+    def overflow(self, *arguments, **options):
+        step(self, *arguments, **options)
+        taken.append(1)
+        if len(taken) == 6:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    with pytest.raises(TrainingDivergedError, match=r"Step 6: the loss of \w+ on the validation split is not finite"):
+        pretrain(config, corpus.path, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "checkpoints" / "step-000006.pt").exists()
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
-from spaf_train import VocabularyConfig, vocabulary_from_corpus
+from spaf_data import write_corpus
+from spaf_model import InputError, SpatialFormer
+from spaf_train import VocabularyConfig, presets, pretrain, read_config, vocabulary_from_corpus
+from spaf_train.recipes import contrast_presets, read_contrast_config
 
 
 def test_scale_is_the_mean_of_the_cells_that_have_the_gene(corpus, vocabulary):
@@ -29,3 +33,43 @@ def test_context_names_come_from_slides_and_configuration(corpus):
     assert set(vocabulary.context["tissue"]) == {"unknown", "Breast", "Lung", "Skin"}
     assert set(vocabulary.context["assay"]) == {"unknown", "Xenium", "MERFISH"}
     assert set(vocabulary.context["species"]) == {"unknown", "Human"}
+
+
+def test_unknown_is_offered_where_it_is_trained(slides, tmp_path, config_path, corpus):
+    """By dropout of context, or because training slides are of unknown condition; else it is no word of the model."""
+    assert set(vocabulary_from_corpus(corpus, context_dropout=0.1).context["tissue"]) == {"unknown", "Breast", "Lung"}
+    plain = vocabulary_from_corpus(corpus, context_dropout=0.0)
+    assert all("unknown" not in names for names in plain.context.values())
+    with pytest.raises(InputError, match="knows no tissue 'unknown'; it knows: Breast, Lung"):
+        plain.context_id("tissue", "unknown")
+    changed = [slide.copy() for slide in slides]
+    changed[0].obs["condition"] = "unknown"
+    partly = vocabulary_from_corpus(write_corpus(changed, tmp_path / "corpus"), context_dropout=0.0)
+    assert set(partly.context["condition"]) == {"unknown", "Disease"}
+    assert "unknown" not in partly.context["tissue"]
+    changed[1].obs["assay"] = "unknown"
+    changed[1].obs["split"] = "validation"  # what is held out trains nothing
+    held_out = write_corpus(changed, tmp_path / "held-out")
+    with pytest.raises(InputError, match="The assay of slide 'second' is unknown, and training would never see"):
+        vocabulary_from_corpus(held_out, context_dropout=0.0)
+    assert "unknown" in vocabulary_from_corpus(held_out, context_dropout=0.1).context["assay"]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_every_word_of_context_that_a_run_offers_has_been_trained(config_path, corpus, tmp_path, dropout):
+    overrides = [f"sampling.context_dropout={dropout}", "optimizer.weight_decay=0.0", "sampling.window_blocks=99"]
+    config = read_config(config_path, overrides=overrides)
+    pretrain(config, corpus.path, tmp_path / "run")
+    model = SpatialFormer.from_pretrained(tmp_path / "run" / "model")
+    began = SpatialFormer(config.model, model.vocabulary, seed=config.seed).network.embedding.tokens.weight
+    for names in model.vocabulary.context.values():
+        assert ("unknown" in names) == (dropout > 0.0)
+        for token in names.values():
+            assert not torch.equal(model.network.embedding.tokens.weight[token], began[token])
+
+
+def test_the_presets_train_unknown():
+    for name in presets():
+        assert read_config(name).sampling.context_dropout > 0.0
+    for name in contrast_presets():
+        assert read_contrast_config(name).patches.context_dropout > 0.0

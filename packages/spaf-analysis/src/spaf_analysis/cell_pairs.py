@@ -14,8 +14,10 @@ from spaf_analysis.keys import EMBEDDING, SLIDE, SPATIAL, SPLIT, TRAIN, VALIDATI
 from spaf_analysis.metrics import (
     RADII,
     CellPairEvaluation,
+    EvaluationOptions,
     LogisticPairs,
     PairScore,
+    can_be_judged,
     cosine,
     evaluate_cell_pairs,
     matched_pairs,
@@ -24,6 +26,8 @@ from spaf_analysis.metrics import (
 from spaf_model import SpatialFormer
 
 MAIN_RADIUS = 30.0
+# As `spaf-train evaluate` judges, so that a report and an evaluation of the same cells give the same figures.
+MAX_PAIRS = EvaluationOptions().max_pairs
 SCORES = {
     "model": "SpatialFormer, pair head",
     "embedding": "SpatialFormer, cosine of embeddings",
@@ -64,15 +68,16 @@ def benchmark_cell_pairs(
     *,
     key: str = EMBEDDING,
     radii: tuple[float, ...] = RADII,
-    max_pairs: int = 500,
+    max_pairs: int = MAX_PAIRS,
     n_replicates: int = 1_000,
     seed: int = 0,
 ) -> CellPairBenchmark:
     """Judge a model's cell-pair scores in the validation region, beside PCA.
 
-    Four scores are judged on the same pairs (`matched_pairs`): the model's probability that two cells are neighbours,
-    the cosine of its embeddings, the cosine of principal components, and a logistic regression on pairs of principal
-    components. Whatever is fitted (centre, components, regression) is fitted on cells of the training region.
+    Four scores are judged on the same pairs (`matched_pairs`, as `spaf_train.evaluate` draws them): the model's
+    probability that two cells are neighbours, the cosine of its embeddings, the cosine of principal components, and a
+    logistic regression on pairs of principal components. Whatever is fitted (centre, components, regression) is fitted
+    on cells of the training region.
 
     Parameters
     ----------
@@ -94,7 +99,8 @@ def benchmark_cell_pairs(
     Returns
     -------
     CellPairBenchmark
-        Without an evaluation when one of the regions has too few cells.
+        Without an evaluation when one of the regions has too few cells. Without the logistic regression when the
+        training region has no neighbours to learn from, and without the kinds of negatives that no held-out cell has.
 
     Raises
     ------
@@ -118,10 +124,9 @@ def benchmark_cell_pairs(
 
     judged = matched_pairs(xy[validation], library[validation], radii=radii, max_pairs=max_pairs, seed=seed)
     fitted = matched_pairs(xy[train], library[train], radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
-    if not len(judged) or not len(fitted):
-        region = "validation" if not len(judged) else "training"
-        return CellPairBenchmark(None, f"the {region} region has no neighbouring cells", *sizes)
-    if max(len(judged.rows(max(radii), kind)) for kind in ("easy", "hard")) == 0:
+    if not len(judged):
+        return CellPairBenchmark(None, "the validation region has no neighbouring cells", *sizes)
+    if not can_be_judged(judged):
         return CellPairBenchmark(None, "the validation region is too small to hold cells 80 µm apart", *sizes)
 
     pca = pca_embedding(adata.X, train).coordinates
@@ -132,10 +137,12 @@ def benchmark_cell_pairs(
         "model": lambda left, right: np.asarray(model.embed_pairs(adata, left, right).probabilities, dtype=np.float64),
         "embedding": partial(cosine, embedding),
         "pca": partial(cosine, pca),
-        "logistic": LogisticPairs(pca, fitted, MAIN_RADIUS, cells=train).score,
     }
+    if can_be_judged(fitted):  # else the training region is too small to learn from
+        scores["logistic"] = LogisticPairs(pca, fitted, MAIN_RADIUS, cells=train).score
+    comparisons = {name: tuple(each for each in others if each in scores) for name, others in _COMPARISONS.items()}
     evaluation = evaluate_cell_pairs(
-        judged, xy[validation], scores, comparisons=_COMPARISONS, library=library[validation], cells=validation,
+        judged, xy[validation], scores, comparisons=comparisons, library=library[validation], cells=validation,
         n_replicates=n_replicates, seed=seed,
     )  # fmt: skip
     return CellPairBenchmark(evaluation, "", *sizes)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import spaf_analysis.run as pipeline
+from spaf_analysis.cell_pairs import MAX_PAIRS
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
@@ -64,7 +65,7 @@ def report(
     key: Annotated[str, typer.Option(help="Embedding in obsm.")] = EMBEDDING,
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
-    max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = 500,
+    max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
     seed: Annotated[int, _SEED] = 0,
     as_json: Annotated[bool, _JSON] = False,

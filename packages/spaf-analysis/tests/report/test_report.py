@@ -98,6 +98,53 @@ def test_validation_cells_far_too_few(stages, tmp_path):
     assert "Not judged: only 0 cells were held out for validation." in render_html(made)
 
 
+def in_a_square(part, side):
+    def change(adata):
+        rows = np.flatnonzero(adata.obs["split"] == part)
+        far = 1e4 if part == "validation" else 0.0
+        adata.obsm["spatial"][rows] = np.random.default_rng(0).uniform(far, far + side, (rows.size, 2))
+
+    return change
+
+
+def test_a_region_with_close_negatives_alone_gives_the_figures_that_can_be_had(stages, tmp_path):
+    made = changed(stages, tmp_path, in_a_square("validation", 100.0))
+    html, summary = render_html(made), made.summary
+    assert summary["pair_auroc_30um"] is None
+    assert summary["pair_auroc_30um_hard"] is not None
+    assert f"80–150 µm apart with an AUROC of {summary['pair_auroc_30um_hard']:.3f}" in html
+    (sentence,) = summary["not_judged"]
+    assert sentence.startswith("Neighbours were not judged against cells more than 150 µm apart")
+    assert sentence in html
+    assert not re.search(r"\bnan\b", html)
+
+
+def test_a_baseline_that_could_not_be_trained_is_named(stages, tmp_path):
+    made = changed(stages, tmp_path, in_a_square("train", 50.0))
+    html = render_html(made)
+    (sentence,) = made.summary["not_judged"]
+    assert "logistic regression on pairs” was not judged: the training region has no neighbours" in sentence
+    assert sentence in html
+    assert made.summary["pair_auroc_30um_logistic"] is None
+    assert made.summary["pair_auroc_30um"] is not None
+
+
+def test_what_was_not_learnt_is_on_the_page(stages, tmp_path):
+    shutil.copytree(stages.run, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    sentence = "Nothing was learnt of cell pairs: on the validation split the loss is 0.6931."
+    record |= {"not_learnt": {"pairs": sentence}, "left_out": {"colocalization": "nothing is known of it"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    made = make_report(
+        stages.embedded, model=stages.model, run=tmp_path / "run", build=stages.build, options=OPTIONS
+    )  # fmt: skip
+    html = render_html(made)
+    assert made.summary["not_learnt"] == {"pairs": sentence}
+    assert sentence in html
+    assert "Of 1 of its training tasks the model has learnt nothing" in html
+    assert "The task colocalization was left out: nothing is known of it." in html
+
+
 def test_gene_that_is_asked_for(stages, tmp_path, report):
     gene = report.gene.name
     adata = ad.read_h5ad(stages.embedded)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -36,8 +38,19 @@ def test_sentences_follow_the_interval(low, high, headline, verdict):
     judged = benchmark(low, high)
     assert headline in wording.pair_headline(judged)
     sentences = wording.pair_verdicts(judged)
+    sentences = [sentence for sentence in sentences if "not judged" not in sentence]  # the two scores made up here
     assert len(sentences) == 2
     assert all(sentence.count(verdict) == 2 for sentence in sentences)
+
+
+def test_the_headline_is_of_what_could_be_judged():
+    judged = benchmark(0.01, 0.05)
+    table, differences = (
+        frame[frame.negatives == "hard"] for frame in (judged.evaluation.scores, judged.evaluation.differences)
+    )
+    hard = CellPairBenchmark(replace(judged.evaluation, scores=table, differences=differences), "", 20, 10, 60.0)
+    assert "80–150 µm apart with an AUROC of 0.700" in wording.pair_headline(hard)
+    assert "not judged against cells more than 150 µm apart" in wording.not_judged(hard)[0]
 
 
 def test_no_evaluation_gives_the_reason():

@@ -64,7 +64,7 @@ class SpatialFormerConfig:
     attention_dropout: float = 0.0  # on attention weights; above 0, CPU training builds them whole
     mlp_dropout: float = 0.1  # after the gate
     drop_path: float = 0.1  # chance that a cell skips a branch in training
-    batch_norm_momentum: float = 0.05  # weight of the newest batch in the running statistics
+    batch_norm_momentum: float = 0.05  # weight of the newest step in the running statistics
     batch_norm_eps: float = 1e-5  # added to the variance
     max_genes: int | None = None  # highest-ranked genes kept a cell; None: all
 

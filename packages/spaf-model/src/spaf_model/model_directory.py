@@ -48,11 +48,14 @@ def write_model_directory(
     Raises
     ------
     InputError
-        If `path` is something else than a model directory or an empty folder.
+        If `path` is something else than a model directory or an empty folder, or a weight is NaN or infinite.
     """
     path = Path(path)
     if path.exists() and not _replaceable(path):
         raise InputError(f"{path} exists and is not a model directory; nothing was written.")
+    bad = not_finite(tensors)
+    if bad:
+        raise InputError(f"The weights of the model for {path} are not all finite; nothing was written. {bad}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -82,7 +85,7 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     Raises
     ------
     InputError
-        If a file is missing, damaged, of another family or of a newer format version.
+        If a file is missing, damaged, of another family or of a newer format version, or a weight is NaN or infinite.
     """
     path = Path(path)
     if not path.is_dir():
@@ -109,9 +112,22 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise InputError(f"{path / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
+    bad = not_finite(tensors)
+    if bad:
+        raise InputError(f"{path / WEIGHTS_FILE} cannot be used: it holds weights that are NaN or infinite. {bad}.")
     card_file = path / CARD_FILE
     card = card_file.read_text("utf-8") if card_file.is_file() else ""
     return ModelDirectory(config=config, vocabulary=vocabulary, tensors=tensors, card=card)
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Say which tensors hold NaN or infinite values, and how many; empty if none does."""
+    counts = {
+        name: int((~torch.isfinite(tensor)).sum()) for name, tensor in tensors.items() if tensor.is_floating_point()
+    }
+    found = [f"{name}: {n:,} of {tensors[name].numel():,} values" for name, n in counts.items() if n]
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return ", ".join(found[:_LISTED]) + more
 
 
 def tensor_problems(expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ class Vocabulary:
         assay: Iterable[str] = (),
         tissue: Iterable[str] = (),
         condition: Iterable[str] = (),
+        unknown: Collection[str] = CONTEXT_KINDS,
     ) -> Vocabulary:
         """Make a vocabulary for a new model.
 
@@ -147,6 +148,8 @@ class Vocabulary:
             Ensembl ids of the genes, or None.
         species, assay, tissue, condition
             Names that get a token beside ``unknown``.
+        unknown
+            Kinds that have a token for what is not known: those for which the model is trained on it.
 
         Examples
         --------
@@ -165,7 +168,8 @@ class Vocabulary:
         context: dict[str, dict[str, int]] = {}
         names_of = {"condition": condition, "tissue": tissue, "species": species, "assay": assay}
         for kind in CONTEXT_KINDS:
-            names = [UNKNOWN, *sorted({str(name) for name in names_of[kind]} - {UNKNOWN})]
+            names = [UNKNOWN] if kind in unknown else []
+            names += sorted({str(name) for name in names_of[kind]} - {UNKNOWN})
             context[kind] = {name: len(tokens) + position for position, name in enumerate(names)}
             tokens.extend(f"{kind}:{name}" for name in names)
         n_before = len(tokens)

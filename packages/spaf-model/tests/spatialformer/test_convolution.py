@@ -86,3 +86,30 @@ def test_batch_norm_sees_real_positions_only() -> None:
     scale, shift = norm.affine()
     by_torch = F.batch_norm(real, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, 1e-5)
     torch.testing.assert_close(real * scale + shift, by_torch)
+
+
+def context_of(x: torch.Tensor) -> SequenceContext:
+    bias = AttentionBias(1, x.shape[1], None, device=torch.device("cpu"))
+    return SequenceContext(
+        mask=None, positions=None, shape=(x.shape[0], x.shape[1]), bias=bias, kernel=KernelChoice("explicit", "test")
+    )
+
+
+def test_gathered_statistics_of_parts_move_as_those_of_the_whole() -> None:
+    x = 3.0 + 2.0 * torch.randn(9, 5, 4, generator=torch.Generator().manual_seed(0))
+    whole, parts = (MaskedBatchNorm(4, eps=1e-5, momentum=0.05) for _ in range(2))
+    parts.gather_statistics()
+    for _ in range(2):  # steps
+        whole(x, context_of(x))
+        for part in x.split([1, 6, 2]):
+            own, before = MaskedBatchNorm(4, eps=1e-5, momentum=0.05), parts.running_mean.clone()
+            torch.testing.assert_close(parts(part, context_of(part)), own(part, context_of(part)))
+            torch.testing.assert_close(parts.running_mean, before)
+        parts.move_statistics(parts.gathered_statistics())
+        torch.testing.assert_close(parts.running_mean, whole.running_mean)
+        torch.testing.assert_close(parts.running_var, whole.running_var)
+    before = parts.running_mean.clone()
+    parts.counts = False
+    parts(x, context_of(x))
+    parts.move_statistics(parts.gathered_statistics())  # of nothing
+    torch.testing.assert_close(parts.running_mean, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import platform
@@ -56,6 +57,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         new.rename(path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def sweep_partial(path: Path) -> None:
+    """Remove the folders beside `path` that processes were filling for it when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_json(path: Path, contents: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from spaf_model import InputError
 
 _STEP = re.compile(r"step-(\d+)\.pt")
 _BEST = re.compile(r"best-(\d+)\.pt")
+_UNFINISHED = re.compile(r"\.(step|best)-\d+\.pt\..+")
 
 
 class Checkpoints:
@@ -21,7 +22,7 @@ class Checkpoints:
 
     ``step-NNNNNN.pt`` is the whole state of the run after a step, ``best-NNNNNN.pt`` the weights that were best by
     validation. Every file is written to a temporary name, flushed to the disk and renamed, so a run that is killed or
-    a disk that is full leaves the previous ones as they were.
+    a disk that is full leaves the previous ones as they were; `sweep` removes the temporary files of killed runs.
 
     Parameters
     ----------
@@ -52,6 +53,15 @@ class Checkpoints:
     def save_best(self, state: dict[str, Any], *, step: int) -> Path:
         """Write the weights that are the best so far; older ones stay until the next whole state is safe."""
         return self._write(state, f"best-{step:06d}.pt")
+
+    def sweep(self) -> None:
+        """Remove what runs that were killed while they wrote a checkpoint have left; call it before the first step.
+
+        Nothing else may be writing here meanwhile.
+        """
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def latest(self) -> Path | None:
         """Return the last whole state, or None."""

@@ -76,6 +76,7 @@ def pretrain_command(
 
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
+    from spaf_train._record import plain
     from spaf_train.config import read_config
     from spaf_train.pretraining import pretrain
 
@@ -85,9 +86,12 @@ def pretrain_command(
         return
     if as_json:
         answer = {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
-        typer.echo(json.dumps({**answer, "skipped_shards": result.skipped_shards}))
+        answer |= {"left_out": result.left_out, "not_learnt": result.not_learnt}
+        typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
     elif result.finished:
         typer.echo(f"Took {result.step} steps; the model of step {result.best['step']:.0f} is in {out / 'model'}.")
+        for sentence in result.not_learnt.values():
+            typer.echo(sentence, err=True)
     if result.skipped_shards:
         names = ", ".join(result.skipped_shards)
         typer.echo(f"Left out bad shards ({len(result.skipped_shards)}): {names}.", err=True)
@@ -127,6 +131,8 @@ def contrast_command(
     result = train_contrast(read_contrast_config(config), data, out, resume=resume)
     if result.finished:
         typer.echo(f"The model is in {out / 'model'}.")
+        for sentence in result.not_learnt.values():
+            typer.echo(sentence, err=True)
         return
     saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
     typer.echo(f"{saved}; to continue: spaf-train contrast {config} --data {data} --out {out} --resume", err=True)

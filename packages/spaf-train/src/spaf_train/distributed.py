@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from spaf_model import InputError
@@ -57,20 +57,6 @@ class Ranks:
         """Wait until every rank is here."""
         if self.world_size > 1:
             dist.barrier()
-
-    @torch.no_grad()
-    def average_buffers(self, module: nn.Module) -> None:
-        """Give every rank the mean of the floating-point buffers (running statistics) of all ranks."""
-        if self.world_size == 1:
-            return
-        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-        flat = torch.cat([buffer.flatten() for buffer in buffers]) if buffers else torch.zeros(0)
-        if flat.numel() == 0:
-            return
-        dist.all_reduce(flat)
-        flat /= self.world_size
-        for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(values.view_as(buffer))
 
 
 @contextmanager

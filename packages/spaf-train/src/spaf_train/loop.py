@@ -27,10 +27,11 @@ from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.parallel import ParallelModule
 from spaf_train.progress import TrainingProgress
 from spaf_train.recomputing import recompute_layers
+from spaf_train.running_statistics import RunningStatistics
 from spaf_train.signals import StopRequest
 from spaf_train.tensorboard_log import TensorBoardLog
 from spaf_train.utilisation import TrainingOperations, describe_step
-from spaf_train.validation import validate
+from spaf_train.validation import look
 from spaf_train.workers import WorkerStream
 
 logger = logging.getLogger(__name__)
@@ -137,9 +138,11 @@ class Trainer:
         all_used = len(objectives.enabled) == 3
         self.parallel = ParallelModule(self.module, ranks, strategy=distributed.strategy, all_used=all_used)
         self.optimizer = make_optimizer(self.module, optimizer)
+        self.statistics = RunningStatistics(network)
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
+        self.not_learnt: dict[str, str] = {}  # by the best validation: a sentence for each objective at chance
         self._interval: dict[str, float] = {}
         self._autocast = torch.bfloat16 if run.precision == "bf16" else None
 
@@ -155,6 +158,7 @@ class Trainer:
             "optimizer": self.parallel.optimizer_state_dict(self.optimizer),
             "stream": self.train.state_dict(),
             "best": self.best,
+            "not_learnt": self.not_learnt,
             "interval": self._interval,
             "seconds": self.seconds,
         }
@@ -166,6 +170,7 @@ class Trainer:
         self.parallel.load_optimizer_state_dict(self.optimizer, state["optimizer"])
         self.train.load_state_dict(state["stream"])
         self.best = state["best"]
+        self.not_learnt = dict(state.get("not_learnt", {}))
         self._interval = dict(state["interval"])
         self.seconds = float(state["seconds"])
 
@@ -232,7 +237,11 @@ class Trainer:
         rate = learning_rate(self.step, self.run.steps, self.optimizer_config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        factors = self.objectives.factors(self.step / self.run.steps)
+        # A step of cells of which nothing is known asks nothing: neither a loss nor the learned scale is to move.
+        factors = {
+            name: factor if weights[name] else 0.0
+            for name, factor in self.objectives.factors(self.step / self.run.steps).items()
+        }
 
         self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -248,12 +257,17 @@ class Trainer:
         if not all(map(math.isfinite, [*step_sums, norm])):
             raise TrainingDivergedError(self._diagnose(batches, sums, weights, factors))
         self.optimizer.step()
-        self.ranks.average_buffers(self.module)
+        self.statistics.move(self.ranks)
         self.step += 1
 
-        losses = {name: value / max(weights[name], 1.0) for name, value in zip(names, step_sums, strict=False)}
+        losses = {
+            name: value / max(weights[name], 1.0)
+            for name, value in zip(names, step_sums, strict=False)
+            if weights[name]
+        }
         step_seconds = time.perf_counter() - began
         values = {f"loss_{name}": loss for name, loss in losses.items()}
+        values |= {f"steps_{name}": 1.0 for name in losses}  # that asked for it
         values |= {"loss": sum(losses.values()), "learning_rate": rate, "steps": 1.0}
         values |= {"tokens": n_tokens, "step_seconds": step_seconds}
         if "masked_genes" in names:
@@ -295,10 +309,13 @@ class Trainer:
         ]
         found = [what for per_rank in self.ranks.gather(own) for what in per_rank]
         what = found[0] if found else f"the gradient of {self._with_bad_gradient(batches, weights, factors)}"
+        return self._not_finite(self.step + 1, what)
+
+    def _not_finite(self, step: int, what: str) -> str:
         kept = self.checkpoints.latest()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return (
-            f"Step {self.step + 1}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
+            f"Step {step}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
             f"optimizer.warmup_steps or run.precision = fp32 may help."
         )
 
@@ -317,7 +334,10 @@ class Trainer:
     def _log_interval(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
         interval, self._interval = self._interval, {}
         steps = interval["steps"]
-        values = {name: value / steps for name, value in interval.items() if name.startswith(("loss", "learning"))}
+        values = {name: interval[name] / steps for name in ("loss", "learning_rate")}
+        # Of each objective over the steps that asked for it.
+        asked = [name for name in self.objectives.enabled if f"loss_{name}" in interval]
+        values |= {f"loss_{name}": interval[f"loss_{name}"] / interval.get(f"steps_{name}", steps) for name in asked}
         if "masked" in interval:
             values["accuracy_masked_genes"] = interval["found"] / max(interval["masked"], 1.0)
         values |= {"tokens_per_second": interval["tokens"] / interval["step_seconds"], "seconds": self.seconds}
@@ -327,23 +347,29 @@ class Trainer:
     def _validate(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
-            metrics = validate(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+            found = look(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+        metrics = found.metrics
+        bad = [name for name, value in metrics.items() if name.startswith("loss_") and not math.isfinite(value)]
+        if bad:
+            what = f"the loss of {bad[0].removeprefix('loss_')} on the validation split"
+            raise TrainingDivergedError(self._not_finite(self.step, what))
         for log in logs:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         if self._is_better(metrics):
             self.best = {**metrics, "step": float(self.step)}
+            self.not_learnt = found.not_learnt()
             network = self.parallel.state_dict(self.module.network)
             if self.ranks.is_main:
                 self.checkpoints.save_best({"network": network}, step=self.step)
 
     def _is_better(self, metrics: dict[str, float]) -> bool:
         name = self.run.best_metric
-        if self.best is None or math.isnan(self.best[name]):
+        before = math.nan if self.best is None else self.best.get(name, math.nan)
+        now = metrics.get(name, math.nan)
+        if self.best is None or math.isnan(before):
             return True
-        if name.startswith("loss"):
-            return metrics[name] < self.best[name]
-        return metrics[name] > self.best[name]
+        return now < before if name.startswith("loss") else now > before
 
     def _save(self) -> None:
         state = self.state_dict()

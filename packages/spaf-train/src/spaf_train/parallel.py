@@ -48,7 +48,7 @@ class ParallelModule:
         if ranks.world_size == 1:
             return
         if strategy == "ddp":
-            # Running statistics differ between ranks until `Ranks.average_buffers`; torch 2.13 has a new name for that.
+            # Running statistics move alike on all ranks (`RunningStatistics`); torch 2.13 has a new name for that.
             names = inspect.signature(DistributedDataParallel).parameters
             own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
             options: dict[str, Any] = {own_buffers: False, "find_unused_parameters": not all_used}

@@ -16,7 +16,8 @@ import spaf_data
 from spaf_data import Corpus, peak_rss_mb
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
-from spaf_train._record import fingerprint, versions, write_json, write_text
+from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
+from spaf_train.askable import askable
 from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint, state_to_resume
 from spaf_train.compiling import check_compiler
@@ -54,6 +55,8 @@ class PretrainResult:
     step: int  # steps taken
     best: dict[str, float]  # metrics of the best validation, with its step; empty before the first
     skipped_shards: dict[str, str]  # names of the shards that were left out, and what is wrong with each
+    left_out: dict[str, str]  # objectives that the data cannot be asked, and why
+    not_learnt: dict[str, str]  # a sentence for each objective of which the best weights have learnt nothing
 
 
 def pretrain(
@@ -88,8 +91,8 @@ def pretrain(
     Raises
     ------
     InputError
-        If the corpus or an option cannot be used, `out` already holds a run and `resume` is False, or the run in `out`
-        has another configuration or other data.
+        If the corpus or an option cannot be used, the corpus cannot answer what is asked of it, `out` already holds a
+        run and `resume` is False, or the run in `out` has another configuration or other data.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -117,23 +120,29 @@ def pretrain(
         for sentence in skipped.values() if group.is_main else ():
             logger.warning("skipped: %s", sentence)
         identity: dict[str, Any] = {"config": _decisive(config), "corpus": fingerprint(source)}
+        asked, left_out = askable(config, source, skip_shards=skipped)
+        for name, reason in left_out.items() if group.is_main else ():
+            logger.warning("The objective %s is left out: %s.", name, reason)
         state = state_to_resume(checkpoints, identity, out) if resume else None
         group.barrier()
 
-        vocabulary = vocabulary_from_corpus(source, config.vocabulary)
+        dropout = config.sampling.context_dropout
+        vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
         model = SpatialFormer(config.model, vocabulary, seed=config.seed)
         # A run that continues has its table among its weights, and what was read for it in its identity.
         gene_table = set_gene_table(model, config.gene_embeddings, read=state is None, quiet=not group.is_main)
         identity["gene_embeddings"] = gene_table if state is None else state["identity"].get("gene_embeddings")
         model.to(group.device)
-        streams = _streams(config, source, model, group, skipped)
+        streams = _streams(asked, source, model, group, skipped)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
+            checkpoints.sweep()
+            sweep_partial(out / "model")
             write_text(out / "config.toml", config.to_toml())
             write_json(out / "environment.json", _environment(group))
         trainer = Trainer(
             model.network,
-            objectives=config.objectives,
+            objectives=asked.objectives,
             optimizer=config.optimizer,
             run=config.run,
             train=streams["train"],
@@ -153,9 +162,17 @@ def pretrain(
             raise InputError(f"{str(error).removesuffix('.')}; {_OR_SKIP}") from error
         best = trainer.best or {}
         if finished and group.is_main:
-            _export(model, trainer, source, config, out, str(corpus), skipped)
+            _export(model, trainer, source, config, out, str(corpus), skipped, left_out)
         group.barrier()
-        return PretrainResult(out=out, finished=finished, step=trainer.step, best=best, skipped_shards=skipped)
+        return PretrainResult(
+            out=out,
+            finished=finished,
+            step=trainer.step,
+            best=best,
+            skipped_shards=skipped,
+            left_out=left_out,
+            not_learnt=trainer.not_learnt,
+        )
 
 
 def _open(corpus: str | Path, *, skip_bad_shards: bool) -> Corpus:
@@ -206,6 +223,7 @@ def _export(
     out: Path,
     corpus_name: str,
     skipped: dict[str, str],
+    left_out: dict[str, str],
 ) -> None:
     """Write the best weights as a model directory, then run.json."""
     assert trainer.best is not None
@@ -213,7 +231,7 @@ def _export(
     # A fresh model: that of the run may be divided among processes.
     model = SpatialFormer(config.model, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
-    model.card = model_card(corpus, config, trainer.best)
+    model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt)
     model.save_pretrained(out / "model")
     write_json(
         out / "run.json",
@@ -229,6 +247,8 @@ def _export(
             "steps": trainer.step,
             "best_step": best_step,
             "best": trainer.best,
+            "left_out": left_out,
+            "not_learnt": trainer.not_learnt,
             "n_parameters": model.n_parameters,
         },
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from spaf_model import SpatialFormerNetwork
+from spaf_train.running_statistics import batch_norms
 
 
 def recompute_layers(network: SpatialFormerNetwork) -> None:
@@ -38,13 +39,12 @@ def _recomputed(forward: Callable[..., Tensor], layer: nn.Module, x: Tensor, *ar
 
 @contextlib.contextmanager
 def _statistics_kept(layer: nn.Module) -> Iterator[None]:
-    """Leave running statistics as they are: the first forward pass has updated them already."""
-    norms = [module for module in layer.modules() if isinstance(getattr(module, "momentum", None), float)]
-    momenta = [norm.momentum for norm in norms]
+    """Count nothing for the running statistics: the first forward pass was counted."""
+    norms = batch_norms(layer)
     for norm in norms:
-        norm.momentum = 0.0  # type: ignore[assignment]
+        norm.counts = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.counts = True

@@ -1,7 +1,10 @@
+import dataclasses
 import json
+import sys
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -16,7 +19,8 @@ from spaf_model import (
     embed_cell_pairs,
     embed_cells,
 )
-from spaf_train import vocabulary_from_corpus
+from spaf_train import cli, vocabulary_from_corpus
+from spaf_train._record import plain
 from spaf_train.evaluation import (
     EvaluationOptions,
     evaluate,
@@ -321,7 +325,9 @@ def test_a_model_that_reads_cells_apart_reads_each_once(separate, corpus, monkey
     judged = evaluate(separate, corpus, options=OPTIONS).cell_pairs
     cells = read_cells(corpus, "validation", max_cells=10_000, seed=0)
     # Once for the pairs and their embedding, and some training cells for its centre.
-    assert read.count(len(cells)) == 1
+    pairs = pair_models.judged_pairs(cells, OPTIONS)
+    named = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
+    assert read.count(int((named >= 0).sum())) == 1
     assert len(read) == 2
 
     tokens = tokenise(cells, corpus, separate.vocabulary, max_genes=None)
@@ -341,3 +347,68 @@ def test_a_trained_pair_network_stands_beside_the_model(result):
     assert set(scores["score"]) == {"model", "embedding cosine", "PCA cosine", "PCA logistic", "PCA pair network"}
     baselines = result.cell_pairs.evaluation.differences.query("score == 'model'")["baseline"]
     assert set(baselines) == {"PCA cosine", "PCA logistic", "PCA pair network"}
+
+
+def in_a_box(slide, part, *, width, height, at=400.0):
+    """The slide with the cells of a part in a box of their own, evenly at random."""
+    slide = slide.copy()
+    rows = np.flatnonzero(slide.obs["split"] == part)
+    corner = (at, 0.0) if part == "validation" else (0.0, 0.0)
+    slide.obsm["spatial"][rows] = np.random.default_rng(0).uniform(
+        corner, np.add(corner, (width, height)), (rows.size, 2)
+    )
+    kept = slide.obs["split"].isin([part, "validation" if part == "train" else "train"]).to_numpy()
+    return slide[kept].copy()
+
+
+@pytest.fixture
+def joined(model_dir):
+    return SpatialFormer.from_pretrained(model_dir)
+
+
+@pytest.mark.parametrize("reads", ["joint", "separate"])
+def test_a_region_without_far_cells_is_judged_against_close_ones(slides, joined, separate, tmp_path, reads):
+    small = write_corpus([in_a_box(slides[0], "validation", width=100, height=90)], tmp_path / "corpus", block_cells=40)
+    result = evaluate(separate if reads == "separate" else joined, small, options=OPTIONS)
+    judged = result.cell_pairs.evaluation
+    assert judged.unjudged == ("easy",)
+    assert set(judged.scores["negatives"]) == {"hard"}
+    assert set(judged.scores["score"]) == {
+        "model", "embedding cosine", "PCA cosine", "PCA logistic", "PCA pair network",
+    }  # fmt: skip
+    assert np.isfinite(judged.scores["auroc"]).all()
+    (sentence,) = result.not_judged
+    assert "not judged against cells far away (easy negatives)" in sentence
+    assert result.as_dict()["not_judged"] == [sentence]
+    json.dumps(plain(result.as_dict()), allow_nan=False)
+    assert evaluation_tables(result)
+
+
+def test_a_region_without_any_negatives_says_so(slides, joined, tmp_path):
+    tiny = write_corpus([in_a_box(slides[0], "validation", width=50, height=50)], tmp_path / "corpus", block_cells=40)
+    result = evaluate(joined, tiny, options=OPTIONS)
+    assert result.cell_pairs is None
+    assert "no two cells lie within 30 um of each other with a third one" in result.not_judged[0]
+    assert len(result.masked_genes)
+
+
+def test_a_training_region_without_negatives_leaves_trained_baselines_out(slides, joined, tmp_path):
+    tiny = write_corpus([in_a_box(slides[0], "train", width=50, height=50)], tmp_path / "corpus", block_cells=40)
+    judged = evaluate(joined, tiny, options=OPTIONS).cell_pairs.evaluation
+    assert set(judged.scores["score"]) == {"model", "embedding cosine", "PCA cosine"}
+
+
+def test_the_command_says_what_was_not_judged(slides, model_dir, tmp_path, monkeypatch, capsys):
+    write_corpus([in_a_box(slides[0], "validation", width=100, height=90)], tmp_path / "corpus", block_cells=40)
+    words = ["evaluate", model_dir, "--data", tmp_path / "corpus", "--replicates", 5, "--max-pairs", 20]
+    monkeypatch.setattr(sys, "argv", ["spaf-train", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "not judged against cells far away (easy negatives)" in capsys.readouterr().out
+
+
+def test_pairs_do_not_depend_on_how_many_cells_are_judged_for_their_genes(model, corpus, result):
+    few = evaluate(model, corpus, options=dataclasses.replace(OPTIONS, max_cells=30))
+    assert few.n_cells < result.n_cells
+    pd.testing.assert_frame_equal(few.cell_pairs.evaluation.scores, result.cell_pairs.evaluation.scores)

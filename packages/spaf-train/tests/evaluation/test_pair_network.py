@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from spaf_model import InputError
 from spaf_train.evaluation import PairNetwork, matched_pairs, pair_network, pca_embedding
 
 
@@ -66,5 +67,21 @@ def test_slides_too_small_for_a_strip_are_trained_on_whole(monkeypatch):
 
 def test_cells_without_neighbours_cannot_be_trained_on():
     apart = np.stack([np.arange(12) * 500.0, np.zeros(12)], axis=1)
-    with pytest.raises(ValueError, match="neighbours"):
+    with pytest.raises(InputError, match="no two training cells lie within 30 um of each other"):
         PairNetwork(np.random.default_rng(0).normal(size=(12, 3)), apart, np.repeat("wide", 12), 30.0)
+
+
+def test_epochs_that_draw_no_negative_are_passed_over(monkeypatch):
+    """Of two neighbours one alone has a cell far enough away, and which of them is the anchor is drawn."""
+    xy = np.array([[0.0, 0.0], [10.0, 0.0], [85.0, 0.0]] * 2)
+    slide = np.repeat(["a", "b"], 3)
+    drawn = [
+        pair_network.matched_pairs(xy, slide, radii=(30.0,), max_pairs=100, seed=seed).labelled(30.0)[2].all()
+        for seed in range(1, 40)
+    ]
+    assert 0 < sum(drawn) < len(drawn)
+    monkeypatch.setattr(pair_network, "_MAX_EPOCHS", 12)
+    embedding = np.random.default_rng(0).normal(size=(6, 3))
+    for seed in range(5):
+        network = PairNetwork(embedding, xy, slide, 30.0, seed=seed)
+        assert np.isfinite(network.score(np.array([0]), np.array([1]))).all()

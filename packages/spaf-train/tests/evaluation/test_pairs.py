@@ -14,12 +14,19 @@ def distances(xy, pairs, partner):
 
 
 def test_distances_are_what_they_are_called(cells):
+    cells = cells.astype(np.float32).astype(np.float64)  # as a corpus holds them
     pairs = matched_pairs(cells, max_pairs=300)
     np.testing.assert_allclose(distances(cells, pairs, pairs.neighbour), pairs.distance)
     assert pairs.distance.max() <= 50
     hard, easy = (distances(cells, pairs, partner) for partner in (pairs.hard, pairs.easy))
     assert ((hard >= 80) & (hard <= 150)).all()
     assert (easy > 150).all()
+
+
+def test_places_from_a_corpus_give_the_pairs_of_the_table_it_was_made_from(cells):
+    ours, theirs = (matched_pairs(places, max_pairs=300, seed=2) for places in (cells, cells.astype(np.float32)))
+    for name in ("anchor", "neighbour", "hard", "easy", "distance"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
 def test_every_radius_gets_its_number_of_pairs(cells):

@@ -73,6 +73,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best():
     assert same(run.module.state_dict(), run.seen[1])
 
 
+def test_weights_with_a_loss_that_is_not_finite_are_never_the_best():
+    run = Scripted([4.0, float("nan"), float("inf")])
+    original = run.validate
+
+    def validate():
+        metrics = original()
+        return {**metrics, "macro_f1": 0.1 * len(run.seen)}  # as shares of right answers may be, whatever the loss
+
+    run.validate = validate
+    assert run.fit(best_metric="macro_f1").best_step == 0
+    assert same(run.module.state_dict(), run.seen[0])
+
+
 def test_frozen_weights_stay():
     run = Scripted([4.0, 3.0, 2.0, 1.0, 1.0, 1.0])
     run.module[0].bias.requires_grad_(False)

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -10,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from spaf_model import InputError, SpatialFormer
 from spaf_train import FinetuneConfig, finetune_labels, predict_labels
 from spaf_train.finetuning import LabelHead, labelled_cells
+from spaf_train.finetuning import labels as label_tuning
 
 FAST = {"steps": 12, "validate_every": 4, "token_budget": 2000, "warmup_steps": 2, "threads": 1, "device": "cpu"}
 
@@ -154,6 +157,52 @@ def test_what_cannot_be_learnt_is_said(model_dir, cells, tmp_path, change, optio
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def dark(cells):
+    """The cells with a third class, whose training cells have no gene; returns how many those are."""
+
+    def make(parts):
+        chosen = np.flatnonzero(cells.obs["split"].isin(["train", "validation"]))[::9]
+        types = cells.obs["cell_type"].to_numpy().copy()
+        types[chosen] = "dark"
+        cells.obs["cell_type"] = types
+        dense = cells.X.toarray()
+        dense[chosen[cells.obs["split"].iloc[chosen].isin(parts)]] = 0
+        cells.X = dense
+        return int((cells.obs["split"].iloc[chosen] == "train").sum())
+
+    return make
+
+
+@pytest.mark.parametrize("parts", [["train"], ["train", "validation"]])
+@pytest.mark.parametrize("method", ["probe", "lora", "full"])
+def test_a_class_that_the_model_cannot_read_is_refused_before_the_work(
+    model_dir, cells, dark, tmp_path, method, parts, monkeypatch
+):
+    n = dark(parts)
+    monkeypatch.setattr(label_tuning, "_baselines", lambda *_: pytest.fail("the work has begun"))
+    with pytest.raises(InputError, match=rf"No training cell of 'dark' \({n} cells\) has a gene of the model"):
+        finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": method, "rank": 2})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_the_model_cannot_read_can_be_left_out(model_dir, cells, dark, tmp_path, caplog):
+    dark(["train"])
+    result = finetune(model_dir, cells, tmp_path / "out", min_cells=1)
+    assert result.record["classes"] == ["lower", "upper"]
+    assert list(result.record["left_out"]) == ["dark"]
+    assert caplog.text.count("left out: dark") == 1
+    predict_labels(cells, tmp_path / "out")
+
+
+def test_a_part_that_the_model_cannot_read_is_named(model_dir, cells, tmp_path):
+    dense = cells.X.toarray()
+    dense[(cells.obs["split"] == "validation").to_numpy()] = 0
+    cells.X = dense
+    with pytest.raises(InputError, match="No cell with a label and a gene of the model is in the part 'validation'"):
+        finetune(model_dir, cells, tmp_path / "out")
+
+
 def test_rare_classes_are_left_out_when_asked(cells):
     types = cells.obs["cell_type"].to_numpy().copy()
     types[np.flatnonzero(cells.obs["split"] == "train")[:2]] = "rare"
@@ -207,6 +256,14 @@ def test_heads_that_are_missing_or_damaged(model_dir, cells, tmp_path):
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
     with pytest.raises(InputError, match="label_head.safetensors is damaged or truncated"):
+        predict_labels(cells, tmp_path / "out")
+    weights.write_bytes(content)
+    head = LabelHead.load(tmp_path / "out")
+    broken = dataclasses.replace(head, weight=head.weight * np.float32("nan"))
+    with pytest.raises(InputError, match="'cell_type' has weights that are NaN or infinite"):
+        broken.save(tmp_path / "out")
+    save_file({"weight": broken.weight, "bias": broken.bias}, weights)
+    with pytest.raises(InputError, match="label_head.safetensors cannot be used: it holds weights that are NaN"):
         predict_labels(cells, tmp_path / "out")
     weights.write_bytes(content)
     labels = tmp_path / "out" / "labels.json"

@@ -3,8 +3,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spaf_data import write_corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train import EvaluationOptions, FinetuneConfig, finetune_pairs
+from spaf_train.finetuning import pairs as pair_tuning
 
 EVALUATION = EvaluationOptions(max_pairs=60, n_replicates=10, radii=(30.0,))
 FAST = {"steps": 8, "validate_every": 4, "validation_inputs": 100, "token_budget": 2000, "warmup_steps": 2,
@@ -79,6 +81,22 @@ def test_what_does_not_fit(model_dir, corpus, tmp_path):
         finetune_pairs(model_dir, corpus, tmp_path / "full", config=config)
     with pytest.raises(InputError, match="best_metric of pairs must be loss or auroc_pairs"):
         finetune_pairs(model_dir, corpus, tmp_path / "out", config=FinetuneConfig(best_metric="macro_f1"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("far", "sentence"), [(False, "others at 80 um or more"), (True, "no pair of neighbouring")])
+def test_what_cannot_be_judged_or_trained_on_is_said_before_the_work(
+    model_dir, slides, tmp_path, monkeypatch, far, sentence
+):
+    slide = slides[0][slides[0].obs["split"] != "gap"].copy()
+    held = np.flatnonzero(slide.obs["split"] == "validation")
+    apart = 1e4 + 1e3 * np.arange(2.0 * held.size).reshape(-1, 2)
+    together = np.random.default_rng(0).uniform(400, 450, (held.size, 2))
+    slide.obsm["spatial"][held] = apart if far else together
+    small = write_corpus([slide], tmp_path / "corpus", block_cells=40)
+    monkeypatch.setattr(pair_tuning, "_train", lambda *_: pytest.fail("the work has begun"))
+    with pytest.raises(InputError, match=sentence):
+        finetune_pairs(model_dir, small, tmp_path / "out", config=FinetuneConfig(**FAST), evaluation=EVALUATION)
     assert not (tmp_path / "out").exists()
 
 

@@ -81,6 +81,33 @@ def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
     assert model.config.pair_input == "separate"
 
 
+def test_a_run_that_learnt_nothing_of_neighbours_says_so(corpus, tiny, tmp_path, monkeypatch, capsys):
+    tiny(3, "[neighbours]\nradius = 0.001\n")
+    words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "none"]
+    monkeypatch.setattr(sys, "argv", ["spaf-train", *map(str, words)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    sentence = "Nothing was learnt of neighbours: no two cells of a step lie within 0.001 um of each other"
+    assert sentence in capsys.readouterr().err
+    assert sentence in json.loads((tmp_path / "none" / "run.json").read_text())["not_learnt"]["neighbours"]
+    assert sentence in SpatialFormer.from_pretrained(tmp_path / "none" / "model").card
+    with (tmp_path / "none" / "metrics.csv").open() as file:
+        assert "nan" not in file.read()
+
+
+def test_what_was_learnt_of_neighbours_is_judged_by_ranks(corpus, tiny, tmp_path):
+    assert not train_contrast(tiny(60), corpus.path, tmp_path / "run").not_learnt.get("easy")
+    config = tiny(2)
+    model = SpatialFormer(config.model, vocabulary_from_corpus(corpus), seed=0)
+    with torch.no_grad():
+        model.network.pair_head.weight.zero_()
+    held = Patches(corpus, model.vocabulary, split="validation", config=config.patches, max_genes=None)
+    steps = [held.draw(np.random.default_rng(number)) for number in range(3)]
+    sentences = ContrastLosses(model, config).not_learnt(steps)
+    assert set(sentences) == {"easy", "hard"}
+    assert "against easy negatives: their AUROC on the validation split is 0.500" in sentences["easy"]
+
+
 TOWERS = "[towers]\ntowers = 2\nsteps = 30\nhidden = 16\nrank = 6\n"
 
 
@@ -117,6 +144,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(corpus, tiny, tmp_
     with pytest.raises(TrainingDivergedError, match="Step 1: the loss probability"):
         train_contrast(tiny(2), corpus.path, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_an_infinite_gradient_stops_the_run_and_exports_nothing(corpus, tiny, tmp_path, monkeypatch, step):
+    total = ContrastLosses.total
+
+    def broken(self, losses, done):
+        weight = self.network.masked_gene_head.bias[0]
+        slope = (weight - weight.detach()).sqrt()  # 0, with a slope that is infinite
+        return total(self, losses, done) + (slope if round(done * 3) == step - 1 else 0.0)
+
+    monkeypatch.setattr(ContrastLosses, "total", broken)
+    config = tiny(3, "checkpoint_every = 2\n")
+    with pytest.raises(TrainingDivergedError, match=f"Step {step}: the gradient is not finite; .*checkpoint"):
+        train_contrast(config, corpus.path, tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
+    monkeypatch.undo()
+    assert train_contrast(config, corpus.path, tmp_path / "run", resume=True).finished
+
+
+def test_a_tower_whose_gradient_is_not_finite_is_named(corpus, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(neighbours, "probability_loss", lambda logits, kinds: (logits.sum() * 0.0).sqrt())
+    with pytest.raises(TrainingDivergedError, match="Step 1 of a tower: the loss or its gradient is not finite"):
+        train_contrast(tiny(2, TOWERS), corpus.path, tmp_path / "run")
 
 
 def test_a_folder_with_a_run_is_not_written_over(corpus, tiny, tmp_path):

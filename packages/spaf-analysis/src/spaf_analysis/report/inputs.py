@@ -56,6 +56,20 @@ class ReportInputs:
         step = self.run.get("best_step")
         return None if step is None else int(step)
 
+    @property
+    def not_learnt(self) -> dict[str, str]:
+        """A sentence for each objective of which training has learnt nothing, as the run says."""
+        return _sentences(self.run.get("not_learnt"))
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Objectives that the data could not be asked, and why, as the run says."""
+        return _sentences(self.run.get("left_out"))
+
+
+def _sentences(stored: object) -> dict[str, str]:
+    return {str(name): str(text) for name, text in stored.items()} if isinstance(stored, dict) else {}
+
 
 def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
     """Read and check what a report is made from.

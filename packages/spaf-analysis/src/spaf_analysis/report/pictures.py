@@ -148,7 +148,8 @@ def cell_pairs(benchmark: CellPairBenchmark) -> tuple[Picture, ...]:
         return ()
     titles = {"easy": "against cells > 150 µm away", "hard": "against cells 80–150 µm away"}
     table = benchmark.evaluation.scores
-    figure = plots.pair_intervals(table, SCORES, titles)
+    judged = {name: title for name, title in SCORES.items() if (table["score"] == name).any()}
+    figure = plots.pair_intervals(table, judged, titles)
     alt = "; ".join(
         f"{SCORES[row['score']]} within {row['radius']:g} µm {titles[row['negatives']]}: {row['auroc']:.3f}"
         for row in table.to_dict(orient="records")

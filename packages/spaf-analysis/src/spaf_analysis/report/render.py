@@ -55,7 +55,7 @@ def render_html(report: Report) -> str:
         report=report,
         account=_account_rows(report.account),
         pair_rows=_pair_rows(report),
-        scores=SCORES,
+        scores=_judged_scores(report),
         gene_pair_rows=_gene_pair_rows(report),
         headline=wording.pair_headline(report.benchmark),
         verdicts=wording.pair_verdicts(report.benchmark),
@@ -117,14 +117,14 @@ def _pair_rows(report: Report) -> list[dict[str, Any]]:
     evaluation = report.benchmark.evaluation
     if evaluation is None:
         return []
-    rows = []
+    rows, judged = [], _judged_scores(report)
     cases = evaluation.scores[["negatives", "radius", "n_positives"]].drop_duplicates()
     for negatives in wording.FAR:
         for case in cases[cases.negatives == negatives].to_dict(orient="records"):
             radius = float(case["radius"])
             values = {
                 measure: {
-                    **{score: _cell(evaluation.interval(score, radius, negatives, measure)) for score in SCORES},
+                    **{score: _cell(evaluation.interval(score, radius, negatives, measure)) for score in judged},
                     "difference": _cell(evaluation.difference("model", "pca", radius, negatives, measure), signed=True),
                 }
                 for measure in ("auroc", "auprc")
@@ -138,6 +138,13 @@ def _pair_rows(report: Report) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _judged_scores(report: Report) -> dict[str, str]:
+    """Names of the scores that were judged."""
+    evaluation = report.benchmark.evaluation
+    found = set() if evaluation is None else set(evaluation.scores["score"])
+    return {name: title for name, title in SCORES.items() if name in found}
 
 
 def _cell(interval: Interval, *, signed: bool = False) -> Markup:

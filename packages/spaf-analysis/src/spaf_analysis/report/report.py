@@ -100,6 +100,8 @@ class Report:
     n_not_embedded: int
     n_parameters: int
     best_step: int | None
+    not_learnt: dict[str, str]
+    left_out: dict[str, str]
     card: str
     records: tuple[Record, ...]
     pictures: dict[str, tuple[Picture, ...]]
@@ -189,6 +191,7 @@ def make_report(
         account=inputs.account,
         benchmark=benchmark,
         records=records,
+        not_learnt=inputs.not_learnt,
     )
     return Report(
         slides=tuple(_values(adata, SLIDE)),
@@ -203,6 +206,8 @@ def make_report(
         n_not_embedded=adata.n_obs - len(cells),
         n_parameters=inputs.model.n_parameters,
         best_step=inputs.best_step,
+        not_learnt=inputs.not_learnt,
+        left_out=inputs.left_out,
         card=inputs.model.card,
         records=records,
         pictures=drawn,

@@ -1,11 +1,13 @@
 """The key numbers of a report, for programs."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from spaf_analysis.cell_pairs import MAIN_RADIUS, CellPairBenchmark
 from spaf_analysis.metrics import Interval
 from spaf_analysis.records import Record
+from spaf_analysis.report.wording import not_judged
 
 
 def summarize(
@@ -17,6 +19,7 @@ def summarize(
     account: dict[str, int],
     benchmark: CellPairBenchmark,
     records: tuple[Record, ...],
+    not_learnt: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the content of `summary.json`.
 
@@ -32,12 +35,15 @@ def summarize(
         Cell pairs in the validation region.
     records
         Of all stages.
+    not_learnt
+        A sentence for each objective of which training has learnt nothing.
 
     Returns
     -------
     dict
         Numbers, lists and dicts only; what could not be computed is None. AUROCs stand against easy negatives unless
-        their name ends in `_hard`; `cell_pairs` holds the whole table.
+        their name ends in `_hard`; `cell_pairs` holds the whole table, `not_judged` the sentences that say what it
+        lacks.
     """
     seconds = {record.stage: _number(record.seconds, 3) for record in records}
     memory = {record.stage: _number(record.peak_rss_mb, 1) for record in records}
@@ -57,6 +63,8 @@ def summarize(
             summary |= _entry(f"{name}{ending}{addition}", interval)
         summary |= _entry(f"{name}{ending}_minus_pca", _compared(benchmark, "pca", negatives))
         summary |= _entry(f"{name}{ending}_minus_logistic", _compared(benchmark, "logistic", negatives))
+    summary["not_judged"] = not_judged(benchmark)
+    summary["not_learnt"] = dict(not_learnt)
     if benchmark.evaluation is not None:
         rows = benchmark.evaluation.scores.to_dict(orient="records")
         summary["cell_pairs"] = [{name: _plain(value) for name, value in row.items()} for row in rows]

@@ -21,12 +21,19 @@ def pair_headline(benchmark: CellPairBenchmark) -> str:
     """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
     if benchmark.evaluation is None:
         return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
+    sentences = (_headline(benchmark.evaluation, negatives) for negatives in FAR)
+    nothing = f"The held-out region is too small to judge neighbours within {MAIN_RADIUS:g} µm against other cells."
+    return next((sentence for sentence in sentences if sentence), nothing)
+
+
+def _headline(evaluation: CellPairEvaluation, negatives: str) -> str:
+    """Write the headline for one kind of negatives, or nothing where the held-out region has none."""
     try:
-        ours = benchmark.evaluation.interval("model", MAIN_RADIUS, "easy")
-        pca = benchmark.evaluation.interval("pca", MAIN_RADIUS, "easy")
-        difference = benchmark.evaluation.difference("model", "pca", MAIN_RADIUS, "easy")
+        ours = evaluation.interval("model", MAIN_RADIUS, negatives)
+        pca = evaluation.interval("pca", MAIN_RADIUS, negatives)
+        difference = evaluation.difference("model", "pca", MAIN_RADIUS, negatives)
     except KeyError:
-        return f"The held-out region is too small to judge neighbours within {MAIN_RADIUS:g} µm against far cells."
+        return ""
     outcome = {
         "better": "better than",
         "worse": "worse than",
@@ -35,7 +42,7 @@ def pair_headline(benchmark: CellPairBenchmark) -> str:
     }[verdict(difference)]
     return (
         f"In tissue held out from training, its cell-pair score ranks neighbours (within {MAIN_RADIUS:g} µm) above "
-        f"cells {FAR['easy']} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
+        f"cells {FAR[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
         "component analysis, which needs no training."
     )
 
@@ -53,6 +60,24 @@ def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
                 parts.append(part)
         if parts:
             sentences.append(f"Neighbours within {MAIN_RADIUS:g} µm against cells {far}: {'; '.join(parts)}.")
+    return sentences + not_judged(benchmark)
+
+
+def not_judged(benchmark: CellPairBenchmark) -> list[str]:
+    """Write sentences that say what could not be judged, and why."""
+    evaluation = benchmark.evaluation
+    if evaluation is None:
+        return [f"Neighbouring cells were not judged: {benchmark.reason}."]
+    sentences = [
+        f"Neighbours were not judged against cells {FAR[kind]}: the held-out region has no cells at such a distance."
+        for kind in evaluation.unjudged
+    ]
+    sentences += [
+        f"“{SCORES[name]}” was not judged: the training region has no neighbours with cells far enough apart to learn "
+        "from."
+        for name in SCORES
+        if not (evaluation.scores["score"] == name).any()
+    ]
     return sentences
 
 

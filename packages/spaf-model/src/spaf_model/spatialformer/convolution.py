@@ -36,7 +36,12 @@ def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) 
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch norm over the real positions of (B, L, D); with running statistics in evaluation."""
+    """Batch norm over the real positions of (B, L, D); with running statistics in evaluation.
+
+    The running statistics move with every batch, unless `gather_statistics` has asked for sums: then batches add up,
+    and `move_statistics` moves them by all of these at once. A layer that is computed a second time for its gradients
+    says with `counts` that this time nothing is to be counted.
+    """
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -45,18 +50,56 @@ class MaskedBatchNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.momentum = momentum
+        self.counts = True
+        self._sums: torch.Tensor | None = None
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: torch.Tensor, context: SequenceContext) -> torch.Tensor:
-        """Normalise with the statistics of the batch and update the running ones; padding comes out as 0."""
+        """Normalise with the statistics of the batch, which count for the running ones; padding comes out as 0."""
         real = context.pack(x)
-        normed = F.batch_norm(
-            real, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
-        )
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum
+        if self._sums is not None or not self.counts:
+            # With a momentum of 1 torch leaves the mean and the unbiased variance of the batch here.
+            mean, var, momentum = torch.zeros_like(mean), torch.ones_like(var), 1.0
+        normed = F.batch_norm(real, mean, var, self.weight, self.bias, True, momentum, self.eps)
+        if self._sums is not None and self.counts:
+            self._add(real.shape[0], mean, var)
         return context.unpack(normed)
+
+    @torch.no_grad()
+    def _add(self, n: int, mean: torch.Tensor, var: torch.Tensor) -> None:
+        assert self._sums is not None
+        mean, var = mean.double(), var.double()
+        count = mean.new_full((1,), n)
+        self._sums = self._sums.to(mean.device) + torch.cat([count, n * mean, (n - 1) * var + n * mean.square()])
+
+    def gather_statistics(self) -> None:
+        """Begin to add up the batches; what was added up before is forgotten."""
+        self._sums = torch.zeros(2 * self.running_mean.numel() + 1, dtype=torch.float64)
+
+    def release_statistics(self) -> None:
+        """Let the running statistics move with every batch again."""
+        self._sums = None
+
+    def gathered_statistics(self) -> torch.Tensor:
+        """Return what was added up, float64 (1 + 2 D,): number of positions, their sum, the sum of their squares."""
+        assert self._sums is not None
+        return self._sums.to(self.running_mean.device)
+
+    @torch.no_grad()
+    def move_statistics(self, sums: torch.Tensor) -> None:
+        """Move the running statistics by the positions that some sums are of, and begin to add up anew."""
+        width = self.running_mean.numel()
+        count = float(sums[0])
+        if count > 1.0:
+            mean = sums[1 : width + 1] / count
+            var = ((sums[width + 1 :] - count * mean.square()) / (count - 1.0)).clamp_min(0.0)
+            for running, newest in ((self.running_mean, mean), (self.running_var, var)):
+                running.copy_((1.0 - self.momentum) * running.double() + self.momentum * newest)
+        self.gather_statistics()
 
     def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scale and shift (D,) that evaluation amounts to."""

@@ -22,7 +22,7 @@ def evaluate_command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.json.")] = None,
     radius: Annotated[list[float] | None, typer.Option(help="Radius of neighbours in um; repeatable.")] = None,
-    max_cells: Annotated[int, typer.Option(help="Most cells judged.")] = 5_000,
+    max_cells: Annotated[int, typer.Option(help="Most cells whose genes are judged.")] = 5_000,
     max_pairs: Annotated[int, typer.Option(help="Most pairs of neighbours judged at each radius.")] = 2_000,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
     seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
@@ -59,3 +59,5 @@ def evaluate_command(
     console = wide_console()
     for table in evaluation_tables(result):
         console.print(table)
+    for sentence in result.not_judged:
+        typer.echo(sentence)

@@ -19,7 +19,7 @@ from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_pr
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
 from spaf_train.evaluation.pair_network import PairNetwork
-from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, matched_pairs
+from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_judged, matched_pairs
 from spaf_train.evaluation.tables import evaluation_tables
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Tiles",
     "TokenCells",
     "calibration_error",
+    "can_be_judged",
     "cosine",
     "discrimination",
     "evaluate",

@@ -42,6 +42,11 @@ class CellPairEvaluation:
     n_pairs: int
     values: Mapping[str, Mapping[str, NDArray[np.floating]]] = field(default_factory=dict)
 
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Kinds of negatives that no pair of neighbours has, so that nothing could be judged against them."""
+        return tuple(kind for kind in NEGATIVES if not (self.scores["negatives"] == kind).any())
+
     def interval(self, score: str, radius: float, negatives: str, measure: str = "auroc") -> Interval:
         """Return one value with its interval.
 
@@ -160,6 +165,8 @@ def _score_rows(
     for kind, partner in {"neighbour": pairs.neighbour, **{kind: pairs.partner(kind) for kind in NEGATIVES}}.items():
         exists = partner >= 0
         values[kind] = np.full(len(pairs), np.nan)
+        if not exists.any():  # a small region has no cells far apart
+            continue
         values[kind][exists] = function(cells[pairs.anchor[exists]], cells[partner[exists]])
         if not np.isfinite(values[kind][exists]).all():
             raise InputError(f"the score {name!r} is not finite for {int(np.isnan(values[kind][exists]).sum())} pairs.")

@@ -42,6 +42,8 @@ class Evaluation:
         `evaluate_pair_models`; None where the cells have no neighbours with negatives.
     record
         Command, versions, parameters, seconds, peak memory.
+    not_judged
+        Sentences that say what could not be judged, and why.
     """
 
     n_cells: int
@@ -52,6 +54,7 @@ class Evaluation:
     colocalized_share: float
     cell_pairs: PairHeadEvaluation | None
     record: dict[str, Any]
+    not_judged: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything in plain values, tables as lists of rows."""
@@ -62,6 +65,7 @@ class Evaluation:
             "masked_genes": table_rows(self.masked_genes),
             "colocalization": None,
             "cell_pairs": None,
+            "not_judged": list(self.not_judged),
         }
         if self.gene_pairs is not None and self.gene_pair_differences is not None:
             content["colocalization"] = {
@@ -156,7 +160,12 @@ def evaluate(
         gene_pairs, gene_differences = evaluate_gene_pairs(
             scored, tiles, n_replicates=options.n_replicates, seed=options.seed
         )
-    cell_pairs = evaluate_pair_models({MODEL: model}, tokens, cells, fitted, fitted_tokens, options)
+    # Pairs are drawn from all cells of the split, as a report does: from some of the blocks they would be others.
+    n_cells = sum(ref.n_owned for ref in judged_corpus.block_refs(options.split))
+    paired, paired_tokens = cells, tokens
+    if n_cells > options.max_cells:
+        paired, paired_tokens = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
+    cell_pairs = evaluate_pair_models({MODEL: model}, paired_tokens, paired, fitted, fitted_tokens, options)
     parameters = {
         "model": name,
         "data": str(source.path),
@@ -166,7 +175,26 @@ def evaluate(
     }
     record = run_record("spaf-train evaluate", parameters, started=started, packages=("scikit-learn",))
     record["corpus"] = fingerprint(source)
-    return Evaluation(len(cells), len(fitted), masked, gene_pairs, gene_differences, share, cell_pairs, record)
+    not_judged = tuple(not_judged_pairs(cell_pairs, options))
+    if gene_pairs is None:
+        not_judged += ("Co-localised genes were not judged: the corpus does not tell which genes lie together.",)
+    return Evaluation(
+        len(cells), len(fitted), masked, gene_pairs, gene_differences, share, cell_pairs, record, not_judged
+    )  # fmt: skip
+
+
+def not_judged_pairs(judged: PairHeadEvaluation | None, options: EvaluationOptions) -> list[str]:
+    """Say which pairs of cells could not be judged."""
+    if judged is None:
+        return [
+            f"Cell pairs were not judged: in the split {options.split!r} no two cells lie within "
+            f"{max(options.radii):g} um of each other with a third one of their slide far enough away to compare."
+        ]
+    what = {"easy": "far away (easy negatives)", "hard": "close by (hard negatives)"}
+    return [
+        f"Neighbours were not judged against cells {what[kind]}: the held-out tissue has none at such a distance."
+        for kind in judged.evaluation.unjudged
+    ]
 
 
 def readable_cells(

@@ -15,7 +15,7 @@ class EvaluationOptions:
     """On how much a model is judged."""
 
     split: str = "validation"  # cells to judge on; nothing is fitted on them
-    max_cells: int = 5_000  # most cells judged, in whole blocks
+    max_cells: int = 5_000  # most cells whose genes are judged, in whole blocks; pairs are drawn from all cells
     max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
     radii: tuple[float, ...] = RADII  # um, largest distances of neighbours
     max_pairs: int = 2_000  # most pairs of neighbours at each radius

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
+from spaf_model import InputError, SpatialFormer, embed_cell_pairs, embed_cells
 from spaf_train.evaluation.baselines import N_COMPONENTS, LogisticPairs, cosine, pca_embedding
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
@@ -23,7 +23,7 @@ from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_network import N_COMPONENTS as NETWORK_COMPONENTS
 from spaf_train.evaluation.pair_network import PairNetwork
-from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
+from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged, matched_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +89,15 @@ def evaluate_pair_models(
         None where the cells are too few or too close together to have neighbours with negatives.
     """
     seed, n_replicates = options.seed, options.n_replicates
-    pairs = matched_pairs(judged.coordinates, judged.slide, radii=options.radii, max_pairs=options.max_pairs, seed=seed)
-    if not len(pairs) or not max(len(pairs.rows(max(options.radii), kind)) for kind in NEGATIVES):
+    pairs = judged_pairs(judged, options)
+    if not can_be_judged(pairs):
         return None
+    # Only cells that are in a pair are read; tiles are those of all.
+    named = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
+    used = named[named >= 0]
+    place = np.full(len(judged), -1, dtype=np.int64)
+    place[used] = np.arange(used.size)
+    tokens = tokens.take(used)
     first = next(iter(models))
     scores: dict[str, PairScore] = {}
     embeddings: dict[str, NDArray[np.float32]] = {}
@@ -104,12 +110,12 @@ def evaluate_pair_models(
             scores[name] = partial(_read_together, model, tokens)
     centre = _centre(models[first], fitted_tokens, seed)
     scores[EMBEDDING] = partial(cosine, embeddings[first] - centre)
-    scores |= _baselines(judged, fitted, seed)
+    scores |= _baselines(judged.take(used), fitted, seed)
     others = tuple(name for name in scores if name not in (first, EMBEDDING))
     comparisons = {first: others, EMBEDDING: (PCA,)}
     evaluation = evaluate_cell_pairs(
-        pairs, judged.coordinates, scores, comparisons=comparisons, library=judged.slide, n_replicates=n_replicates,
-        seed=seed,
+        pairs, judged.coordinates, scores, comparisons=comparisons, library=judged.slide, cells=place,
+        n_replicates=n_replicates, seed=seed,
     )  # fmt: skip
     points: list[dict[str, object]] = []
     errors: list[dict[str, object]] = []
@@ -134,6 +140,13 @@ def evaluate_pair_models(
         table.insert(0, "score", name)
         tables.append(table)
     return PairHeadEvaluation(evaluation, pd.DataFrame(points), pd.DataFrame(errors), pd.concat(tables))
+
+
+def judged_pairs(cells: CorpusCells, options: EvaluationOptions) -> MatchedPairs:
+    """Return the pairs that models are judged on; none where no cells are neighbours."""
+    return matched_pairs(
+        cells.coordinates, cells.slide, radii=options.radii, max_pairs=options.max_pairs, seed=options.seed
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,15 +205,18 @@ def _baselines(judged: CorpusCells, fitted: CorpusCells, seed: int) -> dict[str,
     pca = wide[:, :N_COMPONENTS]
     scores: dict[str, PairScore] = {PCA: partial(cosine, pca[n_fitted:])}
     to_fit = matched_pairs(fitted.coordinates, fitted.slide, radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
-    if not len(to_fit) or not max(len(to_fit.rows(MAIN_RADIUS, kind)) for kind in NEGATIVES):
+    if not can_be_judged(to_fit):
         logger.warning("The training cells have no neighbours with negatives; there is no trained model to beat.")
         return scores
     logistic = LogisticPairs(pca, to_fit, MAIN_RADIUS)
-    network = PairNetwork(wide, fitted.coordinates, fitted.slide, MAIN_RADIUS, seed=seed)
-    return scores | {
-        LOGISTIC: partial(_shifted, logistic, n_fitted),
-        NETWORK: partial(_shifted, network, n_fitted),
-    }
+    scores[LOGISTIC] = partial(_shifted, logistic, n_fitted)
+    try:
+        network = PairNetwork(wide, fitted.coordinates, fitted.slide, MAIN_RADIUS, seed=seed)
+    except InputError as error:  # what negatives there are, its draws may miss
+        logger.warning("%s It is left out.", error)
+        return scores
+    scores[NETWORK] = partial(_shifted, network, n_fitted)
+    return scores
 
 
 def _shifted(

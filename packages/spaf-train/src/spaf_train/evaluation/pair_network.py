@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from spaf_data import InputError as DataError
 from spaf_data import split_regions
+from spaf_model import InputError
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
 from spaf_train.metrics import auroc
 
@@ -57,7 +58,7 @@ class PairNetwork:
 
     Raises
     ------
-    ValueError
+    InputError
         If no two training cells are neighbours with a negative.
     """
 
@@ -83,17 +84,21 @@ class PairNetwork:
             self.epochs = _MAX_EPOCHS
             if kinds:
                 some = np.flatnonzero(stopping == "train")
-                found: list[float] = []
-                for network in _epochs(values[some], coordinates[some], slide[some], radius, seed, _MAX_EPOCHS):
+                found: dict[int, float] = {}
+                for epoch, network in _epochs(values[some], coordinates[some], slide[some], radius, seed, _MAX_EPOCHS):
                     scores = [_auroc(network, values[looked_at], judged, radius, kind) for kind in kinds]
-                    found.append(float(np.mean(scores)))
-                self.epochs = int(np.argmax(found)) + 1 if found else _MAX_EPOCHS
-                logger.info("pair network: %d of %d epochs, by AUROC %s", self.epochs, _MAX_EPOCHS, np.round(found, 4))
+                    found[epoch] = float(np.mean(scores))
+                self.epochs = max(found, key=found.__getitem__) if found else _MAX_EPOCHS
+                aurocs = np.round(list(found.values()), 4)
+                logger.info("pair network: %d of %d epochs, by AUROC %s", self.epochs, _MAX_EPOCHS, aurocs)
             trained = None
-            for network in _epochs(values, coordinates, slide, radius, seed, self.epochs):
+            for _, network in _epochs(values, coordinates, slide, radius, seed, self.epochs):
                 trained = network
         if trained is None:
-            raise ValueError("No two training cells are neighbours with a negative.")
+            raise InputError(
+                f"A pair network cannot be trained: no two training cells lie within {radius:g} um of each other with "
+                "a third cell of their slide further away to tell them from."
+            )
         self._network = trained
 
     def score(self, left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -120,8 +125,11 @@ def _epochs(
     radius: float,
     seed: int,
     n_epochs: int,
-) -> Iterator[nn.Module]:
-    """Yield the network after each epoch of its training; nothing where there are no pairs to train on."""
+) -> Iterator[tuple[int, nn.Module]]:
+    """Yield the number of each epoch, from 1, and the network after it; nothing before there were pairs to train on.
+
+    Where few cells have others far away, an epoch may draw neighbours alone, of which there is nothing to learn.
+    """
     torch.manual_seed(seed)
     wide, narrow = _HIDDEN
     network = nn.Sequential(
@@ -129,24 +137,26 @@ def _epochs(
         nn.Linear(narrow, 1),
     )  # fmt: skip
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    trained = False
     for epoch in range(n_epochs):
         pairs = matched_pairs(
             coordinates, slide, radii=(radius,), max_pairs=_MAX_PAIRS, seed=seed * (_MAX_EPOCHS + 1) + epoch + 1
         )
         left, right, label = pairs.labelled(radius)
-        if not label.any() or label.all():
-            return
-        # As heavy as the negatives together, however many of them there are.
-        weight = torch.tensor(float((~label).sum() / label.sum()))
-        target = torch.from_numpy(label.astype(np.float32))
-        network.train()
-        for rows in torch.randperm(label.size).split(_BATCH_PAIRS):
-            logits = network(_features(values, left[rows.numpy()], right[rows.numpy()])).squeeze(1)
-            loss = functional.binary_cross_entropy_with_logits(logits, target[rows], pos_weight=weight)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        yield network
+        if label.any() and not label.all():
+            trained = True
+            # As heavy as the negatives together, however many of them there are.
+            weight = torch.tensor(float((~label).sum() / label.sum()))
+            target = torch.from_numpy(label.astype(np.float32))
+            network.train()
+            for rows in torch.randperm(label.size).split(_BATCH_PAIRS):
+                logits = network(_features(values, left[rows.numpy()], right[rows.numpy()])).squeeze(1)
+                loss = functional.binary_cross_entropy_with_logits(logits, target[rows], pos_weight=weight)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        if trained:
+            yield epoch + 1, network
 
 
 def _features(values: torch.Tensor, left: NDArray[np.integer], right: NDArray[np.integer]) -> torch.Tensor:

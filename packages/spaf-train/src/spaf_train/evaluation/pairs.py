@@ -60,6 +60,11 @@ class MatchedPairs:
         return left[exists], right[exists], labels[exists]
 
 
+def can_be_judged(pairs: MatchedPairs) -> bool:
+    """Tell whether any pair of neighbours has a negative of any kind."""
+    return any(len(pairs.rows(max(pairs.radii), kind)) > 0 for kind in NEGATIVES)
+
+
 def matched_pairs(
     coordinates: NDArray[np.floating],
     library: NDArray[np.generic] | None = None,
@@ -107,8 +112,10 @@ def matched_pairs(
     slide = np.zeros(len(coordinates), dtype=np.int64)
     if library is not None:
         slide = np.unique(library, return_inverse=True)[1].astype(np.int64)
-    canonical = np.lexsort((coordinates[:, 1], coordinates[:, 0], slide))
-    xy = np.asarray(coordinates, dtype=np.float64)[canonical]
+    # A corpus holds coordinates in single precision: the same cells give the same pairs from wherever they come.
+    rounded = np.asarray(coordinates, dtype=np.float32)
+    canonical = np.lexsort((rounded[:, 1], rounded[:, 0], slide))
+    xy = rounded.astype(np.float64)[canonical]
     slide = slide[canonical]
     rng = np.random.default_rng(seed)
 

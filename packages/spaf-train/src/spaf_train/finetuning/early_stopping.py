@@ -93,6 +93,8 @@ def fit_early_stopping(
 
 
 def _is_better(metrics: dict[str, float], best: dict[str, float], name: str) -> bool:
+    if not math.isfinite(metrics["loss"]):  # of weights that are no more; a share of right answers is a number even so
+        return False
     if math.isnan(best[name]):
         return not math.isnan(metrics[name])
     return metrics[name] < best[name] if name == "loss" else metrics[name] > best[name]

@@ -53,7 +53,15 @@ class LabelHead:
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def save(self, folder: Path) -> None:
-        """Write ``labels.json`` and ``label_head.safetensors`` into a folder."""
+        """Write ``labels.json`` and ``label_head.safetensors`` into a folder.
+
+        Raises
+        ------
+        InputError
+            If a weight is NaN or infinite.
+        """
+        if not self._is_finite():
+            raise InputError(f"The head for {self.label!r} has weights that are NaN or infinite; it was not written.")
         content = {
             "format_version": FORMAT_VERSION,
             "label": self.label,
@@ -106,7 +114,13 @@ class LabelHead:
             raise InputError(f"{folder / WEIGHTS_FILE} does not fit the {len(classes)} classes of {LABELS_FILE}.")
         if shapes["weight"][0] != len(classes):
             raise InputError(f"{folder / WEIGHTS_FILE} does not fit the {len(classes)} classes of {LABELS_FILE}.")
-        return cls(label, classes, pooling, tensors["weight"], tensors["bias"])
+        head = cls(label, classes, pooling, tensors["weight"], tensors["bias"])
+        if not head._is_finite():
+            raise InputError(f"{folder / WEIGHTS_FILE} cannot be used: it holds weights that are NaN or infinite.")
+        return head
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self.weight).all() and np.isfinite(self.bias).all())
 
 
 def predict_labels(

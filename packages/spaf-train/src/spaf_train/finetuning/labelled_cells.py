@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 
 import anndata
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from spaf_data import InputError as DataInputError
 from spaf_data import split_regions
 from spaf_model import InputError
-
-logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -52,6 +49,7 @@ def labelled_cells(
     validation_fraction: float = 0.3,
     gap: float = 60.0,
     min_cells: int = 0,
+    readable: NDArray[np.bool_] | None = None,
 ) -> LabelledCells:
     """Read labels and divide the cells.
 
@@ -72,12 +70,15 @@ def labelled_cells(
     min_cells
         Classes with fewer training cells are left out of all parts. With 0 a class that is judged must be among the
         training cells.
+    readable
+        Which cells a model can read, (n_cells,): the others have no gene of the model, and count as if they were not
+        there. None: all.
 
     Raises
     ------
     InputError
         If a column is not there, a part is empty, there is only one class, or a class to be judged has no training
-        cell.
+        cell, or none that can be read.
     """
     values = _column(adata, label, "label")
     has_label = values.notna().to_numpy()
@@ -87,16 +88,27 @@ def labelled_cells(
         raise InputError("Give either split or hold_out, not both.")
     part, divided_by = _divide(adata, split, hold_out, validation_fraction, gap)
     names = values.astype(str).to_numpy()
-    for needed in (TRAIN, VALIDATION):
-        if not (has_label & (part == needed)).any():
-            raise InputError(f"No cell with a label is in the part {needed!r} ({divided_by}).")
-    training = pd.Series(names[has_label & (part == TRAIN)]).value_counts()
     used = np.isin(part, PARTS) & has_label
     found = sorted(set(names[used]))
+    in_training = pd.Series(names[used & (part == TRAIN)]).value_counts()
+    if readable is not None:
+        has_label &= readable
+    known = "" if readable is None else " and a gene of the model"
+    for needed in (TRAIN, VALIDATION):
+        if not (has_label & (part == needed)).any():
+            raise InputError(f"No cell with a label{known} is in the part {needed!r} ({divided_by}).")
+    training = pd.Series(names[has_label & (part == TRAIN)]).value_counts()
     rare = [name for name in found if training.get(name, 0) < min_cells]
     left_out = {name: int((used & (names == name)).sum()) for name in rare}
     classes = tuple(name for name in found if name not in left_out)
     unseen = [name for name in classes if name not in training.index]
+    unread = [f"{name!r} ({in_training[name]} cells)" for name in unseen if name in in_training.index]
+    if unread:
+        raise InputError(
+            f"No training cell of {', '.join(unread)} has a gene of the model, so that there is nothing to learn such "
+            "cells by; choose a model that knows the genes of the panel, or leave such classes out with min_cells= "
+            "(--min-cells)."
+        )
     if unseen:
         raise InputError(
             f"The training part ({divided_by}) has no cell of {', '.join(map(repr, unseen))}, which the cells to judge "
@@ -105,8 +117,6 @@ def labelled_cells(
     if len(classes) < 2:
         only = f"only {classes[0]!r}" if classes else "no class"
         raise InputError(f"obs[{label!r}] must have at least two classes to tell apart; there is {only}.")
-    if left_out:
-        logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, ", ".join(rare))
     codes = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
     codes[~has_label] = -1
     return LabelledCells(label, classes, codes, part, divided_by, left_out)

@@ -155,7 +155,8 @@ def finetune_labels(
     out = Path(out)
     config.check_task("labels")
     require_free(out)
-    labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
+    # What is wrong with the labels is said before a model is read, and once more of the cells that it can read.
+    labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
     with ranks(config.device) as group, reproducible(group.device, config.threads):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
@@ -163,8 +164,12 @@ def finetune_labels(
         options = ReadingOptions(tissue=tissue, condition=condition, species=species, assay=assay, layer=layer)
         source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes)
         ranked = source.rank()
-        codes = np.where(ranked.n_genes > 0, labels.codes, -1)
-        cells = _Cells(ranked, source.context, codes, labels)
+        readable = ranked.n_genes > 0
+        labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells, readable=readable)
+        if labels.left_out:
+            left_out = ", ".join(labels.left_out)
+            logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, left_out)
+        cells = _Cells(ranked, source.context, labels.codes, labels)
         judged = np.concatenate([cells.rows(part) for part in labels.judged])
         predictions = _baselines(model, adata, cells, judged, config, layer)
         head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])

@@ -20,11 +20,12 @@ from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
 from spaf_train.contexts import with_known_contexts
 from spaf_train.distributed import ranks
-from spaf_train.evaluation.cells import read_cells, tokenise
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
 from spaf_train.evaluation.options import EvaluationOptions
-from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
+from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models, judged_pairs
+from spaf_train.evaluation.pairs import can_be_judged
 from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
 from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
@@ -129,6 +130,7 @@ def finetune_pairs(
                 ("validation", dataclasses.replace(sampling, thinning=0.0, context_dropout=0.0, positives=1.0)),
             )
         }
+        cells, tokens = _judged_cells(data, streams, model, evaluation)
         if config.method == "probe":
             _fit_probe(model, streams["train"], config)
             fit = Fit(steps=0, best_step=0, best={}, history=[])
@@ -139,7 +141,7 @@ def finetune_pairs(
         else:
             fit = _train(model, streams, config)
         model.network.eval()
-        judged = _judge(model, before, data, evaluation)
+        judged = _judge(model, before, data, cells, tokens, evaluation)
         parameters = {
             "model": str(model_dir),
             "data": str(source.path),
@@ -210,17 +212,39 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
         head.weight.copy_(torch.stack([-half, half]))
 
 
-def _judge(
-    model: SpatialFormer, before: SpatialFormer, corpus: Corpus, options: EvaluationOptions
-) -> PairHeadEvaluation:
+def _judged_cells(
+    corpus: Corpus, streams: Mapping[str, BatchStream], model: SpatialFormer, options: EvaluationOptions
+) -> tuple[CorpusCells, TokenCells]:
+    """Return the cells to judge on; what cannot be trained or judged on is said before the work.
+
+    Raises
+    ------
+    InputError
+        If a split to train with has no neighbours, or the cells to judge on have none with negatives.
+    """
+    for split in streams:
+        if not any(ref.n_pairs for ref in corpus.block_refs(split)):
+            raise InputError(f"The corpus {corpus.path} has no pair of neighbouring cells in its split {split!r}.")
     cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
-    fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
-    fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
-    judged = evaluate_pair_models({TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options)
-    if judged is None:
+    if not can_be_judged(judged_pairs(cells, options)):
         raise InputError(
             f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at 80 um or more."
         )
+    return cells, tokens
+
+
+def _judge(
+    model: SpatialFormer,
+    before: SpatialFormer,
+    corpus: Corpus,
+    cells: CorpusCells,
+    tokens: TokenCells,
+    options: EvaluationOptions,
+) -> PairHeadEvaluation:
+    fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
+    fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
+    judged = evaluate_pair_models({TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options)
+    assert judged is not None
     return judged
 
 

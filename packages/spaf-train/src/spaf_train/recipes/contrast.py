@@ -18,7 +18,7 @@ from torch import nn
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
-from spaf_train._record import fingerprint, run_record, write_json, write_text
+from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
 from spaf_train.checkpoint import Checkpoints, state_to_resume
 from spaf_train.gene_table import set_gene_table
 from spaf_train.loop import TrainingDivergedError
@@ -29,6 +29,7 @@ from spaf_train.recipes.losses import ContrastLosses
 from spaf_train.recipes.patches import Cells, Patches
 from spaf_train.recipes.towers import TowerStates, standardised_expression, tower_states, train_tower
 from spaf_train.reproducible import reproducible
+from spaf_train.running_statistics import RunningStatistics
 from spaf_train.signals import StopRequest, stop_request
 from spaf_train.vocabulary import vocabulary_from_corpus
 
@@ -49,12 +50,15 @@ class ContrastResult:
         Last step.
     model
         With the weights of that step.
+    not_learnt
+        A sentence for each thing of which the model has learnt nothing; empty where the run was stopped.
     """
 
     out: Path
     finished: bool
     step: int
     model: SpatialFormer
+    not_learnt: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train_contrast(
@@ -87,7 +91,7 @@ def train_contrast(
         If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or the run in `out` has
         another configuration or other data.
     TrainingDivergedError
-        If a loss is not finite.
+        If a loss or a gradient is not finite.
     """
     out = Path(out)
     began = time.perf_counter()
@@ -97,7 +101,8 @@ def train_contrast(
     source = Corpus(corpus)
     identity: dict[str, Any] = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
     state = state_to_resume(checkpoints, identity, out) if resume else None
-    vocabulary = vocabulary_from_corpus(source, config.vocabulary)
+    dropout = config.patches.context_dropout
+    vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
     model = SpatialFormer(config.model, vocabulary, seed=config.seed)
     # A run that continues has its table among its weights, and what was read for it in its identity.
     gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
@@ -109,6 +114,8 @@ def train_contrast(
         held = Patches(source, vocabulary, split="validation", config=plain, max_genes=config.model.max_genes)
         looked_at = [held.draw(np.random.default_rng([config.seed, 1, n])) for n in range(config.run.validation_steps)]
     out.mkdir(parents=True, exist_ok=True)
+    checkpoints.sweep()
+    sweep_partial(out / "model")
     write_json(out / "config.json", to_table(config))
     with reproducible(torch.device("cpu"), config.run.threads), stop_request() as stop:
         towers = None if state is not None else _teach(train, config, stop)
@@ -118,8 +125,12 @@ def train_contrast(
         if state is not None:
             trainer.load_state_dict(state)
         finished = trainer.fit(stop)
+        trainer.statistics.end()
     model.network.eval()
+    not_learnt: dict[str, str] = {}
     if finished:
+        not_learnt = trainer.not_learnt()
+        model.card = _card(source, config, trainer.step, not_learnt)
         model.save_pretrained(out / "model")
         record = run_record("spaf-train contrast", {"config": to_table(config)}, started=began)
         record |= {
@@ -127,10 +138,26 @@ def train_contrast(
             "n_cells": train.n_cells,
             "n_parameters": model.n_parameters,
             "last": trainer.rows[-1],
+            "not_learnt": not_learnt,
         }
         # Of all processes that the run took, not of the last one.
         write_json(out / "run.json", record | {"seconds": max(record["seconds"], trainer.seconds)})
-    return ContrastResult(out, finished, trainer.step, model)
+    return ContrastResult(out, finished, trainer.step, model, not_learnt)
+
+
+def _card(corpus: Corpus, config: ContrastConfig, step: int, not_learnt: dict[str, str]) -> str:
+    return "\n".join(
+        [
+            "# SpatialFormer, by contrast of neighbours",
+            "",
+            f"- Slides: {', '.join(corpus.slides)} ({len(corpus.genes)} genes)",
+            f"- {step} steps, the weights of the last; neighbours within {config.neighbours.radius:g} um; seed "
+            f"{config.seed}; the whole configuration is in `config.json` of the run",
+            "- Licence: that of the data; training adds no terms of its own.",
+            *(f"- {sentence}" for sentence in not_learnt.values()),
+            "",
+        ]
+    )
 
 
 def _teach(train: Patches, config: ContrastConfig, stop: StopRequest) -> TowerStates | None:
@@ -166,12 +193,14 @@ class _Trainer:
         self.looked_at = looked_at
         self.losses = ContrastLosses(model, config, towers)
         self.optimizer = make_optimizer(model.network, config.optimizer)
+        self.statistics = RunningStatistics(model.network)
         self.checkpoints = checkpoints
         self.identity = identity
         self.log_path = log_path
         self.step = 0
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
+        self.n_neighbours = 0  # pairs of neighbours that steps had
         self._n_tokens = 0
         self._sums: dict[str, float] = {}  # of the losses since the last row
         self._counts: dict[str, int] = {}
@@ -187,6 +216,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "towers": None if towers is None else {"states": towers.states, "signs": towers.signs},
             "rows": self.rows,
+            "n_neighbours": self.n_neighbours,
             "n_tokens": self._n_tokens,
             "sums": self._sums,
             "counts": self._counts,
@@ -195,6 +225,7 @@ class _Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was saved."""
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self.n_neighbours = state.get("n_neighbours", 1)
         self._n_tokens, self._sums, self._counts = state["n_tokens"], state["sums"], state["counts"]
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -221,6 +252,17 @@ class _Trainer:
                     return False
         return True
 
+    def not_learnt(self) -> dict[str, str]:
+        """Return a sentence for each kind of pairs of which the model has learnt nothing, by the last validation.
+
+        Without a validation split it cannot be told, unless no step had neighbours at all.
+        """
+        radius = self.config.neighbours.radius
+        if not self.n_neighbours:
+            within = f"within {radius:g} um of each other (neighbours.radius)"
+            return {"neighbours": f"Nothing was learnt of neighbours: no two cells of a step lie {within}."}
+        return self.losses.not_learnt(self.looked_at) if self.looked_at else {}
+
     def _take_step(self) -> tuple[float, float]:
         """Take one step; return the total loss and the learning rate."""
         config, number = self.config, self.step
@@ -231,21 +273,33 @@ class _Trainer:
         total = self.losses.total(losses, number / config.run.steps)
         if not math.isfinite(float(total.detach())):
             bad = [name for name, loss in losses.items() if not math.isfinite(float(loss.detach()))]
-            raise TrainingDivergedError(f"Step {number + 1}: the loss {', '.join(bad)} is not finite.")
+            raise TrainingDivergedError(self._not_finite(f"the loss {', '.join(bad)}"))
         rate = learning_rate(number, config.run.steps, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf)
+        norm = float(nn.utils.clip_grad_norm_(trained, config.optimizer.clip_norm or math.inf))
+        if not math.isfinite(norm):
+            raise TrainingDivergedError(self._not_finite("the gradient"))
         self.optimizer.step()
+        self.statistics.move()
         for name, loss in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(loss.detach())
             self._counts[name] = self._counts.get(name, 0) + 1
+        self.n_neighbours += self.losses.n_neighbours(cells)
         self._n_tokens += int(cells.ranked.n_genes.sum()) + 6 * len(cells)
         self.step += 1
         return float(total.detach()), rate
+
+    def _not_finite(self, what: str) -> str:
+        kept = self.checkpoints.latest()
+        where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        return (
+            f"Step {self.step + 1}: {what} is not finite; {where}. A lower optimizer.learning_rate or a longer "
+            "optimizer.warmup_steps may help."
+        )
 
     def _log(self, rate: float, *, look: bool) -> None:
         row = {"step": float(self.step), "seconds": self.seconds, "learning_rate": rate}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,12 +11,13 @@ from torch import Tensor
 
 from spaf_model import CONTEXT_KINDS, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
 from spaf_model.spatialformer.heads import SeparatePairs
-from spaf_train.metrics import auroc
+from spaf_train.chance import LEAST_AUROC, auroc_error
 from spaf_train.objectives import colocalized_genes, focal_loss, mask_genes, masked_genes_loss
 from spaf_train.recipes.config import ContrastConfig
 from spaf_train.recipes.neighbours import neighbour_losses, pair_kinds
 from spaf_train.recipes.patches import Cells
 from spaf_train.recipes.towers import TowerStates, unlike
+from spaf_train.score_summary import ScoreSummary, auroc_of
 
 
 class ContrastLosses:
@@ -86,23 +89,50 @@ class ContrastLosses:
         }
         return torch.stack([weights[name] * loss for name, loss in losses.items() if name in weights]).sum()
 
-    @torch.no_grad()
+    def n_neighbours(self, cells: Cells) -> int:
+        """Return the number of pairs of neighbours among the cells of a step."""
+        return int(pair_kinds(cells.coordinates, self.config.neighbours).neighbours.sum()) // 2
+
     def validate(self, steps: list[Cells]) -> dict[str, float]:
-        """Return the AUROC of neighbours against easy and hard negatives, over the pairs of some steps."""
+        """Return the AUROC of neighbours against easy and hard negatives, over the pairs of some steps.
+
+        What has no pairs is left out.
+        """
+        found = {kind: auroc_of([(values, counts)])[0] for kind, (values, counts) in self._ranked(steps).items()}
+        return {f"auroc_{kind}": value for kind, value in found.items() if not math.isnan(value)}
+
+    def not_learnt(self, steps: list[Cells]) -> dict[str, str]:
+        """Return a sentence for each kind of negatives that neighbours are not told from, over the pairs of some steps.
+
+        By ranks alone, since the loss of a contrast depends on how many cells compete. The error counts pairs as
+        independent, which errs to the side of saying nothing.
+        """
+        sentences = {}
+        for kind, parts in self._ranked(steps).items():
+            value, n_negative, n_positive = auroc_of([parts])
+            error = auroc_error(value, n_negative, n_positive)
+            if math.isnan(value):
+                sentences[kind] = f"Whether neighbours are told from {kind} negatives cannot be told: there are none."
+            elif not (value > LEAST_AUROC and value - 2.0 * error > 0.5):
+                sentences[kind] = (
+                    f"Nothing was learnt of neighbours against {kind} negatives: their AUROC on the validation split "
+                    f"is {value:.3f} (standard error {error:.3f}; chance .5, and up to {LEAST_AUROC:g} is a trace)."
+                )
+        return sentences
+
+    @torch.no_grad()
+    def _ranked(self, steps: list[Cells]) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Return the similarities of neighbours and of each kind of negatives, as `ScoreSummary.parts`."""
         self.network.eval()
-        scores: dict[str, list[Tensor]] = {"neighbours": [], "hard": [], "easy": []}
+        found = {kind: ScoreSummary() for kind in ("easy", "hard")}
         for cells in steps:
             states = torch.from_numpy(embed_cells(self.network, self.vocabulary, cells.ranked, cells.context))
             similarity = self.head.similarity(states, states)
             kinds = pair_kinds(cells.coordinates, self.config.neighbours)
-            for kind in scores:
-                scores[kind].append(similarity[getattr(kinds, kind).triu()])
+            near = similarity[kinds.neighbours.triu()].numpy()
+            for kind, summary in found.items():
+                summary.add(near, np.ones(near.size))
+                far = similarity[getattr(kinds, kind).triu()].numpy()
+                summary.add(far, np.zeros(far.size))
         self.network.train()
-        values = {kind: torch.cat(pieces).numpy() for kind, pieces in scores.items()}
-        return {
-            f"auroc_{kind}": auroc(
-                np.concatenate([values["neighbours"], values[kind]]),
-                np.repeat([1, 0], [values["neighbours"].size, values[kind].size]),
-            )
-            for kind in ("easy", "hard")
-        }
+        return {kind: summary.parts() for kind, summary in found.items()}

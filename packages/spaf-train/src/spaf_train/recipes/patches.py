@@ -13,6 +13,7 @@ from spaf_data import Corpus
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._checks import require, require_at_least, require_fraction
 from spaf_train._csr import csr_rows
+from spaf_train.contexts import UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,9 @@ class Patches:
     ) -> None:
         self.config = config
         self._scale = vocabulary.scale
-        self._unknown = np.array([vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS])
+        self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)  # of no use where nothing is dropped
+        if config.context_dropout > 0.0:
+            self._unknown[:] = [vocabulary.context_id(kind, UNKNOWN) for kind in CONTEXT_KINDS]
         self._max_genes = max_genes
         token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
         pieces: dict[str, list[tuple[NDArray[np.int64] | NDArray[np.float32], ...]]] = {}

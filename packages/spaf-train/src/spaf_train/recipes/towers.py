@@ -9,6 +9,7 @@ something of few pairs (distillation: Hinton et al. 2015, https://arxiv.org/abs/
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from spaf_model.spatialformer.heads import SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.evaluation import log_normalize
+from spaf_train.loop import TrainingDivergedError
 from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.progress import TrainingProgress
 from spaf_train.recipes.neighbours import NeighboursConfig, neighbour_losses, pair_kinds
@@ -97,7 +99,13 @@ def train_tower(
     seed: int,
     stop: StopRequest | None = None,
 ) -> Tower:
-    """Train one tower by contrast of neighbours, on patches drawn as for the model; not to the end if asked to stop."""
+    """Train one tower by contrast of neighbours, on patches drawn as for the model; not to the end if asked to stop.
+
+    Raises
+    ------
+    TrainingDivergedError
+        If a loss or a gradient is not finite.
+    """
     torch.manual_seed(seed)
     tower = Tower(expression.shape[1], config)
     optimizer = make_optimizer(tower, config.optimizer)
@@ -116,6 +124,12 @@ def train_tower(
                 group["lr"] = learning_rate(step, config.steps, config.optimizer)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
+            norm = nn.utils.get_total_norm([p.grad for p in tower.parameters() if p.grad is not None])
+            if not (math.isfinite(float(total.detach())) and math.isfinite(float(norm))):
+                raise TrainingDivergedError(
+                    f"Step {step + 1} of a tower: the loss or its gradient is not finite; a lower "
+                    "towers.optimizer.learning_rate may help."
+                )
             optimizer.step()
             progress.update(step + 1, f"loss {float(total.detach()):.3f}")
     return tower.eval()
