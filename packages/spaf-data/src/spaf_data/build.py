@@ -90,7 +90,8 @@ def build_corpus(
         ``command``, ``versions``, ``parameters``, ``seconds``; ``peak_rss_mb``, the largest resident memory of one
         process, this or one that built a slide; the totals ``n_cells``, ``n_transcripts`` (in these cells),
         ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context, ``account``, sizes, cells of each split,
-        ``peak_rss_mb`` and seconds of each step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
+        ``gene_pair_tests`` (the account of `colocalize`; None without transcripts), ``peak_rss_mb`` and seconds of each
+        step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
     ------
@@ -282,6 +283,7 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
             method=method,
             radius=options.colocalization_radius,
             min_transcripts=options.colocalization_min_transcripts,
+            min_expected=options.colocalization_min_expected,
             # A score of every joined pair in every cell is several times the rest of the table.
             cell_scores=False,
             key_added=key,
@@ -346,6 +348,7 @@ def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
         "n_genes": adata.n_vars,
         "n_transcripts": int(n_transcripts.sum()),
         "n_gene_pairs": len(adata.uns[keys.COLOCALIZATION]["pairs"]),
+        "gene_pair_tests": adata.uns.get(keys.COLOCALIZATION_ENRICHMENT, {}).get("account"),
         "median_transcripts": float(np.median(n_transcripts)),
         "median_genes": float(np.median(np.diff(adata.X.indptr))),
         "split": {name: int(counts[name]) for name in (keys.TRAIN, keys.VALIDATION, keys.GAP)},

@@ -132,6 +132,13 @@ def build(
     colocalization_min_transcripts: Annotated[
         int, _how("A gene is co-localised with others of a community from so many transcripts on.")
     ] = _DEFAULTS.colocalization_min_transcripts,
+    colocalization_min_expected: Annotated[
+        float | None,
+        _how(
+            "Test the enrichment of gene pairs of which so many joins are expected; default: so many that twice the "
+            "number would be significant."
+        ),
+    ] = _DEFAULTS.colocalization_min_expected,
     validation_fraction: Annotated[
         float, _how("Share of a slide's cells held out as a region.")
     ] = _DEFAULTS.validation_fraction,
@@ -180,6 +187,7 @@ def build(
         radius=radius,
         colocalization_radius=colocalization_radius,
         colocalization_min_transcripts=colocalization_min_transcripts,
+        colocalization_min_expected=colocalization_min_expected,
         validation_fraction=validation_fraction,
         gap=gap,
         block_cells=block_cells,

@@ -78,6 +78,7 @@ class BuildOptions:
     radius: float = 30.0  # cells closer than this are neighbours and positive pairs
     colocalization_radius: float = 5.0  # transcripts closer than this are proximal
     colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
+    colocalization_min_expected: float | None = None  # joins of two genes for a test of their enrichment; None: found
     validation_fraction: float = 0.3  # of each slide's cells
     gap: float = 60.0  # between the regions of training and validation
     block_cells: int = 1024  # cells a block of the corpus owns at most
@@ -86,6 +87,9 @@ class BuildOptions:
         for name in ("radius", "colocalization_radius"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")
+        fewest = self.colocalization_min_expected
+        if fewest is not None and not fewest > 0:
+            raise InputError(f"colocalization_min_expected must be above 0, not {fewest:g}")
         for name in ("min_transcripts", "colocalization_min_transcripts", "block_cells"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -169,7 +169,7 @@ def gene_pairs(ranked: GenePairs | None) -> tuple[Picture, ...]:
     if ranked is None or top.empty:
         return ()
     label = {
-        "permutation": "pairs of neighbouring transcripts (logarithmic axis)",
+        "enrichment": "pairs of neighbouring transcripts (logarithmic axis)",
         "overlap": "cells in which both are co-localised (logarithmic axis)",
     }[ranked.method]
     alt = ", ".join(f"{row.gene_a} and {row.gene_b} {row.fold:.1f} times" for row in top.itertuples())

@@ -72,7 +72,7 @@ def _comparison(evaluation: CellPairEvaluation, baseline: str, negatives: str) -
 
 def gene_pair_method(ranked: GenePairs) -> str:
     """Say what the expectation of the gene pairs is, and what it cannot tell."""
-    if ranked.method == "permutation":
+    if ranked.method == "enrichment":
         return (
             "For each pair of genes, the number of neighbouring transcript pairs (one of each gene, in the same cell) "
             "is compared with its expectation when one gene is held in place and the labels of all others are shuffled "
