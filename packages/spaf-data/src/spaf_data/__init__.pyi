@@ -7,6 +7,7 @@ from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
 from .colocalization import GeneProximity, colocalize, gene_pair_table, gene_proximity, proximity_graph, robustness
 from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
 from .datasets import xenium_breast_window
+from .distances import Distances
 from .errors import InputError
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
@@ -24,6 +25,7 @@ __all__ = [
     "BlockRef",
     "BuildOptions",
     "Corpus",
+    "Distances",
     "GeneProximity",
     "GeneStatistics",
     "InputError",

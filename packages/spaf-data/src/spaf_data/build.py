@@ -87,10 +87,11 @@ def build_corpus(
     Returns
     -------
     dict
-        ``command``, ``versions``, ``parameters``, ``seconds``; ``peak_rss_mb``, the largest resident memory of one
-        process, this or one that built a slide; the totals ``n_cells``, ``n_transcripts`` (in these cells),
-        ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context, ``account``, sizes, cells of each split,
-        ``gene_pair_tests`` (the account of `colocalize`; None without transcripts), ``peak_rss_mb`` and seconds of each
+        ``command``, ``versions``, ``parameters``, ``seconds``; ``distances`` of the corpus; ``peak_rss_mb``, the
+        largest resident memory of one process, this or one that built a slide; the totals ``n_cells``,
+        ``n_transcripts`` (in these cells), ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context,
+        ``account``, sizes, cells of each split, ``gene_pair_tests`` (the account of `colocalize`; None without
+        transcripts), ``peak_rss_mb`` and seconds of each
         step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
@@ -124,7 +125,7 @@ def build_corpus(
         corpus = write_corpus(
             [folder / summary["file"] for summary in summaries],
             folder / "corpus",
-            positive_radius=options.radius,
+            distances=options.distances,
             block_cells=options.block_cells,
             overwrite=True,  # what a build that was killed at its very end had finished
         )
@@ -135,6 +136,7 @@ def build_corpus(
         }
         record = {
             **run_record(COMMAND, plan, started),
+            "distances": asdict(options.distances),
             "peak_rss_mb": max(peak_rss_mb(), *(summary["peak_rss_mb"] for summary in summaries)),
             "n_cells": sum(summary["n_cells"] for summary in summaries),
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),

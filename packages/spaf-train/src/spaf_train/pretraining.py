@@ -104,6 +104,9 @@ def pretrain(
     """
     out = Path(out)
     source = _open(corpus, skip_bad_shards=skip_bad_shards)
+    told = config
+    # With the distances of the corpus in it: what a run must keep, and what its record and its card say.
+    config = dataclasses.replace(config, sampling=config.sampling.following(source.distances))
     with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
         if config.run.tensorboard:
             check_tensorboard()
@@ -129,7 +132,7 @@ def pretrain(
         streams = _streams(config, source, model, group, skipped)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
-            write_text(out / "config.toml", config.to_toml())
+            write_text(out / "config.toml", told.to_toml())
             write_json(out / "environment.json", _environment(group))
         trainer = Trainer(
             model.network,

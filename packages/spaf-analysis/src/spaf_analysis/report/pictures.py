@@ -146,7 +146,11 @@ def cell_pairs(benchmark: CellPairBenchmark) -> tuple[Picture, ...]:
     """Draw the AUROC of all scores at all radii."""
     if benchmark.evaluation is None:
         return ()
-    titles = {"easy": "against cells > 150 µm away", "hard": "against cells 80–150 µm away"}
+    of = benchmark.distances
+    titles = {
+        "easy": f"against cells > {of.easy_min:g} µm away",
+        "hard": f"against cells {of.hard_min:g}–{of.hard_max:g} µm away",
+    }
     table = benchmark.evaluation.scores
     figure = plots.pair_intervals(table, SCORES, titles)
     alt = "; ".join(

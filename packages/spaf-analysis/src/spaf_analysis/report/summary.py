@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from spaf_analysis.cell_pairs import MAIN_RADIUS, CellPairBenchmark
+from spaf_analysis.cell_pairs import CellPairBenchmark
 from spaf_analysis.metrics import Interval
 from spaf_analysis.records import Record
 
@@ -50,7 +50,7 @@ def summarize(
         "n_train_cells": benchmark.n_train,
         "n_validation_cells": benchmark.n_validation,
     }
-    name = f"pair_auroc_{MAIN_RADIUS:g}um"
+    name = f"pair_auroc_{benchmark.main_radius:g}um"
     for negatives, ending in (("easy", ""), ("hard", "_hard")):
         for score, addition in (("model", ""), ("pca", "_pca"), ("embedding", "_embedding"), ("logistic", "_logistic")):
             interval = _judged(benchmark, score, negatives)
@@ -70,7 +70,7 @@ def _judged(benchmark: CellPairBenchmark, score: str, negatives: str) -> Interva
     if benchmark.evaluation is None:
         return None
     try:
-        return benchmark.evaluation.interval(score, MAIN_RADIUS, negatives)
+        return benchmark.evaluation.interval(score, benchmark.main_radius, negatives)
     except KeyError:
         return None
 
@@ -79,7 +79,7 @@ def _compared(benchmark: CellPairBenchmark, baseline: str, negatives: str) -> In
     if benchmark.evaluation is None:
         return None
     try:
-        return benchmark.evaluation.difference("model", baseline, MAIN_RADIUS, negatives)
+        return benchmark.evaluation.difference("model", baseline, benchmark.main_radius, negatives)
     except KeyError:
         return None
 

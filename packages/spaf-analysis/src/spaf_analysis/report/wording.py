@@ -2,11 +2,18 @@
 
 import math
 
-from spaf_analysis.cell_pairs import MAIN_RADIUS, SCORES, CellPairBenchmark
+from spaf_analysis.cell_pairs import SCORES, CellPairBenchmark
 from spaf_analysis.gene_pairs import GenePairs
 from spaf_analysis.metrics import CellPairEvaluation, Interval, verdict
+from spaf_data import Distances
 
-FAR = {"easy": "more than 150 µm apart", "hard": "80–150 µm apart"}
+
+def far_of(distances: Distances) -> dict[str, str]:
+    """Say for each kind of negatives how far apart its cells are."""
+    return {
+        "easy": f"more than {distances.easy_min:g} µm apart",
+        "hard": f"{distances.hard_min:g}–{distances.hard_max:g} µm apart",
+    }
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
@@ -21,12 +28,13 @@ def pair_headline(benchmark: CellPairBenchmark) -> str:
     """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
     if benchmark.evaluation is None:
         return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
+    radius, far = benchmark.main_radius, far_of(benchmark.distances)
     try:
-        ours = benchmark.evaluation.interval("model", MAIN_RADIUS, "easy")
-        pca = benchmark.evaluation.interval("pca", MAIN_RADIUS, "easy")
-        difference = benchmark.evaluation.difference("model", "pca", MAIN_RADIUS, "easy")
+        ours = benchmark.evaluation.interval("model", radius, "easy")
+        pca = benchmark.evaluation.interval("pca", radius, "easy")
+        difference = benchmark.evaluation.difference("model", "pca", radius, "easy")
     except KeyError:
-        return f"The held-out region is too small to judge neighbours within {MAIN_RADIUS:g} µm against far cells."
+        return f"The held-out region is too small to judge neighbours within {radius:g} µm against far cells."
     outcome = {
         "better": "better than",
         "worse": "worse than",
@@ -34,8 +42,8 @@ def pair_headline(benchmark: CellPairBenchmark) -> str:
         "unknown": "with too little tissue to compare it with",
     }[verdict(difference)]
     return (
-        f"In tissue held out from training, its cell-pair score ranks neighbours (within {MAIN_RADIUS:g} µm) above "
-        f"cells {FAR['easy']} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
+        f"In tissue held out from training, its cell-pair score ranks neighbours (within {radius:g} µm) above "
+        f"cells {far['easy']} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
         "component analysis, which needs no training."
     )
 
@@ -45,20 +53,21 @@ def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
     if benchmark.evaluation is None:
         return []
     sentences = []
-    for negatives, far in FAR.items():
+    radius = benchmark.main_radius
+    for negatives, far in far_of(benchmark.distances).items():
         parts = []
         for baseline in ("pca", "logistic"):
-            part = _comparison(benchmark.evaluation, baseline, negatives)
+            part = _comparison(benchmark.evaluation, baseline, radius, negatives)
             if part:
                 parts.append(part)
         if parts:
-            sentences.append(f"Neighbours within {MAIN_RADIUS:g} µm against cells {far}: {'; '.join(parts)}.")
+            sentences.append(f"Neighbours within {radius:g} µm against cells {far}: {'; '.join(parts)}.")
     return sentences
 
 
-def _comparison(evaluation: CellPairEvaluation, baseline: str, negatives: str) -> str:
+def _comparison(evaluation: CellPairEvaluation, baseline: str, radius: float, negatives: str) -> str:
     try:
-        difference = evaluation.difference("model", baseline, MAIN_RADIUS, negatives)
+        difference = evaluation.difference("model", baseline, radius, negatives)
     except KeyError:
         return ""
     outcome = {

@@ -158,12 +158,14 @@ def colocalize(
 def _account(tested: PairEnrichment) -> dict[str, Any]:
     """Return what became of the gene pairs of the panel."""
     seen = len(tested.statistics)
+    # Without a test there is no least number, and JSON has no NaN.
+    least = {"least_expected": tested.least_expected} if tested.n_tested else {}
     return {
         "pairs": tested.n_pairs,
         "too_few_expected": tested.n_too_few,
         "reason": REASON,
         "tested": tested.n_tested,
-        "least_expected": tested.least_expected,
+        **least,
         "unseen": tested.n_tested - seen,
         "seen": seen,
     }

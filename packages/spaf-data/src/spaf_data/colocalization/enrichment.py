@@ -381,7 +381,7 @@ def pair_enrichment(
             enrichment_p(twice, expected_a[tested], variance_a[tested]),
             enrichment_p(twice, expected_b[tested], variance_b[tested]),
         )
-        tested[tested] = within_reach <= _LEVEL / len(tested)
+        tested[tested] = within_reach <= _LEVEL / max(len(tested), 1)
     positions = pair_position(gene_a[tested], gene_b[tested], n_genes)
     joins = observed[positions]
     moments = [(expected_a[tested], variance_a[tested]), (expected_b[tested], variance_b[tested])]

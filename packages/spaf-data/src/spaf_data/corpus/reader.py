@@ -9,6 +9,7 @@ import pandas as pd
 from spaf_data.corpus.block import Block, decode_block
 from spaf_data.corpus.manifest import Manifest
 from spaf_data.corpus.shard import SUFFIX, BlockRef, Shard, read_member, size_and_sha256
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
 
@@ -93,6 +94,11 @@ class Corpus:
     def parameters(self) -> dict[str, Any]:
         """Arguments that the corpus was written with, such as ``positive_radius``."""
         return dict(self.manifest.parameters)
+
+    @property
+    def distances(self) -> Distances:
+        """At what distances cells are neighbours (the pairs of the blocks), hard negatives and easy negatives."""
+        return self.manifest.distances
 
     def block_refs(self, split: str | None = None) -> list[BlockRef]:
         """Return the places of the blocks of a split, or of all, in a fixed order.

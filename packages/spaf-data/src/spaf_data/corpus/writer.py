@@ -22,6 +22,7 @@ from spaf_data.corpus.reader import Corpus
 from spaf_data.corpus.shard import Shard, is_safe_name, safe_name, write_shard
 from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_header, read_slide
 from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
@@ -35,7 +36,8 @@ def write_corpus(
     slides: Iterable[Slide],
     path: str | Path,
     *,
-    positive_radius: float = 30.0,
+    positive_radius: float | None = None,
+    distances: Distances | None = None,
     block_cells: int = 1024,
     shard_blocks: int = 512,
     split_key: str = keys.SPLIT,
@@ -59,7 +61,10 @@ def write_corpus(
     path
         Folder of the corpus.
     positive_radius
-        Cells at most this far apart, in um, are positive pairs.
+        Cells at most this far apart, in um, are positive pairs: 30 if nothing is given.
+    distances
+        The radius with the distances of hard and easy negatives, for all who read the corpus; else these follow the
+        radius (`Distances`).
     block_cells
         Most cells that a block owns.
     shard_blocks
@@ -100,8 +105,9 @@ def write_corpus(
     """
     folder = Path(path)
     slides = list(slides)
+    distances = _distances(positive_radius, distances)
     parameters = {
-        "positive_radius": float(positive_radius),
+        "positive_radius": distances.positive,
         "block_cells": _at_least_one(block_cells, "block_cells"),
         "shard_blocks": _at_least_one(shard_blocks, "shard_blocks"),
         "split_key": split_key,
@@ -142,6 +148,7 @@ def write_corpus(
     journal.drop_shards(keep={shard.name for shard in shards})
     Manifest(
         parameters=parameters,
+        distances=distances,
         versions=versions,
         genes=genes,
         gene_ids=gene_ids,
@@ -266,6 +273,17 @@ def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Journal:
     if not resume:
         journal.drop_shards(keep=set())
     return journal
+
+
+def _distances(positive_radius: float | None, distances: Distances | None) -> Distances:
+    if distances is None:
+        return Distances() if positive_radius is None else Distances(positive=positive_radius)
+    if positive_radius not in (None, distances.positive):
+        raise InputError(
+            f"positive_radius is {positive_radius:g} um, but distances has a radius of {distances.positive:g} um: give "
+            "one of them"
+        )
+    return distances
 
 
 def _at_least_one(value: int, name: str) -> int:

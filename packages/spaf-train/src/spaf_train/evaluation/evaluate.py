@@ -134,6 +134,7 @@ def evaluate(
     other = source if fit_on is None else fit_on if isinstance(fit_on, Corpus) else Corpus(fit_on)
     if other.genes != source.genes:
         raise InputError(f"{other.path} and {source.path} have different genes; baselines need the same ones.")
+    options = options.following(source.distances)
     judged_corpus = with_known_contexts(source, model.vocabulary, context or {})
     fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
     max_genes = model.config.max_genes
@@ -156,13 +157,14 @@ def evaluate(
         gene_pairs, gene_differences = evaluate_gene_pairs(
             scored, tiles, n_replicates=options.n_replicates, seed=options.seed
         )
-    cell_pairs = evaluate_pair_models({MODEL: model}, tokens, cells, fitted, fitted_tokens, options)
+    cell_pairs = evaluate_pair_models({MODEL: model}, tokens, cells, fitted, fitted_tokens, options, source.distances)
     parameters = {
         "model": name,
         "data": str(source.path),
         "fit_on": str(other.path),
         "context": {kind: value for kind, value in (context or {}).items() if value is not None},
         **dataclasses.asdict(options),
+        "distances": dataclasses.asdict(source.distances),
     }
     record = run_record("spaf-train evaluate", parameters, started=started, packages=("scikit-learn",))
     record["corpus"] = fingerprint(source)

@@ -75,7 +75,7 @@ def finetune_pairs(
     config
         Method and numbers.
     sampling
-        Which pairs are drawn; `token_budget` is that of `config`.
+        Which pairs are drawn; `token_budget` is that of `config`, and distances are those of the corpus where None.
     evaluation
         On how much the result is judged.
     context
@@ -112,6 +112,8 @@ def finetune_pairs(
             raise InputError(
                 f"{model_dir} reads the two cells of a pair apart; pairs can be taught to joint models only."
             )
+        sampling = sampling.following(source.distances)
+        evaluation = evaluation.following(source.distances)
         before = SpatialFormer.from_pretrained(model_dir, device=group.device)
         data = with_known_contexts(source, model.vocabulary, context or {})
         streams = {
@@ -216,10 +218,13 @@ def _judge(
     cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
     fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
     fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
-    judged = evaluate_pair_models({TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options)
+    judged = evaluate_pair_models(
+        {TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options, corpus.distances
+    )
     if judged is None:
         raise InputError(
-            f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at 80 um or more."
+            f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at "
+            f"{corpus.distances.hard_min:g} um or more."
         )
     return judged
 

@@ -95,7 +95,8 @@ def train_contrast(
     if not resume and (checkpoints.latest() or (out / "run.json").exists()):
         raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
     source = Corpus(corpus)
-    identity: dict[str, Any] = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
+    config = config.following(source.distances)
+    identity: dict[str, Any] = {"config": _decisive(config), "corpus": fingerprint(source)}
     state = state_to_resume(checkpoints, identity, out) if resume else None
     vocabulary = vocabulary_from_corpus(source, config.vocabulary)
     model = SpatialFormer(config.model, vocabulary, seed=config.seed)
@@ -103,6 +104,13 @@ def train_contrast(
     gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
     identity["gene_embeddings"] = gene_table if state is None else state["identity"]["gene_embeddings"]
     train = Patches(source, vocabulary, split="train", config=config.patches, max_genes=config.model.max_genes)
+    bounds = config.neighbours.distances()
+    if not train.has_neighbours(bounds.positive):
+        raise InputError(
+            f"No two training cells of {source.path} lie within {bounds.positive:g} um (neighbours.radius) of each "
+            "other, so there are no neighbours to learn from; the radius of the corpus is "
+            f"{source.distances.positive:g} um (spaf-data build --radius)."
+        )
     looked_at: list[Cells] = []
     if "validation" in source.splits:
         plain = dataclasses.replace(config.patches, thinning=0.0, context_dropout=0.0)
@@ -131,6 +139,15 @@ def train_contrast(
         # Of all processes that the run took, not of the last one.
         write_json(out / "run.json", record | {"seconds": max(record["seconds"], trainer.seconds)})
     return ContrastResult(out, finished, trainer.step, model)
+
+
+def _decisive(config: ContrastConfig) -> dict[str, Any]:
+    """Return the options that a run must keep when it is continued."""
+    options = flatten(to_table(config))
+    # Runs of before had no bound of its own for easy negatives: they began where hard ones ended.
+    if options["neighbours.easy_min"] == options["neighbours.hard_max"]:
+        del options["neighbours.easy_min"]
+    return options
 
 
 def _teach(train: Patches, config: ContrastConfig, stop: StopRequest) -> TowerStates | None:
