@@ -9,6 +9,7 @@ from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
 from .datasets import xenium_breast_window
 from .distances import Distances
 from .errors import InputError
+from .folders import claim, whole_folder
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
 from .pairs import easy_negatives, hard_negatives, positive_pairs
@@ -34,6 +35,7 @@ __all__ = [
     "Transcripts",
     "bin_transcripts",
     "build_corpus",
+    "claim",
     "colocalize",
     "delaunay_pairs",
     "easy_negatives",
@@ -57,6 +59,7 @@ __all__ = [
     "split_regions",
     "split_slides",
     "stream_blocks",
+    "whole_folder",
     "write_corpus",
     "write_text",
     "xenium_breast_window",

@@ -39,6 +39,7 @@ from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import write_corpus
 from spaf_data.errors import InputError
+from spaf_data.folders import claim, restore
 from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
@@ -97,8 +98,9 @@ def build_corpus(
     Raises
     ------
     InputError
-        If no slide can be used, two slides have the same name, `out` is taken, the slides make no corpus, or no
-        scheduler answers. Finished slides are kept for the next call, and a note of the error says where.
+        If no slide can be used, two slides have the same name, `out` is taken or another process writes to it, the
+        slides make no corpus, or no scheduler answers. Finished slides are kept for the next call, and a note of the
+        error says where.
 
     Examples
     --------
@@ -117,7 +119,22 @@ def build_corpus(
     _check_names(sources)
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
-    check_out(out, overwrite=overwrite)
+    with claim(out, COMMAND):
+        restore(out)
+        check_out(out, overwrite=overwrite)
+        return _build(sources, out, options, report, jobs, scheduler, started)
+
+
+def _build(
+    sources: Sequence[SlideSource],
+    out: Path,
+    options: BuildOptions,
+    report: BuildProgress,
+    jobs: int,
+    scheduler: str | None,
+    started: float,
+) -> dict[str, Any]:
+    """Build into a folder that is claimed and may be replaced."""
     with workplace(out) as folder:
         summaries, failed = _build_slides(sources, folder, options, report, jobs, scheduler)
         return_freed()

@@ -21,7 +21,7 @@ from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint, state_to_resume
 from spaf_train.compiling import check_compiler
 from spaf_train.config import PretrainConfig
-from spaf_train.distributed import Ranks, ranks
+from spaf_train.distributed import Ranks, claimed, ranks
 from spaf_train.gene_table import set_gene_table
 from spaf_train.loader import BadShardError, BatchStream
 from spaf_train.loop import Trainer
@@ -88,8 +88,8 @@ def pretrain(
     Raises
     ------
     InputError
-        If the corpus or an option cannot be used, `out` already holds a run and `resume` is False, or the run in `out`
-        has another configuration or other data.
+        If the corpus or an option cannot be used, `out` already holds a run and `resume` is False, the run in `out` has
+        another configuration or other data, or another process writes to `out`.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -107,7 +107,12 @@ def pretrain(
     told = config
     # With the distances of the corpus in it: what a run must keep, and what its record and its card say.
     config = dataclasses.replace(config, sampling=config.sampling.following(source.distances))
-    with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
+    with (
+        ranks(config.run.device) as group,
+        claimed(out, "spaf-train pretrain", group),
+        reproducible(group.device, config.run.threads),
+        stop_request() as stop,
+    ):
         if config.run.tensorboard:
             check_tensorboard()
         if config.run.compile:

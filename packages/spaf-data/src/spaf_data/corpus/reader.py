@@ -9,6 +9,7 @@ import pandas as pd
 from spaf_data.corpus.block import Block, decode_block
 from spaf_data.corpus.manifest import Manifest
 from spaf_data.corpus.shard import SUFFIX, BlockRef, Shard, read_member, size_and_sha256
+from spaf_data.corpus.sizes import BlockSize
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
@@ -122,7 +123,7 @@ class Corpus:
         """
         with (self.path / ref.shard).open("rb") as file:
             data = read_member(file, ref)
-        block = decode_block(data)
+        block = decode_block(data, size=BlockSize(n_cells=ref.n_cells, n_pairs=ref.n_pairs, n_genes=len(self.genes)))
         found = (block.key, block.slide, block.split, block.n_cells, block.n_owned, block.n_pairs)
         described = (ref.key, ref.slide, ref.split, ref.n_cells, ref.n_owned, ref.n_pairs)
         if found != described:

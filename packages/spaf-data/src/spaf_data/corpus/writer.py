@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
 from importlib.metadata import version
+from inspect import signature
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +26,30 @@ from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_header, 
 from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
+from spaf_data.folders import claim
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+
 _CELLS_AT_A_TIME = 1 << 15  # of which statistics are taken
 
 
+def _alone(write: Callable[_P, Corpus]) -> Callable[_P, Corpus]:
+    """Let one process at a time write to the folder that is the argument ``path`` of a function."""
+
+    @wraps(write)
+    def claimed(*args: _P.args, **options: _P.kwargs) -> Corpus:
+        path = signature(write).bind(*args, **options).arguments["path"]
+        with claim(path, write.__name__):
+            return write(*args, **options)
+
+    return claimed
+
+
+@_alone
 def write_corpus(
     slides: Iterable[Slide],
     path: str | Path,
@@ -88,7 +106,7 @@ def write_corpus(
     ------
     InputError
         If a slide cannot be used, two slides have one name or disagree about a gene's id, a positive pair crosses
-        from one split to another, or the folder holds a finished corpus or something else.
+        from one split to another, or the folder holds a finished corpus or something else or is being written.
     OSError
         If writing fails, for instance on a full disk. Nothing is then left under its final name but complete shards,
         which the next call keeps.

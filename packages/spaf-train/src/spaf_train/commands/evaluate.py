@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ def evaluate_command(
 
       spaf-train evaluate runs/first/model --data lung/corpus --fit-on build/corpus -o results --json
     """
+    from spaf_data import claim
     from spaf_train._record import plain, write_json
     from spaf_train.evaluation import EvaluationOptions, evaluate, evaluation_tables
 
@@ -51,11 +53,12 @@ def evaluate_command(
         n_replicates=replicates, seed=seed,
     )  # fmt: skip
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
-    with busy("Evaluating"):
-        result = evaluate(model, data, fit_on=fit_on, options=options, context=context)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "evaluation.json", result.as_dict())
+    with nullcontext() if out is None else claim(out, "spaf-train evaluate"):
+        with busy("Evaluating"):
+            result = evaluate(model, data, fit_on=fit_on, options=options, context=context)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "evaluation.json", result.as_dict())
     if as_json:
         typer.echo(json.dumps(plain(result.as_dict()), indent=1))
         return

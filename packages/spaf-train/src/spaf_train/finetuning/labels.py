@@ -24,7 +24,7 @@ from spaf_model.embedding import EmbeddingMethod
 from spaf_model.token_batch import N_PREFIX
 from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
-from spaf_train.distributed import ranks
+from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
 from spaf_train.evaluation.classification import (
     baseline_predictions,
@@ -95,6 +95,7 @@ def finetune_labels(
     split: str | None = None,
     hold_out: tuple[str, Sequence[str]] | None = None,
     min_cells: int = 0,
+    gap: float = 60.0,
     tissue: str | None = None,
     condition: str | None = None,
     species: str | None = None,
@@ -125,7 +126,7 @@ def finetune_labels(
         Folder to make.
     config
         Method and numbers.
-    split, hold_out, min_cells
+    split, hold_out, min_cells, gap
         How cells are divided, see `labelled_cells`. Scores are of the validation part, and of the test part if there
         is one.
     tissue, condition, species, assay, layer
@@ -155,8 +156,12 @@ def finetune_labels(
     out = Path(out)
     config.check_task("labels")
     require_free(out)
-    labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
-    with ranks(config.device) as group, reproducible(group.device, config.threads):
+    labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap)
+    with (
+        ranks(config.device) as group,
+        claimed(out, "spaf-train finetune", group),
+        reproducible(group.device, config.threads),
+    ):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)
@@ -178,6 +183,7 @@ def finetune_labels(
             "label": label,
             "divided_by": labels.divided_by,
             "min_cells": min_cells,
+            "gap": gap,
             **options.as_record(),
             **dataclasses.asdict(config),
         }
@@ -187,6 +193,8 @@ def finetune_labels(
         record |= {
             "classes": list(labels.classes),
             "left_out": labels.left_out,
+            "n_gap": labels.n_gap,
+            "n_near": labels.n_near,
             "n_cells": {part: int(cells.rows(part).size) for part in (TRAIN, *labels.judged)},
             "fit": dataclasses.asdict(fit),
             "scores": scores.to_dict("records"),

@@ -19,7 +19,7 @@ from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
 from spaf_train.contexts import with_known_contexts
-from spaf_train.distributed import ranks
+from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.cells import read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
@@ -104,7 +104,11 @@ def finetune_pairs(
     config.check_task("pairs")
     require_free(out)
     source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
-    with ranks(config.device) as group, reproducible(group.device, config.threads):
+    with (
+        ranks(config.device) as group,
+        claimed(out, "spaf-train finetune", group),
+        reproducible(group.device, config.threads),
+    ):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)

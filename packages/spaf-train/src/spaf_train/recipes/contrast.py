@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spaf_data import Corpus
+from spaf_data import Corpus, claim
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, run_record, write_json, write_text
@@ -84,12 +84,18 @@ def train_contrast(
     Raises
     ------
     InputError
-        If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or the run in `out` has
-        another configuration or other data.
+        If the corpus or an option cannot be used, `out` holds a run and `resume` is False, the run in `out` has another
+        configuration or other data, or another process writes to `out`.
     TrainingDivergedError
         If a loss is not finite.
     """
     out = Path(out)
+    with claim(out, "spaf-train contrast"):
+        return _train(config, corpus, out, resume=resume)
+
+
+def _train(config: ContrastConfig, corpus: str | Path, out: Path, *, resume: bool) -> ContrastResult:
+    """Train in a folder that is claimed."""
     began = time.perf_counter()
     checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
     if not resume and (checkpoints.latest() or (out / "run.json").exists()):
