@@ -4,7 +4,7 @@ import pytest
 from scipy import sparse
 from scipy.stats import false_discovery_control, fisher_exact
 
-from spaf_analysis import InputError, enriched_gene_pairs
+from spaf_analysis import GenePairs, InputError, enriched_gene_pairs
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_rare_pairs_are_tested_but_not_ranked(communities):
     assert ranked.n_tested == 4
 
 
-def test_statistics_of_the_permutation_are_preferred(communities):
+def test_statistics_of_enrichment_are_preferred(communities):
     statistics = pd.DataFrame(
         {
             "gene_a": ["A", "B", "C"], "gene_b": ["D", "D", "D"], "observed": [30.0, 50.0, 9.0],
@@ -58,11 +58,15 @@ def test_statistics_of_the_permutation_are_preferred(communities):
     )  # fmt: skip
     communities.uns["colocalization_enrichment"] = {"statistics": statistics}
     ranked = enriched_gene_pairs(communities)
-    assert ranked.method == "permutation"
+    assert ranked.method == "enrichment"
     assert ranked.table["gene_a"].tolist() == ["B", "A", "C"]
     assert ranked.table["fold"].tolist() == [5.0, 1.5, 0.9]
     assert (ranked.n_tested, ranked.n_significant, ranked.n_colocalized) == (3, 2, 4)
     assert ranked.enriched(5)["gene_a"].tolist() == ["B", "A"]
+    account = {"pairs": 90, "too_few_expected": 50, "tested": 40, "unseen": 37, "seen": 3}
+    communities.uns["colocalization_enrichment"] = {"statistics": statistics, "account": account}
+    ranked = enriched_gene_pairs(communities)
+    assert (ranked.n_tested, ranked.n_untested, ranked.n_significant) == (40, 50, 2)
     communities.uns["colocalization_enrichment"] = {"statistics": statistics.drop(columns="z")}
     with pytest.raises(InputError, match="has no column 'z'; it has: gene_a"):
         enriched_gene_pairs(communities)
@@ -71,3 +75,13 @@ def test_statistics_of_the_permutation_are_preferred(communities):
 def test_slide_without_gene_pairs(tissue):
     with pytest.raises(InputError, match="neither uns"):
         enriched_gene_pairs(tissue)
+
+
+def test_former_name_of_the_method_is_read():
+    assert GenePairs(pd.DataFrame(), "permutation", 0, 0, 0).method == "enrichment"
+
+
+def test_matrix_and_pairs_of_two_calls_are_refused(communities):
+    communities.uns["colocalization"]["pairs"] = communities.uns["colocalization"]["pairs"].iloc[:-1]
+    with pytest.raises(InputError, match="has 4 columns, but .* names 3 gene pairs"):
+        enriched_gene_pairs(communities)

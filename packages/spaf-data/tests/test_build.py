@@ -1,8 +1,10 @@
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import anndata
 import h5py
@@ -12,7 +14,17 @@ import psutil
 import pytest
 from scipy.spatial import cKDTree
 
-from spaf_data import BuildOptions, Corpus, InputError, SlideSource, build, build_corpus, simulate_bundle
+from spaf_data import (
+    BuildOptions,
+    Corpus,
+    InputError,
+    SlideSource,
+    build,
+    build_corpus,
+    claim,
+    simulate_bundle,
+    write_corpus,
+)
 
 
 @pytest.fixture(scope="module")
@@ -388,3 +400,47 @@ def test_jobs_and_splits_that_cannot_be(bundle, tmp_path):
         build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out", jobs=0)
     with pytest.raises(InputError, match="slide s: split is 'test'"):
         SlideSource(path=bundle, slide="s", split="test")
+
+
+def test_two_builds_into_one_folder_do_not_meet(bundle, tmp_path):
+    source = SlideSource(path=bundle, slide="s")
+    seen = []
+
+    def second(slide, step, fraction):
+        if not seen:
+            with pytest.raises(InputError, match=rf"being written by spaf-data build \(process {os.getpid()} on "):
+                build_corpus([source], tmp_path / "out", overwrite=True)
+            seen.append(step)
+
+    build_corpus([source], tmp_path / "out", progress=second)
+    assert seen
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]
+    with (
+        claim(tmp_path / "corpus", "another build"),
+        pytest.raises(InputError, match="corpus is being written by another build"),
+    ):
+        write_corpus([tmp_path / "out" / "slides" / "s.h5ad"], tmp_path / "corpus")
+
+
+def test_a_build_interrupted_while_it_is_put_in_place_loses_no_build(bundle, tmp_path, monkeypatch):
+    source = SlideSource(path=bundle, slide="s")
+    build_corpus([source], tmp_path / "out", BuildOptions(min_transcripts=40))
+    before = contents(tmp_path / "out")
+    rename = os.replace
+
+    def interrupted(old, new):
+        if Path(new) == tmp_path / "out":
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spaf_data.folders.os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus([source], tmp_path / "out", overwrite=True)
+    # As after a kill: not even the way back was open. The finished new one waits beside it.
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="holds a build already"):
+        build_corpus([source], tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    build_corpus([source], tmp_path / "out", overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]

@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, Vocabulary
+from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, Vocabulary, model_directory
+from spaf_model.model_directory import read_model_directory
 
 
 @pytest.fixture
@@ -156,3 +157,43 @@ def test_running_statistics_that_are_not_finite_are_not_written(model: SpatialFo
     buffers[name][0] = float("inf")
     with pytest.raises(InputError, match=rf"{name}: 1 of"):
         model.save_pretrained(tmp_path / "new")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupt_between_two_renames_loses_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, before: bool
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "file").write_text("old")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("new")
+    rename, calls = Path.rename, []
+
+    def interrupted(source: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == step and before:
+            raise KeyboardInterrupt
+        result = rename(source, target)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model_directory._replace(tmp_path / "new", tmp_path / "model")
+    model_directory._restore(tmp_path / "model")
+    assert (tmp_path / "model" / "file").read_text() == ("new" if step == 2 and not before else "old")
+    assert not (tmp_path / ".model.replaced").exists()
+
+
+def test_a_model_that_a_killed_process_moved_aside_is_named_and_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".model.replaced"
+    aside.mkdir()
+    with pytest.raises(InputError, match=r"no such folder; .*\.model\.replaced is what a process that was killed"):
+        read_model_directory(tmp_path / "model")
+    (aside / "notes.txt").write_text("no model")
+    model_directory._restore(tmp_path / "model")
+    assert (tmp_path / "model" / "notes.txt").exists()
+    assert not aside.exists()

@@ -83,6 +83,15 @@ def other_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="session")
+def spread_corpus(slides: list[anndata.AnnData], tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The same slides four times as large, as of another technology: neighbours within 120 um."""
+    spread = [slide.copy() for slide in slides]
+    for slide in spread:
+        slide.obsm["spatial"] = 4.0 * slide.obsm["spatial"]
+    return write_corpus(spread, tmp_path_factory.mktemp("spread") / "corpus", block_cells=40, positive_radius=120.0)
+
+
+@pytest.fixture(scope="session")
 def vocabulary(corpus: Corpus) -> Vocabulary:
     return vocabulary_from_corpus(corpus)
 

@@ -11,9 +11,11 @@ import time
 import pytest
 import torch
 
+import spaf_data
 from spaf_model import InputError, SpatialFormer
 from spaf_train import Checkpoints, TrainingDivergedError, learning_rate, load_checkpoint, pretrain, read_config
 from spaf_train.module import TrainingModule
+from spaf_train.recipes import ContrastConfig, train_contrast
 
 
 def metrics(out):
@@ -356,3 +358,29 @@ def test_global_state_of_torch_is_left_alone(config, corpus, tmp_path):
     pretrain(config, corpus.path, tmp_path / "run")
     assert torch.equal(torch.rand(3), expected)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+HOLD = """
+import sys, time
+from spaf_data import claim
+with claim(sys.argv[1], "spaf-train pretrain"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_into_one_folder_is_told_of_the_first(config, corpus, tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=rf"being written by spaf-train pretrain \(process {other.pid} on "):
+            pretrain(config, corpus.path, tmp_path / "run")
+        with pytest.raises(spaf_data.InputError, match=rf"being written by spaf-train pretrain \(process {other.pid} "):
+            train_contrast(ContrastConfig(), corpus.path, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    pretrain(config, corpus.path, tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny.toml"]

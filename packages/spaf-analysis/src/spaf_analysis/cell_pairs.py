@@ -12,7 +12,6 @@ from spaf_analysis.clusters import embedded_cells
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, SLIDE, SPATIAL, SPLIT, TRAIN, VALIDATION
 from spaf_analysis.metrics import (
-    RADII,
     CellPairEvaluation,
     EvaluationOptions,
     LogisticPairs,
@@ -22,10 +21,11 @@ from spaf_analysis.metrics import (
     evaluate_cell_pairs,
     matched_pairs,
     pca_embedding,
+    radii_of,
 )
+from spaf_data import Distances
 from spaf_model import SpatialFormer
 
-MAIN_RADIUS = 30.0
 # As `spaf-train evaluate` judges, so that a report and an evaluation of the same cells give the same figures.
 MAX_PAIRS = EvaluationOptions().max_pairs
 SCORES = {
@@ -53,6 +53,8 @@ class CellPairBenchmark:
         Cells of both regions that have an embedding.
     separation
         Smallest distance in um between a cell of training and a cell of validation on one slide; NaN if there is none.
+    distances
+        At what distances cells are neighbours, hard negatives and easy negatives.
     """
 
     evaluation: CellPairEvaluation | None
@@ -60,6 +62,12 @@ class CellPairBenchmark:
     n_train: int
     n_validation: int
     separation: float
+    distances: Distances = Distances()
+
+    @property
+    def main_radius(self) -> float:
+        """Radius of the neighbours that models are trained on, in um."""
+        return self.distances.positive
 
 
 def benchmark_cell_pairs(
@@ -67,7 +75,8 @@ def benchmark_cell_pairs(
     model: SpatialFormer,
     *,
     key: str = EMBEDDING,
-    radii: tuple[float, ...] = RADII,
+    radii: tuple[float, ...] | None = None,
+    distances: Distances = Distances(),
     max_pairs: int = MAX_PAIRS,
     n_replicates: int = 1_000,
     seed: int = 0,
@@ -88,7 +97,9 @@ def benchmark_cell_pairs(
     key
         The embedding in `obsm`.
     radii
-        Largest distances of neighbours in um.
+        Largest distances of neighbours in um; those of `radii_of` for the distances if None.
+    distances
+        Of neighbours and negatives; those of the corpus that the model was trained on.
     max_pairs
         Largest number of positive pairs at each radius.
     n_replicates
@@ -116,18 +127,25 @@ def benchmark_cell_pairs(
     train, validation = embedded[split == TRAIN], embedded[split == VALIDATION]
     library = adata.obs[SLIDE].astype(str).to_numpy() if SLIDE in adata.obs else np.full(adata.n_obs, "")
     xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
-    sizes = (len(train), len(validation), _separation(xy, library, train, validation))
+    sizes = (len(train), len(validation), _separation(xy, library, train, validation), distances)
+    radii = radii_of(distances) if radii is None else radii
+    main_radius = distances.positive
     if len(validation) < 3:
         return CellPairBenchmark(None, f"only {len(validation)} cells were held out for validation", *sizes)
     if len(train) < 3:
         return CellPairBenchmark(None, f"only {len(train)} cells belong to the training region", *sizes)
 
-    judged = matched_pairs(xy[validation], library[validation], radii=radii, max_pairs=max_pairs, seed=seed)
-    fitted = matched_pairs(xy[train], library[train], radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
+    judged = matched_pairs(
+        xy[validation], library[validation], radii=radii, distances=distances, max_pairs=max_pairs, seed=seed
+    )
+    fitted = matched_pairs(
+        xy[train], library[train], radii=(main_radius,), distances=distances, max_pairs=_FITTED_PAIRS, seed=seed
+    )
     if not len(judged):
         return CellPairBenchmark(None, "the validation region has no neighbouring cells", *sizes)
     if not can_be_judged(judged):
-        return CellPairBenchmark(None, "the validation region is too small to hold cells 80 µm apart", *sizes)
+        far = f"{distances.hard_min:g} µm apart"
+        return CellPairBenchmark(None, f"the validation region is too small to hold cells {far}", *sizes)
 
     pca = pca_embedding(adata.X, train).coordinates
     embedding = np.asarray(adata.obsm[key], dtype=np.float64)
@@ -139,7 +157,7 @@ def benchmark_cell_pairs(
         "pca": partial(cosine, pca),
     }
     if can_be_judged(fitted):  # else the training region is too small to learn from
-        scores["logistic"] = LogisticPairs(pca, fitted, MAIN_RADIUS, cells=train).score
+        scores["logistic"] = LogisticPairs(pca, fitted, main_radius, cells=train).score
     comparisons = {name: tuple(each for each in others if each in scores) for name, others in _COMPARISONS.items()}
     evaluation = evaluate_cell_pairs(
         judged, xy[validation], scores, comparisons=comparisons, library=library[validation], cells=validation,

@@ -18,6 +18,7 @@ from spaf_analysis.cell_pairs import MAX_PAIRS
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
+from spaf_data import claim
 
 app = typer.Typer(
     help="From a spatial run to embeddings and a report that can be read.",
@@ -118,15 +119,15 @@ def run(
     """
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
-    embedded = pipeline.run_stages(
-        folder, out, context=context, config=config, settings=settings or (), announce=_announce
-    )
-    _announce("report")
-    with _progress() as step:
-        made = make_report(
-            embedded, model=out / "run" / "model", run=out / "run", build=out / "build", options=options, progress=step
+    with claim(out, "spaf-analysis run"):
+        embedded = pipeline.run_stages(
+            folder, out, context=context, config=config, settings=settings or (), announce=_announce
         )
-        write_report(made, out / "report.html", out / "summary.json")
+        _announce("report")
+        runs = {"model": out / "run" / "model", "run": out / "run", "build": out / "build"}
+        with _progress() as step:
+            made = make_report(embedded, **runs, options=options, progress=step)
+            write_report(made, out / "report.html", out / "summary.json")
     _announce(f"done: {out / 'report.html'}")
     if as_json:
         _print_json(made.summary)

@@ -1,6 +1,7 @@
 """The gene pairs that sit together in cells more often than expected."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -24,13 +25,17 @@ class GenePairs:
         `gene_a, gene_b, observed, expected, fold, z, p, fdr, n_cells`, most enriched first; `z` is missing where the
         method has none.
     method
-        "permutation" or "overlap": where the expectation comes from, see `enriched_gene_pairs`.
+        "enrichment" or "overlap": where the expectation comes from, see `enriched_gene_pairs`. ("permutation", as the
+        first was called before, is read as "enrichment": its moments are those of all permutations, and none is drawn.)
     n_tested
         Number of pairs tested.
     n_significant
         Number of them enriched at a false discovery rate of 5 %.
     n_colocalized
         Gene pairs co-localised in at least one cell.
+    n_untested
+        Pairs of the panel that were not tested because too few neighbouring transcripts are expected of them; 0 where
+        the slide does not say.
     """
 
     table: pd.DataFrame
@@ -38,6 +43,11 @@ class GenePairs:
     n_tested: int
     n_significant: int
     n_colocalized: int
+    n_untested: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "permutation":
+            object.__setattr__(self, "method", "enrichment")
 
     def enriched(self, n: int) -> pd.DataFrame:
         """Return the first `n` pairs that are more frequent than expected at a false discovery rate of 5 %."""
@@ -56,9 +66,9 @@ def enriched_gene_pairs(
     The number of cells in which two genes are co-localised favours abundant genes, so it is compared with what is
     expected of genes of that abundance:
 
-    - "permutation", when `uns[enrichment_key]` holds the statistics of `spaf_data.colocalize(method="enrichment")`:
-      neighbouring transcripts of the two genes against shuffled gene labels within each cell. Expression of a cell is
-      fully accounted for. Ranked by `z`.
+    - "enrichment", when `uns[enrichment_key]` holds the statistics of `spaf_data.colocalize(method="enrichment")`:
+      neighbouring transcripts of the two genes against the moments that shuffled gene labels within each cell would
+      give, in closed form. Expression of a cell is fully accounted for. Ranked by `z`.
     - "overlap", otherwise, from the cells x gene pairs in `obsm[colocalization_key]`: the number of cells in which the
       two are co-localised against what is expected if the cells in which either takes part in a co-localised pair were
       spread independently; a one-sided hypergeometric test. Genes of one cell type come out high as well. Ranked by
@@ -70,7 +80,7 @@ def enriched_gene_pairs(
         Slide with either of the two.
     enrichment_key
         Key in `uns` of a dict with a DataFrame under "statistics" (`gene_a, gene_b, observed, expected, z, p, fdr,
-        n_cells`).
+        n_cells`) of the pairs that were seen and, under "account", how many were `tested`.
     colocalization_key
         Key in `obsm` of cells x gene pairs and in `uns` of a dict with the names of the pairs under "pairs".
     min_cells
@@ -84,23 +94,29 @@ def enriched_gene_pairs(
     Raises
     ------
     InputError
-        If the slide has neither, or a table lacks a column.
+        If the slide has neither, a table lacks a column, or matrix and pairs do not belong together.
     """
     found = 0
     if colocalization_key in adata.obsm:
         present = sparse.csc_matrix(adata.obsm[colocalization_key])
         found = int((present.getnnz(axis=0) > 0).sum())
     if enrichment_key in adata.uns:
-        return _from_permutation(adata.uns[enrichment_key], enrichment_key, min_cells, found)
+        return _from_enrichment(adata.uns[enrichment_key], enrichment_key, min_cells, found)
     if colocalization_key in adata.obsm and colocalization_key in adata.uns:
-        return _from_overlap(present, pd.DataFrame(adata.uns[colocalization_key]["pairs"]), min_cells, found)
+        pairs = pd.DataFrame(adata.uns[colocalization_key]["pairs"])
+        if present.shape[1] != len(pairs):
+            raise InputError(
+                f"obsm[{colocalization_key!r}] has {present.shape[1]} columns, but uns[{colocalization_key!r}] names "
+                f"{len(pairs)} gene pairs: they are of two calls of colocalize."
+            )
+        return _from_overlap(present, pairs, min_cells, found)
     raise InputError(
         f"the slide has neither uns[{enrichment_key!r}] nor obsm[{colocalization_key!r}]: "
         "no co-localised gene pairs were computed (spaf_data.colocalize)."
     )
 
 
-def _from_permutation(stored: dict[str, pd.DataFrame], key: str, min_cells: int, found: int) -> GenePairs:
+def _from_enrichment(stored: dict[str, Any], key: str, min_cells: int, found: int) -> GenePairs:
     statistics = pd.DataFrame(stored["statistics"])
     columns = ["gene_a", "gene_b", "observed", "expected", "z", "p", "fdr", "n_cells"]
     missing = [column for column in columns if column not in statistics]
@@ -112,7 +128,12 @@ def _from_permutation(stored: dict[str, pd.DataFrame], key: str, min_cells: int,
     seen = seen.assign(fold=seen["observed"] / seen["expected"])
     ranked = seen.sort_values(["z", "gene_a", "gene_b"], ascending=[False, True, True], kind="stable")
     enriched = (statistics["fdr"] <= FDR) & (statistics["z"] > 0)
-    return GenePairs(ranked.reset_index(drop=True), "permutation", len(statistics), int(enriched.sum()), found)
+    account = stored.get("account", {})
+    n_tested = int(account.get("tested", len(statistics)))  # slides of before hold all that was tested
+    n_untested = int(account.get("too_few_expected", 0))
+    return GenePairs(
+        ranked.reset_index(drop=True), "enrichment", n_tested, int(enriched.sum()), found, n_untested=n_untested
+    )
 
 
 def _from_overlap(present: sparse.csc_matrix, pairs: pd.DataFrame, min_cells: int, found: int) -> GenePairs:

@@ -7,7 +7,9 @@ from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
 from .colocalization import GeneProximity, colocalize, gene_pair_table, gene_proximity, proximity_graph, robustness
 from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
 from .datasets import xenium_breast_window
+from .distances import Distances
 from .errors import InputError
+from .folders import claim, whole_folder
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
 from .pairs import easy_negatives, hard_negatives, positive_pairs
@@ -24,6 +26,7 @@ __all__ = [
     "BlockRef",
     "BuildOptions",
     "Corpus",
+    "Distances",
     "GeneProximity",
     "GeneStatistics",
     "InputError",
@@ -32,6 +35,7 @@ __all__ = [
     "Transcripts",
     "bin_transcripts",
     "build_corpus",
+    "claim",
     "colocalize",
     "delaunay_pairs",
     "easy_negatives",
@@ -55,6 +59,7 @@ __all__ = [
     "split_regions",
     "split_slides",
     "stream_blocks",
+    "whole_folder",
     "write_corpus",
     "write_text",
     "xenium_breast_window",

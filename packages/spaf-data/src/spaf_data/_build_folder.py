@@ -7,7 +7,6 @@ after slides were finished, is taken up again by the same command.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 from spaf_data._record import write_text
 from spaf_data.errors import InputError
+from spaf_data.folders import replace_folder
 
 COMMAND = "spaf-data build"
 RECORD = "build.json"
@@ -70,12 +70,7 @@ def workplace(out: Path) -> Iterator[Path]:
         else:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    earlier = out.parent / f".{out.name}.replaced"
-    shutil.rmtree(earlier, ignore_errors=True)
-    if out.exists() and any(out.iterdir()):
-        os.replace(out, earlier)
-    os.replace(folder, out)
-    shutil.rmtree(earlier, ignore_errors=True)
+    replace_folder(folder, out)
 
 
 def finished_slide(folder: Path, slide: str, plan: dict[str, Any]) -> dict[str, Any] | None:

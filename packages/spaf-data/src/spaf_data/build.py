@@ -39,6 +39,7 @@ from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import write_corpus
 from spaf_data.errors import InputError
+from spaf_data.folders import claim, restore
 from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
@@ -87,16 +88,19 @@ def build_corpus(
     Returns
     -------
     dict
-        ``command``, ``versions``, ``parameters``, ``seconds``; ``peak_rss_mb``, the largest resident memory of one
-        process, this or one that built a slide; the totals ``n_cells``, ``n_transcripts`` (in these cells),
-        ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context, ``account``, sizes, cells of each split,
-        ``peak_rss_mb`` and seconds of each step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
+        ``command``, ``versions``, ``parameters``, ``seconds``; ``distances`` of the corpus; ``peak_rss_mb``, the
+        largest resident memory of one process, this or one that built a slide; the totals ``n_cells``,
+        ``n_transcripts`` (in these cells), ``n_genes``, ``n_gene_pairs``; ``slides``: for each its file, context,
+        ``account``, sizes, cells of each split, ``gene_pair_tests`` (the account of `colocalize`; None without
+        transcripts), ``peak_rss_mb`` and seconds of each
+        step; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
     ------
     InputError
-        If no slide can be used, two slides have the same name, `out` is taken, the slides make no corpus, or no
-        scheduler answers. Finished slides are kept for the next call, and a note of the error says where.
+        If no slide can be used, two slides have the same name, `out` is taken or another process writes to it, the
+        slides make no corpus, or no scheduler answers. Finished slides are kept for the next call, and a note of the
+        error says where.
 
     Examples
     --------
@@ -115,7 +119,22 @@ def build_corpus(
     _check_names(sources)
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
-    check_out(out, overwrite=overwrite)
+    with claim(out, COMMAND):
+        restore(out)
+        check_out(out, overwrite=overwrite)
+        return _build(sources, out, options, report, jobs, scheduler, started)
+
+
+def _build(
+    sources: Sequence[SlideSource],
+    out: Path,
+    options: BuildOptions,
+    report: BuildProgress,
+    jobs: int,
+    scheduler: str | None,
+    started: float,
+) -> dict[str, Any]:
+    """Build into a folder that is claimed and may be replaced."""
     with workplace(out) as folder:
         summaries, failed = _build_slides(sources, folder, options, report, jobs, scheduler)
         return_freed()
@@ -123,7 +142,7 @@ def build_corpus(
         corpus = write_corpus(
             [folder / summary["file"] for summary in summaries],
             folder / "corpus",
-            positive_radius=options.radius,
+            distances=options.distances,
             block_cells=options.block_cells,
             overwrite=True,  # what a build that was killed at its very end had finished
         )
@@ -134,6 +153,7 @@ def build_corpus(
         }
         record = {
             **run_record(COMMAND, plan, started),
+            "distances": asdict(options.distances),
             "peak_rss_mb": max(peak_rss_mb(), *(summary["peak_rss_mb"] for summary in summaries)),
             "n_cells": sum(summary["n_cells"] for summary in summaries),
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),
@@ -282,6 +302,7 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
             method=method,
             radius=options.colocalization_radius,
             min_transcripts=options.colocalization_min_transcripts,
+            min_expected=options.colocalization_min_expected,
             # A score of every joined pair in every cell is several times the rest of the table.
             cell_scores=False,
             key_added=key,
@@ -346,6 +367,7 @@ def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
         "n_genes": adata.n_vars,
         "n_transcripts": int(n_transcripts.sum()),
         "n_gene_pairs": len(adata.uns[keys.COLOCALIZATION]["pairs"]),
+        "gene_pair_tests": adata.uns.get(keys.COLOCALIZATION_ENRICHMENT, {}).get("account"),
         "median_transcripts": float(np.median(n_transcripts)),
         "median_genes": float(np.median(np.diff(adata.X.indptr))),
         "split": {name: int(counts[name]) for name in (keys.TRAIN, keys.VALIDATION, keys.GAP)},

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,12 +127,24 @@ def build(
     min_qv: Annotated[float, _how("Drop transcripts of lower quality.")] = _DEFAULTS.min_qv,
     min_transcripts: Annotated[int, _how("Drop cells with fewer transcripts.")] = _DEFAULTS.min_transcripts,
     radius: Annotated[float, _how("Cells closer than this are neighbours.", "UM")] = _DEFAULTS.radius,
+    hard_min: Annotated[
+        float | None, _how("Least distance of hard negatives; follows --radius, as do the next two.", "UM")
+    ] = None,
+    hard_max: Annotated[float | None, _how("Largest distance of hard negatives.", "UM")] = None,
+    easy_min: Annotated[float | None, _how("Easy negatives are further away.", "UM")] = None,
     colocalization_radius: Annotated[
         float, _how("Transcripts closer than this are proximal.", "UM")
     ] = _DEFAULTS.colocalization_radius,
     colocalization_min_transcripts: Annotated[
         int, _how("A gene is co-localised with others of a community from so many transcripts on.")
     ] = _DEFAULTS.colocalization_min_transcripts,
+    colocalization_min_expected: Annotated[
+        float | None,
+        _how(
+            "Test the enrichment of gene pairs of which so many joins are expected; default: so many that twice the "
+            "number would be significant."
+        ),
+    ] = _DEFAULTS.colocalization_min_expected,
     validation_fraction: Annotated[
         float, _how("Share of a slide's cells held out as a region.")
     ] = _DEFAULTS.validation_fraction,
@@ -178,8 +191,12 @@ def build(
         min_qv=min_qv,
         min_transcripts=min_transcripts,
         radius=radius,
+        hard_min=hard_min,
+        hard_max=hard_max,
+        easy_min=easy_min,
         colocalization_radius=colocalization_radius,
         colocalization_min_transcripts=colocalization_min_transcripts,
+        colocalization_min_expected=colocalization_min_expected,
         validation_fraction=validation_fraction,
         gap=gap,
         block_cells=block_cells,
@@ -221,7 +238,14 @@ def info(
     corpus = Corpus(_corpus_folder(path))
     totals = corpus.manifest.totals()
     if as_json:
-        _print_json({"genes": len(corpus.genes), "slides": corpus.slides, "totals": totals})
+        _print_json(
+            {
+                "genes": len(corpus.genes),
+                "distances": asdict(corpus.distances),
+                "slides": corpus.slides,
+                "totals": totals,
+            }
+        )
         return
     table = Table(title=f"{len(corpus.genes)} genes")
     for column in ("slide", "tissue", "condition", "species", "assay"):
@@ -237,6 +261,12 @@ def info(
     console = Console()
     console.print(table)
     console.print(sizes)
+    of = corpus.distances
+    console.print(
+        f"neighbours within {of.positive:g} um; negatives: hard {of.hard_min:g} to {of.hard_max:g} um away, easy "
+        f"beyond {of.easy_min:g} um",
+        soft_wrap=True,
+    )
 
 
 @app.command()

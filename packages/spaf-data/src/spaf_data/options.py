@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spaf_data import keys
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
 PLATFORMS = ("xenium", "merscope", "cosmx", "spatialdata", "table", "visium", "anndata")
@@ -76,8 +77,12 @@ class BuildOptions:
     min_qv: float = 20.0  # transcripts of lower quality are dropped
     min_transcripts: int = 30  # cells with fewer are dropped
     radius: float = 30.0  # cells closer than this are neighbours and positive pairs
+    hard_min: float | None = None  # of hard negatives; None follows the radius, as do the next two (`Distances`)
+    hard_max: float | None = None
+    easy_min: float | None = None  # easy negatives are further away
     colocalization_radius: float = 5.0  # transcripts closer than this are proximal
     colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
+    colocalization_min_expected: float | None = None  # joins of two genes for a test of their enrichment; None: found
     validation_fraction: float = 0.3  # of each slide's cells
     gap: float = 60.0  # between the regions of training and validation
     block_cells: int = 1024  # cells a block of the corpus owns at most
@@ -86,6 +91,10 @@ class BuildOptions:
         for name in ("radius", "colocalization_radius"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")
+        fewest = self.colocalization_min_expected
+        if fewest is not None and not fewest > 0:
+            raise InputError(f"colocalization_min_expected must be above 0, not {fewest:g}")
+        _ = self.distances  # contradictory ones are refused here
         for name in ("min_transcripts", "colocalization_min_transcripts", "block_cells"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -96,3 +105,8 @@ class BuildOptions:
                 f"gap ({self.gap:g} um) must be wider than radius ({self.radius:g} um), or cells of training and "
                 "validation would be neighbours"
             )
+
+    @property
+    def distances(self) -> Distances:
+        """At what distances cells are neighbours, hard negatives and easy negatives."""
+        return Distances(positive=self.radius, hard_min=self.hard_min, hard_max=self.hard_max, easy_min=self.easy_min)

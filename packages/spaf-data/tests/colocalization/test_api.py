@@ -51,6 +51,16 @@ def test_written_and_read_back(slide: Transcripts, method: str, tmp_path: Path) 
         assert list(record["statistics"]["gene_a"]) == list(record["pairs"]["gene_a"])
         assert np.allclose(pair_table.var["fdr"], record["statistics"]["fdr"])
         assert record["parameters"]["compartments"] is False
+        assert "min_expected" not in record["parameters"]
+        account = again.uns["colocalization"]["account"]
+        assert account["pairs"] == 15 * 14 // 2 == account["too_few_expected"] + account["tested"]
+        assert account["tested"] == account["unseen"] + account["seen"]
+        assert account["seen"] == len(record["statistics"])
+        assert account["least_expected"] <= record["statistics"]["expected"].min()
+        assert "expected" in account["reason"]
+        colocalize(again, slide, method=method, min_expected=500.0)
+        assert again.uns["colocalization"]["parameters"]["min_expected"] == 500.0
+        assert again.uns["colocalization"]["account"]["least_expected"] >= 500.0
     else:
         assert set(found.data) == {1}
         assert (found.sum(axis=0) > 0).all()
@@ -125,3 +135,21 @@ def test_a_few_cells_at_a_time_and_how_far_it_is(
     assert len(fractions) > 5
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+
+
+def test_no_matrix_of_an_earlier_call_stays_beside_new_pairs(slide: Transcripts) -> None:
+    adata = table_of(slide.cells, slide.genes)
+    colocalize(adata, slide)
+    colocalize(adata, slide, method="enrichment", cell_scores=False)
+    assert "colocalization" not in adata.obsm
+    assert adata.uns["colocalization"]["method"] == "enrichment"
+    with pytest.raises(InputError, match="no co-localised gene pairs"):
+        gene_pair_table(adata)
+
+
+def test_matrix_and_pairs_of_two_calls_are_no_table(slide: Transcripts) -> None:
+    adata = table_of(slide.cells, slide.genes)
+    colocalize(adata, slide)
+    adata.uns["colocalization"]["pairs"] = adata.uns["colocalization"]["pairs"].iloc[:-1]
+    with pytest.raises(InputError, match="columns, but uns 'colocalization' names .* gene pairs"):
+        gene_pair_table(adata)

@@ -220,3 +220,93 @@ def test_no_cells_and_no_pairs(slide: Transcripts) -> None:
 def test_bad_options(slide: Transcripts) -> None:
     with pytest.raises(InputError, match="min_expected is 0"):
         pair_enrichment(cells_of(slide), min_expected=0)
+
+
+def shuffled_labels(transcripts: Transcripts, rng: np.random.Generator) -> Transcripts:
+    gene = transcripts.gene.copy()
+    for start, stop in zip(transcripts.offsets[:-1], transcripts.offsets[1:], strict=True):
+        gene[start:stop] = gene[start:stop][rng.permutation(stop - start)]
+    return replace(transcripts, gene=gene)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 6])
+def test_pairs_that_cannot_be_significant_hide_no_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n_genes, n_cells = 300, 60  # 12 frequent genes, of which 0 and 1, 2 and 3, 4 and 5 lie together, weakly
+    cell = np.repeat(np.arange(n_cells), 250)
+    share = np.where(np.arange(n_genes) < 12, 0.03, 0.64 / (n_genes - 12))
+    gene = rng.choice(n_genes, len(cell), p=share)
+    x, y = rng.uniform(0, 14, (2, len(cell)))
+    for pair in range(3):
+        of_pair = np.isin(gene, (2 * pair, 2 * pair + 1)) & (rng.random(len(cell)) < 0.27)
+        spot = rng.uniform(0, 14, (2, n_cells))[:, cell[of_pair]]
+        x[of_pair], y[of_pair] = np.clip(spot + rng.normal(0, 2, spot.shape), 0, 14)
+    transcripts = Transcripts.from_arrays(
+        x=x + 40.0 * cell, y=y, gene=gene, cell=cell, genes=[f"G{k:03d}" for k in range(n_genes)],
+        cells=[f"c{k}" for k in range(n_cells)],
+    )  # fmt: skip
+    everything = pair_enrichment(cells_of(transcripts), min_expected=1.0)
+    assert everything.n_tested > 44_000
+    assert (everything.statistics.fdr < 0.05).sum() == 0
+    found = pair_enrichment(cells_of(transcripts))
+    assert 3400 < found.n_tested < 3600
+    assert found.least_expected > 25.0
+    called = found.statistics[found.statistics.fdr < 0.05]
+    assert len(called) == 1
+    assert ((called.gene_a < 6) & (called.gene_a % 2 == 0) & (called.gene_b == called.gene_a + 1)).all()
+    control = pair_enrichment(cells_of(shuffled_labels(transcripts, rng)))
+    assert control.n_tested > 3400
+    assert (control.statistics.fdr < 0.05).sum() == 0
+
+
+def test_tested_are_the_pairs_of_which_twice_the_joins_would_be_significant(
+    random_slide: Callable[..., Transcripts],
+) -> None:
+    transcripts = random_slide(np.random.default_rng(9), n_cells=20, n_transcripts=60, n_genes=15)
+    found = pair_enrichment(cells_of(transcripts)).statistics
+    slow = slow_statistics(transcripts, np.zeros(transcripts.n_transcripts, np.uint8))
+    within_reach = set()
+    for pair, (_, _, expected_a, variance_a, expected_b, variance_b) in slow.items():
+        twice = 2 * max(expected_a, expected_b)
+        p = [float(enrichment_p(twice, *m)) for m in ((expected_a, variance_a), (expected_b, variance_b))]
+        if max(p) <= 0.05 / (15 * 14 // 2):
+            within_reach.add(pair)
+    assert 20 < len(within_reach) < 15 * 14 // 2
+    assert set(zip(found.gene_a, found.gene_b, strict=True)) == within_reach
+
+
+def test_pairs_that_were_not_seen_are_tested_and_not_kept(random_slide: Callable[..., Transcripts]) -> None:
+    transcripts = random_slide(np.random.default_rng(7), n_cells=40, n_transcripts=40, n_genes=40)
+    together = transcripts.gene < 2
+    x = np.where(together, 40.0 * transcripts.cell + 3.0, transcripts.x)
+    found = pair_enrichment(cells_of(replace(transcripts, x=x)), min_expected=0.5)
+    assert (found.statistics.observed > 0).all()
+    assert len(found.statistics) < found.n_tested
+    assert found.n_pairs == 40 * 39 // 2 == found.n_too_few + found.n_tested
+    best = found.statistics.iloc[found.statistics.p.argmin()]
+    assert (best.gene_a, best.gene_b) == (0, 1)
+    assert best.fdr == pytest.approx(best.p * found.n_tested)  # those that were not seen count among the tests
+    assert found.pair.max() < len(found.statistics)
+
+
+def test_weaker_direction_has_nothing_to_spare_beside_a_gene_in_a_dense_spot(
+    random_slide: Callable[..., Transcripts],
+) -> None:
+    """The p-value is conservative under shuffled labels, and yet no smaller one would hold here."""
+    p = []
+    for seed in range(60):
+        rng = np.random.default_rng(1000 + seed)
+        transcripts = random_slide(rng, n_cells=200, n_transcripts=80, n_genes=20)
+        x, y = transcripts.x.copy(), transcripts.y.copy()
+        middle = transcripts.gene == 0
+        dense = middle | (rng.random(len(x)) < 0.5)
+        spread = np.where(middle, 1.0, 2.0)[dense]
+        x[dense] = 40.0 * transcripts.cell[dense] + rng.normal(7, spread)
+        y[dense] = rng.normal(7, spread)
+        found = pair_enrichment(cells_of(replace(transcripts, x=x, y=y))).statistics
+        p.append(found.p[found.gene_a == 0].to_numpy())
+    pooled = np.concatenate(p)
+    assert len(pooled) == 60 * 19
+    for level in (0.05, 0.01):
+        error = 3 * (level * (1 - level) / len(pooled)) ** 0.5
+        assert abs((pooled <= level).mean() - level) < error

@@ -1,10 +1,17 @@
+import json
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spaf_data import InputError
 from spaf_data.corpus import Block, decode_block, encode_block
+from spaf_data.corpus.sizes import BlockSize
 
 FIELDS = (
     "cell_ids coordinates indptr genes counts colocalized_indptr colocalized positive_pairs key slide split n_owned"
@@ -96,3 +103,70 @@ def test_pairs_that_are_not_of_the_genes_of_the_cell_come_back_as_they_are(pair:
 def test_arrays_that_do_not_fit_are_an_error(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="damaged"):
         decode_block(encode_block(replace(block(), **change)))
+
+
+SIZE = BlockSize(n_cells=3, n_pairs=2, n_genes=70_001)
+
+
+def lying(name: str, change: Callable[[dict[str, Any]], None], payload: bytes | None = None) -> bytes:
+    """Return a block of which the record of one array, and its bytes if given, were changed."""
+    data = encode_block(block())
+    magic, n_header = struct.unpack_from("<8sI", data)
+    header = json.loads(data[12 : 12 + n_header])
+    parts, start = [], 12 + n_header
+    for key, record in header["arrays"].items():
+        parts.append(data[start : start + record["nbytes"]])
+        start += record["nbytes"]
+        if key == name:
+            change(record)
+            if payload is not None:
+                record["nbytes"], parts[-1] = len(payload), payload
+    text = json.dumps(header).encode()
+    return b"".join([struct.pack("<8sI", magic, len(text)), text, *parts])
+
+
+def as_large_as(*shape: int) -> Callable[[dict[str, Any]], None]:
+    return lambda record: record.update(shape=list(shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("cell_ids", as_large_as(1 << 26)),
+        ("cell_ids", lambda record: record.update(text_bytes=1 << 26)),
+        ("coordinates", as_large_as(1 << 26, 2)),
+        ("indptr", as_large_as(1 << 26)),
+        ("genes", as_large_as(1 << 26)),
+        ("counts", as_large_as(1 << 26)),
+        ("colocalized_genes", as_large_as(1 << 26)),
+        ("colocalized_bits", as_large_as(1 << 26)),
+        ("positive_pairs", as_large_as(1 << 26, 2)),
+        ("counts", lambda record: record.update(dtype="<U1000000")),
+        ("counts", lambda record: record.update(stored="|V1000000")),
+        ("counts", as_large_as(-3)),
+    ],
+)
+def test_a_record_that_lies_is_refused_before_it_fills_the_memory(
+    name: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    assert decode_block(lying(name, lambda record: None), size=SIZE).n_cells == 3
+    data = lying(name, change, zlib.compress(bytes(1 << 26)))
+    assert len(data) < 100_000
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"block s-train-0000000 is damaged: .*{name}"):
+        decode_block(data, size=SIZE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_a_block_of_another_size_than_the_manifest_says_is_refused() -> None:
+    for size in (replace(SIZE, n_cells=4), replace(SIZE, n_pairs=1)):
+        with pytest.raises(InputError, match="claims the shape"):
+            decode_block(encode_block(block()), size=size)
+
+
+def test_a_block_without_a_manifest_is_bounded_too() -> None:
+    data = lying("positive_pairs", as_large_as(1 << 28, 2))
+    with pytest.raises(InputError, match="it claims more than 1024 MB"):
+        decode_block(data)

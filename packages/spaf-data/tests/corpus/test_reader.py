@@ -11,7 +11,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from spaf_data import InputError
+from spaf_data import Distances, InputError
 from spaf_data.corpus import Corpus, write_corpus
 from spaf_data.corpus import manifest as manifest_module
 
@@ -149,3 +149,13 @@ def test_no_manifest_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(InputError, match="not the manifest"):
         Corpus(tmp_path)
+
+
+def test_distances_are_stored_and_manifests_without_them_read_with_those_of_before(corpus: Corpus) -> None:
+    assert corpus.distances == Distances()
+
+    def forget(contents: dict) -> None:
+        assert contents.pop("distances") == {"positive": 30.0, "hard_min": 80.0, "hard_max": 150.0, "easy_min": 150.0}
+
+    rewrite(corpus, forget)
+    assert Corpus(corpus.path).distances == Distances()

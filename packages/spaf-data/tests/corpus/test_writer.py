@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from spaf_data import InputError
+from spaf_data import Distances, InputError
 from spaf_data.corpus import Corpus, write_corpus
 from spaf_data.pairs import positive_pairs
 
@@ -298,3 +298,14 @@ def test_resuming_trusts_neither_other_inputs_nor_damaged_shards(
     write_corpus([make_slide(seed=3)], path, block_cells=40)
     write_corpus([make_slide(seed=3)], tmp_path / "whole", block_cells=40)
     assert contents(path) == contents(tmp_path / "whole")
+
+
+def test_distances_follow_the_radius_or_are_given_and_stored(tmp_path: Path, make_slide: MakeSlide) -> None:
+    adata = make_slide(n_cells=60)
+    assert write_corpus([adata], tmp_path / "a", positive_radius=25.0).distances == Distances(positive=25.0)
+    wide = Distances(positive=25.0, hard_min=40.0, hard_max=60.0, easy_min=90.0)
+    corpus = write_corpus([adata], tmp_path / "b", distances=wide)
+    assert Corpus(corpus.path).distances == wide
+    assert corpus.parameters["positive_radius"] == 25.0
+    with pytest.raises(InputError, match="positive_radius is 30 um, but distances has a radius of 25 um"):
+        write_corpus([adata], tmp_path / "c", positive_radius=30.0, distances=wide)

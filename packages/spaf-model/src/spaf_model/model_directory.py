@@ -51,6 +51,7 @@ def write_model_directory(
         If `path` is something else than a model directory or an empty folder, or a weight is NaN or infinite.
     """
     path = Path(path)
+    _restore(path)
     if path.exists() and not _replaceable(path):
         raise InputError(f"{path} exists and is not a model directory; nothing was written.")
     bad = not_finite(tensors)
@@ -68,11 +69,39 @@ def write_model_directory(
         # safetensors lets only the owner read its file, which would leave a shared model unreadable.
         (new / WEIGHTS_FILE).chmod((new / CONFIG_FILE).stat().st_mode)
         (new / CARD_FILE).write_text(card, "utf-8")
-        if path.exists():
-            path.rename(staging / "old")
-        new.rename(path)
+        _replace(new, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename a folder to `path`; what is there is removed after that, and is back after an error or an interrupt."""
+    earlier = _earlier(path)
+    try:
+        if path.exists():
+            path.rename(earlier)
+        new.rename(path)
+    except BaseException:
+        if earlier.exists() and not path.exists():
+            earlier.rename(path)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _restore(path: Path) -> None:
+    """Undo, or finish, what a killed process began: put back a folder that it had moved aside, or remove that one."""
+    earlier = _earlier(path)
+    if not earlier.exists():
+        return
+    if path.exists():
+        shutil.rmtree(earlier, ignore_errors=True)
+    else:
+        earlier.rename(path)
+
+
+def _earlier(path: Path) -> Path:
+    path = path.absolute()
+    return path.parent / f".{path.name}.replaced"
 
 
 def _replaceable(path: Path) -> bool:
@@ -89,7 +118,10 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a model directory: there is no such folder.")
+        there = "there is no such folder"
+        if _earlier(path).is_dir():
+            there += f"; {_earlier(path)} is what a process that was killed meant to replace, so give it back its name"
+        raise InputError(f"{path} is not a model directory: {there}.")
     missing = [name for name in (CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE) if not (path / name).is_file()]
     if missing:
         raise InputError(f"{path} is not a model directory: it has no {', '.join(missing)}.")

@@ -7,10 +7,8 @@ import hashlib
 import json
 import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,22 +39,6 @@ def run_record(
         "seconds": time.perf_counter() - started,
         "peak_rss_mb": peak_rss_mb(),
     }
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill: at the end it takes the place of `path`; after an error `path` is as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        new = staging / "new"
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(staging / "old")
-        new.rename(path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def sweep_partial(path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from spaf_data import InputError as DataError
+from spaf_data import claim
 from spaf_model import InputError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -57,6 +60,28 @@ class Ranks:
         """Wait until every rank is here."""
         if self.world_size > 1:
             dist.barrier()
+
+
+@contextmanager
+def claimed(out: Path, command: str, group: Ranks) -> Iterator[None]:
+    """Let one run at a time write to a folder: the first process claims it for all (`spaf_data.claim`).
+
+    Raises
+    ------
+    InputError
+        On every rank, if another process writes to the folder.
+    """
+    with ExitStack() as stack:
+        problem = None
+        if group.is_main:
+            try:
+                stack.enter_context(claim(out, command))
+            except DataError as error:
+                problem = f"{error}."
+        problem = group.gather(problem)[0]
+        if problem is not None:
+            raise InputError(problem)
+        yield
 
 
 @contextmanager

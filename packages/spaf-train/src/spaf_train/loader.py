@@ -134,8 +134,8 @@ class BatchStream:
     Raises
     ------
     InputError
-        If the split has no block that may be read, its genes are not those of the vocabulary, or the batches of a
-        step cannot be dealt evenly to the ranks.
+        If the split has no block that may be read, its genes are not those of the vocabulary, distances contradict
+        the graph of the corpus, or the batches of a step cannot be dealt evenly to the ranks.
     BadShardError
         By the methods that read, if a shard is missing or damaged.
     """
@@ -162,6 +162,7 @@ class BatchStream:
         self.corpus = corpus
         self.vocabulary = vocabulary
         self.sampling = sampling
+        self.distances = sampling.distances(corpus.distances)
         self.objectives = objectives
         self.split = split
         self.seed = seed
@@ -275,7 +276,7 @@ class BatchStream:
             inputs = single_cells(blocks, offsets)
         else:
             generators = [np.random.default_rng([self.seed, epoch, place, 1]) for place in chosen]
-            inputs = draw_pairs(blocks, offsets, generators, self.sampling)
+            inputs = draw_pairs(blocks, offsets, generators, self.sampling, self.distances)
         generator = np.random.default_rng([self.seed, epoch, number, 2])
         n_genes = cells.ranked.n_genes
         lengths = n_genes[inputs.left] + len(CONTEXT_KINDS) + 2

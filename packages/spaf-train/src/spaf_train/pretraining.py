@@ -22,7 +22,7 @@ from spaf_train.card import model_card
 from spaf_train.checkpoint import Checkpoints, load_checkpoint, state_to_resume
 from spaf_train.compiling import check_compiler
 from spaf_train.config import PretrainConfig
-from spaf_train.distributed import Ranks, ranks
+from spaf_train.distributed import Ranks, claimed, ranks
 from spaf_train.gene_table import set_gene_table
 from spaf_train.loader import BadShardError, BatchStream
 from spaf_train.loop import Trainer
@@ -92,7 +92,8 @@ def pretrain(
     ------
     InputError
         If the corpus or an option cannot be used, the corpus cannot answer what is asked of it, `out` already holds a
-        run and `resume` is False, or the run in `out` has another configuration or other data.
+        run and `resume` is False, the run in `out` has another configuration or other data, or another process writes
+        to `out`.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -107,7 +108,15 @@ def pretrain(
     """
     out = Path(out)
     source = _open(corpus, skip_bad_shards=skip_bad_shards)
-    with ranks(config.run.device) as group, reproducible(group.device, config.run.threads), stop_request() as stop:
+    told = config
+    # With the distances of the corpus in it: what a run must keep, and what its record and its card say.
+    config = dataclasses.replace(config, sampling=config.sampling.following(source.distances))
+    with (
+        ranks(config.run.device) as group,
+        claimed(out, "spaf-train pretrain", group),
+        reproducible(group.device, config.run.threads),
+        stop_request() as stop,
+    ):
         if config.run.tensorboard:
             check_tensorboard()
         if config.run.compile:
@@ -138,7 +147,7 @@ def pretrain(
             out.mkdir(parents=True, exist_ok=True)
             checkpoints.sweep()
             sweep_partial(out / "model")
-            write_text(out / "config.toml", config.to_toml())
+            write_text(out / "config.toml", told.to_toml())
             write_json(out / "environment.json", _environment(group))
         trainer = Trainer(
             model.network,

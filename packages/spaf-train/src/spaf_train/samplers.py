@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Block
+from spaf_data import Block, Distances
 from spaf_train._checks import require, require_at_least, require_fraction
+from spaf_train.distances import distances_of
 
 # Rejection rounds for easy negatives: where a tenth of the cells is far enough, 1 draw in 10^9 stays without one.
 _ROUNDS = 200
@@ -23,9 +24,9 @@ class SamplingConfig:
     positives: float = 1.0  # share of the positive pairs of a block that an epoch visits
     hard_negatives: int = 1  # drawn for each positive pair, from its block
     easy_negatives: int = 1  # drawn for each positive pair, from the same slide
-    hard_min: float = 80.0  # um, distance of a hard negative
-    hard_max: float = 150.0  # um
-    easy_min: float = 150.0  # um, least distance of an easy negative
+    hard_min: float | None = None  # um, distance of a hard negative; None: that of the corpus, as for the next two
+    hard_max: float | None = None  # um
+    easy_min: float | None = None  # um, least distance of an easy negative
     window_blocks: int = 8  # blocks whose pairs are shuffled together
     grouping: int = 2048  # shuffled inputs among which those of similar length share a batch
     token_budget: int = 4096  # largest number of tokens of a batch, padding included
@@ -37,12 +38,15 @@ class SamplingConfig:
         require(0.0 < self.positives <= 1.0, f"positives must be above 0 and at most 1, not {self.positives}.")
         require_at_least("hard_negatives", self.hard_negatives, 0)
         require_at_least("easy_negatives", self.easy_negatives, 0)
-        require_at_least("hard_min", self.hard_min, 0.0)
-        require(
-            self.hard_max > self.hard_min,
-            f"hard_max must be above hard_min ({self.hard_min} um), not {self.hard_max}.",
-        )
-        require_at_least("easy_min", self.easy_min, 0.0)
+        for name in ("hard_min", "hard_max", "easy_min"):
+            if getattr(self, name) is not None:
+                require_at_least(name, getattr(self, name), 0.0)
+        if self.hard_min is not None:
+            hard_max = Distances().hard_max if self.hard_max is None else self.hard_max
+            require(
+                hard_max > self.hard_min,
+                f"hard_max must be above hard_min ({self.hard_min} um), not {hard_max}; give both of them.",
+            )
         for name in ("window_blocks", "grouping", "token_budget", "batches_per_step"):
             require_at_least(name, getattr(self, name), 1)
         require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
@@ -51,6 +55,21 @@ class SamplingConfig:
             self.input == "cells" or self.hard_negatives + self.easy_negatives > 0,
             "hard_negatives and easy_negatives must not both be 0, since pairs need negatives.",
         )
+
+    def distances(self, corpus: Distances | None = None) -> Distances:
+        """Return the distances of the pairs: those given, and else those of the corpus (the usual ones without it).
+
+        Raises
+        ------
+        InputError
+            If what is given contradicts itself or the graph of the corpus.
+        """
+        return distances_of("sampling", corpus, hard_min=self.hard_min, hard_max=self.hard_max, easy_min=self.easy_min)
+
+    def following(self, corpus: Distances) -> SamplingConfig:
+        """Return the same with all distances given, those of the corpus where there were none."""
+        found = self.distances(corpus)
+        return dataclasses.replace(self, hard_min=found.hard_min, hard_max=found.hard_max, easy_min=found.easy_min)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +108,7 @@ def draw_pairs(
     offsets: NDArray[np.int64],
     generators: list[np.random.Generator],
     config: SamplingConfig,
+    distances: Distances | None = None,
 ) -> Inputs:
     """Draw positive pairs and negatives for them.
 
@@ -102,6 +122,8 @@ def draw_pairs(
         Source of randomness of each block.
     config
         Numbers and distances.
+    distances
+        In place of those of `config`, such as `SamplingConfig.distances` of a corpus.
 
     Returns
     -------
@@ -115,6 +137,7 @@ def draw_pairs(
     distance; easy ones among all cells of the slide that are in memory. A negative for which there is no cell at the
     right distance is left out.
     """
+    distances = config.distances() if distances is None else distances
     cells_of_slide: dict[str, NDArray[np.int64]] = {}
     for slide in {block.slide for block in blocks}:
         cells_of_slide[slide] = np.concatenate(
@@ -136,13 +159,13 @@ def draw_pairs(
         pairs = [positives + offset]
         if config.hard_negatives:
             hard_anchors = np.repeat(anchors, config.hard_negatives)
-            partners = _at_distance(block.coordinates, hard_anchors, config.hard_min, config.hard_max, generator)
+            partners = _at_distance(block.coordinates, hard_anchors, distances.hard_min, distances.hard_max, generator)
             found = partners >= 0
             pairs.append(np.stack([hard_anchors, partners], axis=1)[found] + offset)
         if config.easy_negatives:
             easy_anchors = np.repeat(anchors, config.easy_negatives) + offset
             pool = cells_of_slide[block.slide]
-            partners = _beyond(coordinates, easy_anchors, pool, config.easy_min, generator)
+            partners = _beyond(coordinates, easy_anchors, pool, distances.easy_min, generator)
             found = partners >= 0
             pairs.append(np.stack([easy_anchors, partners], axis=1)[found])
         drawn = np.concatenate(pairs)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -289,3 +290,44 @@ def test_cells_without_a_gene_of_the_model_have_no_label(model_dir, cells, tmp_p
     assert np.isnan(cells.obs["type_probability"].iloc[3])
     with pytest.raises(InputError, match="no layer 'counts'; the layers are: raw"):
         predict_labels(cells, tmp_path / "out", layer="counts")
+
+
+def nearest(cells, one, other):
+    xy = cells.obsm["spatial"]
+    return np.linalg.norm(xy[one][:, None] - xy[other][None], axis=2).min()
+
+
+def test_a_gap_is_kept_around_cells_that_are_held_out_by_a_column(model_dir, cells, tmp_path):
+    cells.obs["half"] = np.where(cells.obsm["spatial"][:, 0] < 300.0, "left", "right")
+    found = labelled_cells(cells, "cell_type", hold_out=("half", ["right"]))
+    left, right = cells.obs["half"] == "left", cells.obs["half"] == "right"
+    assert nearest(cells, left.to_numpy(), right.to_numpy()) < 20.0
+    assert nearest(cells, found.part == "train", found.part == "validation") > 60.0
+    assert found.n_gap == left.sum() - (found.part == "train").sum() > 0
+    assert (found.part == "validation").sum() == right.sum()
+    assert found.divided_by == f"half right held out, {found.n_gap} training cells within 60 um of them left out"
+    everything = labelled_cells(cells, "cell_type", hold_out=("half", ["right"]), gap=0.0)
+    assert everything.n_gap == 0
+    assert (everything.part == "train").sum() == left.sum()
+    record = finetune(model_dir, cells, tmp_path / "out", hold_out=("half", ["right"]), gap=30.0).record
+    assert 0 < record["n_gap"] < found.n_gap
+    assert record["parameters"]["gap"] == 30.0
+    with pytest.raises(InputError, match="gap must be at least 0 um, not -1"):
+        labelled_cells(cells, "cell_type", hold_out=("half", ["right"]), gap=-1.0)
+
+
+def test_other_slides_need_no_gap(cells):
+    both = anndata.concat([cells, cells], index_unique="-")
+    both.obs["slide"] = np.repeat(["one", "two"], cells.n_obs)
+    found = labelled_cells(both, "cell_type", hold_out=("slide", ["two"]))
+    assert found.n_gap == 0
+    assert (found.part == "train").sum() == cells.n_obs
+
+
+def test_training_cells_beside_those_of_a_given_split_are_said(cells, caplog):
+    cells.obs["half"] = np.where(cells.obsm["spatial"][:, 0] < 300.0, "train", "validation")
+    found = labelled_cells(cells, "cell_type", split="half")
+    assert found.n_near > 0
+    assert found.n_gap == 0
+    assert f"{found.n_near} training cells lie within 60 um of cells to be judged on (obs['half'])" in caplog.text
+    assert f"{found.n_near} training cells within 60 um of cells to be judged on" in found.divided_by

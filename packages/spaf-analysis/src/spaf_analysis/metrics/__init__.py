@@ -21,6 +21,7 @@ from spaf_train.evaluation import (
     pair_weights,
     pca_embedding,
     percentile_interval,
+    radii_of,
     spatial_tiles,
     verdict,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate_cell_pairs",
     "log_normalize",
     "matched_pairs",
+    "radii_of",
     "pair_weights",
     "pca_embedding",
     "percentile_interval",

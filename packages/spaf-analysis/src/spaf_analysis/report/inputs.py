@@ -12,6 +12,7 @@ import pandas as pd
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
 from spaf_analysis.records import Record
+from spaf_data import Corpus, Distances
 from spaf_model import SpatialFormer
 
 
@@ -31,6 +32,8 @@ class ReportInputs:
         `build.json` and `run.json`.
     records
         The records of build, pretrain and embed.
+    distances
+        At what distances cells of the corpus are neighbours, hard negatives and easy negatives.
     """
 
     adata: ad.AnnData
@@ -39,6 +42,7 @@ class ReportInputs:
     build: dict[str, Any]
     run: dict[str, Any]
     records: tuple[Record, ...]
+    distances: Distances = Distances()
 
     @property
     def account(self) -> dict[str, int]:
@@ -116,7 +120,23 @@ def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str
     _check_table(adata, embedded, key)
     embed = adata.uns.get(SPAF, {}).get("embed", {})
     records = (Record.of("build", build_record), Record.of("pretrain", run_record), Record.of("embed", embed))
-    return ReportInputs(adata, SpatialFormer.from_pretrained(model), metrics, build_record, run_record, records)
+    return ReportInputs(
+        adata,
+        SpatialFormer.from_pretrained(model),
+        metrics,
+        build_record,
+        run_record,
+        records,
+        _distances(build, build_record),
+    )
+
+
+def _distances(build: Path, record: dict[str, Any]) -> Distances:
+    """Return the distances of the corpus of a build, or of its record where the corpus is no longer there."""
+    if (build / "corpus" / "manifest.json").is_file():
+        return Corpus(build / "corpus", check=False).distances
+    radius = record.get("parameters", {}).get("options", {}).get("radius", Distances().positive)
+    return Distances.of_manifest(record.get("distances"), float(radius))
 
 
 def _check_table(adata: ad.AnnData, path: Path, key: str) -> None:

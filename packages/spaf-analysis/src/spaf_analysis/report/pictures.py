@@ -146,7 +146,11 @@ def cell_pairs(benchmark: CellPairBenchmark) -> tuple[Picture, ...]:
     """Draw the AUROC of all scores at all radii."""
     if benchmark.evaluation is None:
         return ()
-    titles = {"easy": "against cells > 150 µm away", "hard": "against cells 80–150 µm away"}
+    of = benchmark.distances
+    titles = {
+        "easy": f"against cells > {of.easy_min:g} µm away",
+        "hard": f"against cells {of.hard_min:g}–{of.hard_max:g} µm away",
+    }
     table = benchmark.evaluation.scores
     judged = {name: title for name, title in SCORES.items() if (table["score"] == name).any()}
     figure = plots.pair_intervals(table, judged, titles)
@@ -170,7 +174,7 @@ def gene_pairs(ranked: GenePairs | None) -> tuple[Picture, ...]:
     if ranked is None or top.empty:
         return ()
     label = {
-        "permutation": "pairs of neighbouring transcripts (logarithmic axis)",
+        "enrichment": "pairs of neighbouring transcripts (logarithmic axis)",
         "overlap": "cells in which both are co-localised (logarithmic axis)",
     }[ranked.method]
     alt = ", ".join(f"{row.gene_a} and {row.gene_b} {row.fold:.1f} times" for row in top.itertuples())

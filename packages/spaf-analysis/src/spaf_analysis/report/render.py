@@ -119,7 +119,8 @@ def _pair_rows(report: Report) -> list[dict[str, Any]]:
         return []
     rows, judged = [], _judged_scores(report)
     cases = evaluation.scores[["negatives", "radius", "n_positives"]].drop_duplicates()
-    for negatives in wording.FAR:
+    far = wording.far_of(report.benchmark.distances)
+    for negatives in far:
         for case in cases[cases.negatives == negatives].to_dict(orient="records"):
             radius = float(case["radius"])
             values = {
@@ -131,7 +132,7 @@ def _pair_rows(report: Report) -> list[dict[str, Any]]:
             }
             rows.append(
                 {
-                    "negatives": wording.FAR[negatives],
+                    "negatives": far[negatives],
                     "radius": radius,
                     "n": case["n_positives"],
                     **values,

@@ -165,6 +165,7 @@ def make_report(
         adata,
         inputs.model,
         key=options.key,
+        distances=inputs.distances,
         max_pairs=options.max_pairs,
         n_replicates=options.n_replicates,
         seed=options.seed,

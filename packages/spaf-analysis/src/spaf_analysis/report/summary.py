@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from spaf_analysis.cell_pairs import MAIN_RADIUS, CellPairBenchmark
+from spaf_analysis.cell_pairs import CellPairBenchmark
 from spaf_analysis.metrics import Interval
 from spaf_analysis.records import Record
 from spaf_analysis.report.wording import not_judged
@@ -56,7 +56,7 @@ def summarize(
         "n_train_cells": benchmark.n_train,
         "n_validation_cells": benchmark.n_validation,
     }
-    name = f"pair_auroc_{MAIN_RADIUS:g}um"
+    name = f"pair_auroc_{benchmark.main_radius:g}um"
     for negatives, ending in (("easy", ""), ("hard", "_hard")):
         for score, addition in (("model", ""), ("pca", "_pca"), ("embedding", "_embedding"), ("logistic", "_logistic")):
             interval = _judged(benchmark, score, negatives)
@@ -78,7 +78,7 @@ def _judged(benchmark: CellPairBenchmark, score: str, negatives: str) -> Interva
     if benchmark.evaluation is None:
         return None
     try:
-        return benchmark.evaluation.interval(score, MAIN_RADIUS, negatives)
+        return benchmark.evaluation.interval(score, benchmark.main_radius, negatives)
     except KeyError:
         return None
 
@@ -87,7 +87,7 @@ def _compared(benchmark: CellPairBenchmark, baseline: str, negatives: str) -> In
     if benchmark.evaluation is None:
         return None
     try:
-        return benchmark.evaluation.difference("model", baseline, MAIN_RADIUS, negatives)
+        return benchmark.evaluation.difference("model", baseline, benchmark.main_radius, negatives)
     except KeyError:
         return None
 

@@ -2,11 +2,18 @@
 
 import math
 
-from spaf_analysis.cell_pairs import MAIN_RADIUS, SCORES, CellPairBenchmark
+from spaf_analysis.cell_pairs import SCORES, CellPairBenchmark
 from spaf_analysis.gene_pairs import GenePairs
 from spaf_analysis.metrics import CellPairEvaluation, Interval, verdict
+from spaf_data import Distances
 
-FAR = {"easy": "more than 150 µm apart", "hard": "80–150 µm apart"}
+
+def far_of(distances: Distances) -> dict[str, str]:
+    """Say for each kind of negatives how far apart its cells are."""
+    return {
+        "easy": f"more than {distances.easy_min:g} µm apart",
+        "hard": f"{distances.hard_min:g}–{distances.hard_max:g} µm apart",
+    }
 
 
 def interval_text(interval: Interval, *, signed: bool = False) -> str:
@@ -21,17 +28,20 @@ def pair_headline(benchmark: CellPairBenchmark) -> str:
     """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
     if benchmark.evaluation is None:
         return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
-    sentences = (_headline(benchmark.evaluation, negatives) for negatives in FAR)
-    nothing = f"The held-out region is too small to judge neighbours within {MAIN_RADIUS:g} µm against other cells."
+    sentences = (_headline(benchmark, negatives) for negatives in far_of(benchmark.distances))
+    radius = benchmark.main_radius
+    nothing = f"The held-out region is too small to judge neighbours within {radius:g} µm against other cells."
     return next((sentence for sentence in sentences if sentence), nothing)
 
 
-def _headline(evaluation: CellPairEvaluation, negatives: str) -> str:
+def _headline(benchmark: CellPairBenchmark, negatives: str) -> str:
     """Write the headline for one kind of negatives, or nothing where the held-out region has none."""
+    evaluation, radius, far = benchmark.evaluation, benchmark.main_radius, far_of(benchmark.distances)
+    assert evaluation is not None, "asked for by who has one"
     try:
-        ours = evaluation.interval("model", MAIN_RADIUS, negatives)
-        pca = evaluation.interval("pca", MAIN_RADIUS, negatives)
-        difference = evaluation.difference("model", "pca", MAIN_RADIUS, negatives)
+        ours = evaluation.interval("model", radius, negatives)
+        pca = evaluation.interval("pca", radius, negatives)
+        difference = evaluation.difference("model", "pca", radius, negatives)
     except KeyError:
         return ""
     outcome = {
@@ -41,8 +51,8 @@ def _headline(evaluation: CellPairEvaluation, negatives: str) -> str:
         "unknown": "with too little tissue to compare it with",
     }[verdict(difference)]
     return (
-        f"In tissue held out from training, its cell-pair score ranks neighbours (within {MAIN_RADIUS:g} µm) above "
-        f"cells {FAR[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
+        f"In tissue held out from training, its cell-pair score ranks neighbours (within {radius:g} µm) above "
+        f"cells {far[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
         "component analysis, which needs no training."
     )
 
@@ -52,24 +62,25 @@ def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
     if benchmark.evaluation is None:
         return []
     sentences = []
-    for negatives, far in FAR.items():
+    radius = benchmark.main_radius
+    for negatives, far in far_of(benchmark.distances).items():
         parts = []
         for baseline in ("pca", "logistic"):
-            part = _comparison(benchmark.evaluation, baseline, negatives)
+            part = _comparison(benchmark.evaluation, baseline, radius, negatives)
             if part:
                 parts.append(part)
         if parts:
-            sentences.append(f"Neighbours within {MAIN_RADIUS:g} µm against cells {far}: {'; '.join(parts)}.")
+            sentences.append(f"Neighbours within {radius:g} µm against cells {far}: {'; '.join(parts)}.")
     return sentences + not_judged(benchmark)
 
 
 def not_judged(benchmark: CellPairBenchmark) -> list[str]:
     """Write sentences that say what could not be judged, and why."""
-    evaluation = benchmark.evaluation
+    evaluation, far = benchmark.evaluation, far_of(benchmark.distances)
     if evaluation is None:
         return [f"Neighbouring cells were not judged: {benchmark.reason}."]
     sentences = [
-        f"Neighbours were not judged against cells {FAR[kind]}: the held-out region has no cells at such a distance."
+        f"Neighbours were not judged against cells {far[kind]}: the held-out region has no cells at such a distance."
         for kind in evaluation.unjudged
     ]
     sentences += [
@@ -81,9 +92,9 @@ def not_judged(benchmark: CellPairBenchmark) -> list[str]:
     return sentences
 
 
-def _comparison(evaluation: CellPairEvaluation, baseline: str, negatives: str) -> str:
+def _comparison(evaluation: CellPairEvaluation, baseline: str, radius: float, negatives: str) -> str:
     try:
-        difference = evaluation.difference("model", baseline, MAIN_RADIUS, negatives)
+        difference = evaluation.difference("model", baseline, radius, negatives)
     except KeyError:
         return ""
     outcome = {
@@ -97,7 +108,7 @@ def _comparison(evaluation: CellPairEvaluation, baseline: str, negatives: str) -
 
 def gene_pair_method(ranked: GenePairs) -> str:
     """Say what the expectation of the gene pairs is, and what it cannot tell."""
-    if ranked.method == "permutation":
+    if ranked.method == "enrichment":
         return (
             "For each pair of genes, the number of neighbouring transcript pairs (one of each gene, in the same cell) "
             "is compared with its expectation when one gene is held in place and the labels of all others are shuffled "

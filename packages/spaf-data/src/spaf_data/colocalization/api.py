@@ -16,7 +16,7 @@ from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
 from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import community_pairs
-from spaf_data.colocalization.enrichment import pair_enrichment
+from spaf_data.colocalization.enrichment import REASON, PairEnrichment, pair_enrichment
 from spaf_data.errors import InputError
 from spaf_data.transcripts import Transcripts, cell_ranges
 
@@ -30,6 +30,7 @@ def colocalize(
     method: Method = "communities",
     radius: float = 5.0,
     min_transcripts: int = 3,
+    min_expected: float | None = None,
     dimensions: int | None = None,
     cell_scores: bool = True,
     n_threads: int | None = None,
@@ -41,7 +42,8 @@ def colocalize(
     Transcripts of a cell within `radius` of each other are joined. ``"communities"`` is the rule of SpatialFormer:
     two genes co-localise in a cell if a Louvain community of that graph holds at least `min_transcripts` of each; it
     favours frequent genes. ``"enrichment"`` compares the number of joins of two genes with what shuffled labels give
-    in the same cell and compartment, and so controls for expression; it tests every pair over the whole slide.
+    in the same cell and compartment, and so controls for expression; it tests over the whole slide every pair of which
+    enough joins are expected.
 
     Parameters
     ----------
@@ -56,11 +58,14 @@ def colocalize(
         Largest distance of two joined transcripts in um, inclusive.
     min_transcripts
         Fewest transcripts of both genes: in one community, or (``"enrichment"``) in a cell for it to have a score.
+    min_expected
+        For ``"enrichment"``: joins of two genes that must be expected in the slide for the pair to be tested; None: so
+        many that twice the number would be significant among all pairs of the panel.
     dimensions
         2 or 3; None uses z where it varies.
     cell_scores
-        For ``"enrichment"``: without scores of single cells, ``obsm[key_added]`` is not written, which saves most of
-        the memory; the statistics of the slide are the same.
+        For ``"enrichment"``: without scores of single cells, ``obsm[key_added]`` is not written (one that is there is
+        removed), which saves most of the memory; the statistics of the slide are the same.
     n_threads
         Threads; Numba's number when None. Results do not depend on it.
     key_added
@@ -74,7 +79,9 @@ def colocalize(
     scores of the cell's joined pairs for ``"enrichment"``; and ``uns[key_added]`` with ``pairs`` (a row for each
     column: gene_a, gene_b, in the order of ``adata.var``), ``method``, ``parameters`` and, for ``"enrichment"``,
     ``statistics`` of the slide, row by row as ``pairs``: gene_a, gene_b, n_cells, observed, expected, z, p (one-sided)
-    and fdr (Benjamini-Hochberg).
+    and fdr (Benjamini-Hochberg over all pairs tested), of the pairs that were tested and seen; and ``account``:
+    ``pairs`` of the panel, ``too_few_expected`` that were not tested and the ``reason``, ``tested`` (with
+    ``least_expected`` joins or more), of which ``unseen`` are joined nowhere, and ``seen``.
 
     Raises
     ------
@@ -128,6 +135,7 @@ def colocalize(
             replace(cells, done=watch.after),
             radius=radius,
             min_transcripts=min_transcripts,
+            min_expected=min_expected,
             cell_scores=cell_scores,
             n_threads=n_threads,
         )
@@ -135,10 +143,32 @@ def colocalize(
         entries = (tested.z, tested.pair, tested.indptr)
         record["statistics"] = tested.statistics.assign(gene_a=names[gene_a], gene_b=names[gene_b])
         record["parameters"]["compartments"] = bool(transcripts.nucleus_known)
+        if min_expected is not None:
+            record["parameters"]["min_expected"] = float(min_expected)
+        record["account"] = _account(tested)
     record["pairs"] = pd.DataFrame({"gene_a": names[gene_a], "gene_b": names[gene_b]})
     if method == "communities" or cell_scores:
         adata.obsm[key_added] = sparse.csr_matrix(entries, shape=(adata.n_obs, len(gene_a)))
+    elif key_added in adata.obsm:
+        # A matrix of an earlier call has other columns than the pairs that are written now.
+        del adata.obsm[key_added]
     adata.uns[key_added] = record
+
+
+def _account(tested: PairEnrichment) -> dict[str, Any]:
+    """Return what became of the gene pairs of the panel."""
+    seen = len(tested.statistics)
+    # Without a test there is no least number, and JSON has no NaN.
+    least = {"least_expected": tested.least_expected} if tested.n_tested else {}
+    return {
+        "pairs": tested.n_pairs,
+        "too_few_expected": tested.n_too_few,
+        "reason": REASON,
+        "tested": tested.n_tested,
+        **least,
+        "unseen": tested.n_tested - seen,
+        "seen": seen,
+    }
 
 
 def check_method(method: str) -> None:

@@ -11,6 +11,11 @@ n_b of the N transcripts that are not of a, and so (Cochran 1977, "Sampling Tech
 summed over compartments and, for a slide, over cells. Both directions are taken and the weaker one counts: a gene that
 merely sits where transcripts are dense is close to everything, but a second gene that is spread like the rest is then
 no closer to it than chance.
+
+The larger of two p-values is conservative where both genes are spread like the rest: 2.3 % of a MERFISH slide with
+shuffled labels are at most 0.05, for the two directions agree only in part (correlation of z .79 to .90). It cannot be
+made smaller without losing control: where one gene sits in a dense spot its direction says nothing, the other is alone,
+and 4.6 % are at most 0.05, 1.1 % at most 0.01. What the first case has to spare, the second has not.
 """
 
 from __future__ import annotations
@@ -32,21 +37,39 @@ from spaf_data.grouping import group_nodes
 # Genes of cells whose moments are held until they are added up: about 100 MB.
 _ENTRIES_AT_A_TIME = 1 << 20
 
+# A pair is tested where this many times its expected joins would be significant among all pairs of the panel.
+_FOLD, _LEVEL = 2.0, 0.05
+_LEAST_EXPECTED = 1.0  # below it the tail of the moments is no good
+
+# Why pairs are left out, for the account of a slide.
+REASON = (
+    "a pair of which few joins are expected cannot be significant among many tests and makes the others less so; what "
+    "is expected does not depend on the outcome"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairEnrichment:
     """Enrichment of gene pairs in a slide and in its cells.
 
-    ``statistics`` has a row for each tested pair, sorted by (gene_a, gene_b): codes ``gene_a`` < ``gene_b``,
-    ``n_cells`` with both genes, ``observed`` and ``expected`` proximal transcript pairs, ``z``, one-sided ``p`` and
-    Benjamini-Hochberg ``fdr``. Cell ``i`` has the scores ``z[indptr[i]:indptr[i + 1]]`` of the rows of
-    ``statistics`` in ``pair``.
+    ``statistics`` has a row for each tested pair that was seen (``observed`` above 0), sorted by (gene_a, gene_b):
+    codes ``gene_a`` < ``gene_b``, ``n_cells`` with both genes, ``observed`` and ``expected`` proximal transcript pairs,
+    ``z``, one-sided ``p`` and the Benjamini-Hochberg ``fdr`` over all ``n_tested``. Cell ``i`` has the scores
+    ``z[indptr[i]:indptr[i + 1]]`` of the rows of ``statistics`` in ``pair``.
+
+    Of the ``n_pairs`` of the panel ``n_too_few`` were not tested, because too few joins are expected (or these cannot
+    vary), so that ``n_pairs == n_too_few + n_tested``; ``least_expected`` is the smallest number among the tested, NaN
+    where there is none.
     """
 
     statistics: pd.DataFrame
     indptr: np.ndarray  # int64 (n_cells + 1)
     pair: np.ndarray  # int32 (n_scores), ascending in a cell
     z: np.ndarray  # float32 (n_scores)
+    n_pairs: int
+    n_too_few: int
+    n_tested: int
+    least_expected: float
 
 
 @njit(cache=True, nogil=True)
@@ -276,7 +299,7 @@ def pair_enrichment(
     *,
     radius: float = 5.0,
     min_transcripts: int = 3,
-    min_expected: float = 1.0,
+    min_expected: float | None = None,
     cell_scores: bool = True,
     n_threads: int | None = None,
 ) -> PairEnrichment:
@@ -291,8 +314,13 @@ def pair_enrichment(
     min_transcripts
         Fewest transcripts of both genes in a cell for a score of that cell. Tests of the slide use all transcripts.
     min_expected
-        Smallest expected join count of the slide for a pair to be tested. It depends on the numbers of transcripts
-        and the graph, hardly on the outcome, so that leaving pairs out does not bias the others.
+        Smallest expected join count of the slide, in both directions, for a pair to be tested. None finds it for each
+        pair from the moments: a pair is tested where twice its expected joins would be significant (p at most 0.05 over
+        the number of all pairs, in both directions). Either depends on the numbers of transcripts and the graph, hardly
+        on the outcome, so that leaving pairs out does not bias the others (independent filtering: Bourgon et al. 2010,
+        https://doi.org/10.1073/pnas.0914005107), and every pair that cannot be significant makes the others less so. In
+        a panel of 1,000 genes it comes to about 50 joins, in one of 140 to 20; a fixed number of 50 loses two thirds of
+        what is planted in a slide of 150 cells.
     cell_scores
         Whether single cells are scored. Without, ``pair`` and ``z`` are empty, and memory does not grow with the cells.
     n_threads
@@ -311,7 +339,7 @@ def pair_enrichment(
     """
     check_radius(radius)
     check_min_transcripts(min_transcripts)
-    if not min_expected > 0:
+    if min_expected is not None and not min_expected > 0:
         raise InputError(f"min_expected is {min_expected}; it must be positive")
     n_genes, n_known = cells.n_genes, cells.n_known
     fewest = min_transcripts if cell_scores else np.iinfo(np.int64).max  # which no gene of a cell has
@@ -343,13 +371,26 @@ def pair_enrichment(
     del kept, waiting
     gene_a, gene_b = (codes.astype(np.int64) for codes in np.triu_indices(n_known, 1))
     n_both, expected_a, variance_a, expected_b, variance_b = sums.T
-    tested = (np.minimum(expected_a, expected_b) >= min_expected) & (np.minimum(variance_a, variance_b) > 0)
+    least = np.minimum(expected_a, expected_b)
+    tested = (least >= (_LEAST_EXPECTED if min_expected is None else min_expected)) & (
+        np.minimum(variance_a, variance_b) > 0
+    )
+    if min_expected is None:
+        twice = _FOLD * np.maximum(expected_a, expected_b)[tested]
+        within_reach = np.maximum(
+            enrichment_p(twice, expected_a[tested], variance_a[tested]),
+            enrichment_p(twice, expected_b[tested], variance_b[tested]),
+        )
+        tested[tested] = within_reach <= _LEVEL / max(len(tested), 1)
     positions = pair_position(gene_a[tested], gene_b[tested], n_genes)
     joins = observed[positions]
     moments = [(expected_a[tested], variance_a[tested]), (expected_b[tested], variance_b[tested])]
     z = np.stack([(joins - expected) / np.sqrt(variance) for expected, variance in moments])
     weaker = z.argmin(axis=0)
     p = np.maximum(*(enrichment_p(joins, expected, variance) for expected, variance in moments))
+    fdr = stats.false_discovery_control(p) if len(p) else p
+    # Pairs that are nowhere joined count among the tests, and say nothing else.
+    seen = joins > 0
     statistics = pd.DataFrame(
         {
             "gene_a": gene_a[tested].astype(np.int32),
@@ -359,13 +400,23 @@ def pair_enrichment(
             "expected": np.where(weaker == 0, moments[0][0], moments[1][0]),
             "z": z.min(axis=0),
             "p": p,
-            "fdr": stats.false_discovery_control(p) if len(p) else p,
+            "fdr": fdr,
         }
-    )
+    )[seen].reset_index(drop=True)
     number = np.full(len(observed), -1, np.int32)
-    number[positions] = np.arange(len(positions), dtype=np.int32)
+    number[positions[seen]] = np.arange(len(statistics), dtype=np.int32)
     pair = number[scored]
     owner = np.repeat(np.arange(len(n_scores)), n_scores)[pair >= 0]
     score_indptr = np.zeros(len(n_scores) + 1, np.int64)
     np.cumsum(np.bincount(owner, minlength=len(n_scores)), out=score_indptr[1:])
-    return PairEnrichment(statistics=statistics, indptr=score_indptr, pair=pair[pair >= 0], z=scores[pair >= 0])
+    n_tested = int(tested.sum())
+    return PairEnrichment(
+        statistics=statistics,
+        indptr=score_indptr,
+        pair=pair[pair >= 0],
+        z=scores[pair >= 0],
+        n_pairs=len(tested),
+        n_too_few=len(tested) - n_tested,
+        n_tested=n_tested,
+        least_expected=float(least[tested].min()) if n_tested else float("nan"),
+    )

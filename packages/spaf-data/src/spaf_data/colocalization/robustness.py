@@ -25,6 +25,7 @@ def robustness(
     nucleus: bool = True,
     radius: float = 5.0,
     min_transcripts: int = 3,
+    min_expected: float | None = None,
     fdr: float = 0.05,
     dimensions: int | None = None,
     seed: int = 0,
@@ -44,7 +45,7 @@ def robustness(
         Quantiles, in (0, 1), of the distance from the cell's centroid in x and y; transcripts beyond are lost.
     nucleus
         Also lose everything outside the nucleus, if `transcripts` say where it is.
-    radius, min_transcripts, dimensions, n_threads
+    radius, min_transcripts, min_expected, dimensions, n_threads
         As for `colocalize`.
     fdr
         False discovery rate below which ``"enrichment"`` calls a pair.
@@ -79,7 +80,9 @@ def robustness(
                 community_pairs(perturbed, radius=radius, min_transcripts=min_transcripts, n_threads=n_threads),
                 cells.n_genes,
             )
-        tested = pair_enrichment(perturbed, radius=radius, cell_scores=False, n_threads=n_threads).statistics
+        tested = pair_enrichment(
+            perturbed, radius=radius, min_expected=min_expected, cell_scores=False, n_threads=n_threads
+        ).statistics
         called = tested[tested["fdr"] < fdr]
         return (called["gene_a"].astype(np.int64) * cells.n_genes + called["gene_b"]).to_numpy()
 

@@ -26,7 +26,7 @@ def gene_pair_table(adata: AnnData, *, key: str = keys.COLOCALIZATION) -> AnnDat
     Raises
     ------
     InputError
-        If there is no such result.
+        If there is no such result, or its matrix and its pairs do not belong together.
 
     Examples
     --------
@@ -45,6 +45,11 @@ def gene_pair_table(adata: AnnData, *, key: str = keys.COLOCALIZATION) -> AnnDat
             "run colocalize first"
         )
     result = adata.uns[key]
+    if adata.obsm[key].shape[1] != len(result["pairs"]):
+        raise InputError(
+            f"obsm {key!r} has {adata.obsm[key].shape[1]} columns, but uns {key!r} names {len(result['pairs'])} gene "
+            "pairs: they are of two calls of colocalize, so run it again"
+        )
     var = result.get("statistics", result["pairs"]).copy()
     var.index = (var["gene_a"].astype(str) + "|" + var["gene_b"].astype(str)).to_numpy()
     table = AnnData(adata.obsm[key].copy(), obs=adata.obs.copy(), var=var)

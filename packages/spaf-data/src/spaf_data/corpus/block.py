@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from spaf_data.corpus.arrays import decode_array, encode_array
 from spaf_data.corpus.gene_pairs import pack_gene_pairs, unpack_gene_pairs
+from spaf_data.corpus.sizes import BlockSize, size_problem
 from spaf_data.errors import InputError
 
 _MAGIC = b"SPAFBLCK"
@@ -90,13 +91,20 @@ def encode_block(block: Block) -> bytes:
     return b"".join([_PREFIX.pack(_MAGIC, len(text)), text, *payloads])
 
 
-def decode_block(data: bytes) -> Block:
+def decode_block(data: bytes, *, size: BlockSize | None = None) -> Block:
     """Return the block that :func:`encode_block` stored.
+
+    Parameters
+    ----------
+    data
+        The bytes.
+    size
+        What the manifest says of the block; arrays that claim to be larger are not inflated.
 
     Raises
     ------
     InputError
-        If the bytes are no block, a block of a version that is not known here, or damaged.
+        If the bytes are no block, a block of a version that is not known here, damaged, or of another size.
     """
     try:
         magic, header_bytes = _PREFIX.unpack_from(data)
@@ -112,6 +120,9 @@ def decode_block(data: bytes) -> Block:
             f"block {header.get('key')} has encoding version {version}, and this version reads {', '.join(_ARRAYS)}."
         )
     try:
+        problem = size_problem({name: header["arrays"][name] for name in _ARRAYS[version]}, size)
+        if problem:
+            raise ValueError(problem)
         arrays = {}
         view = memoryview(data)
         for name in _ARRAYS[version]:

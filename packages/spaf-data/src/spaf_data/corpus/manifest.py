@@ -15,6 +15,7 @@ import pandas as pd
 
 from spaf_data.corpus.files import whole_file
 from spaf_data.corpus.shard import BlockRef, Shard, is_safe_name
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
 NAME = "manifest.json"
@@ -31,6 +32,9 @@ class Manifest:
     ----------
     parameters
         Arguments that the corpus was written with.
+    distances
+        At what distances cells of the corpus are neighbours, hard negatives and easy negatives. Not stored by versions
+        of before, which knew the radius alone: see `Distances.of_manifest`.
     versions
         Versions of the software that wrote it.
     genes, gene_ids
@@ -46,6 +50,7 @@ class Manifest:
     """
 
     parameters: dict[str, Any]
+    distances: Distances
     versions: dict[str, str]
     genes: list[str]
     gene_ids: list[str] | None
@@ -82,6 +87,7 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             "versions": self.versions,
             "parameters": self.parameters,
+            "distances": asdict(self.distances),
             "totals": self.totals(),
             "slides": self.slides,
             "shards": [shard_as_dict(shard) for shard in self.shards],
@@ -127,6 +133,9 @@ class Manifest:
         types = dict(zip(_STATISTICS, ("int64", "int64", "float64", "float64"), strict=True))
         return cls(
             parameters=contents["parameters"],
+            distances=Distances.of_manifest(
+                contents.get("distances"), contents["parameters"].get("positive_radius", Distances().positive)
+            ),
             versions=contents["versions"],
             genes=genes["symbol"],
             gene_ids=genes["gene_id"],

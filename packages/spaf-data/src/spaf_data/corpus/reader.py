@@ -9,6 +9,8 @@ import pandas as pd
 from spaf_data.corpus.block import Block, decode_block
 from spaf_data.corpus.manifest import Manifest
 from spaf_data.corpus.shard import SUFFIX, BlockRef, Shard, read_member, size_and_sha256
+from spaf_data.corpus.sizes import BlockSize
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
 
@@ -94,6 +96,11 @@ class Corpus:
         """Arguments that the corpus was written with, such as ``positive_radius``."""
         return dict(self.manifest.parameters)
 
+    @property
+    def distances(self) -> Distances:
+        """At what distances cells are neighbours (the pairs of the blocks), hard negatives and easy negatives."""
+        return self.manifest.distances
+
     def block_refs(self, split: str | None = None) -> list[BlockRef]:
         """Return the places of the blocks of a split, or of all, in a fixed order.
 
@@ -116,7 +123,7 @@ class Corpus:
         """
         with (self.path / ref.shard).open("rb") as file:
             data = read_member(file, ref)
-        block = decode_block(data)
+        block = decode_block(data, size=BlockSize(n_cells=ref.n_cells, n_pairs=ref.n_pairs, n_genes=len(self.genes)))
         found = (block.key, block.slide, block.split, block.n_cells, block.n_owned, block.n_pairs)
         described = (ref.key, ref.slide, ref.split, ref.n_cells, ref.n_owned, ref.n_pairs)
         if found != described:

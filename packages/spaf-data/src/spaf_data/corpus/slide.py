@@ -15,6 +15,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from spaf_data import keys
+from spaf_data.corpus.sizes import MAX_NAME_BYTES
 from spaf_data.errors import InputError
 from spaf_data.gene_statistics import check_counts
 from spaf_data.pairs import check_coordinates
@@ -139,6 +140,9 @@ def read_slide(
     if cell_ids.has_duplicates:
         raise InputError(f"{where} has two cells named {cell_ids[cell_ids.duplicated()][0]!r}.")
     names = cell_ids.to_numpy(dtype=str)
+    too_long = next((name for name in names if len(name.encode()) > MAX_NAME_BYTES), None)
+    if too_long is not None:
+        raise InputError(f"{where} has a cell name of more than {MAX_NAME_BYTES} bytes: {too_long[:40]!r}...")
     try:
         coordinates = check_coordinates(adata.obsm[keys.SPATIAL]).astype(np.float32)
         counts = _counts(adata, names)

@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
 from importlib.metadata import version
+from inspect import signature
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +24,38 @@ from spaf_data.corpus.reader import Corpus
 from spaf_data.corpus.shard import Shard, is_safe_name, safe_name, write_shard
 from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_header, read_slide
 from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
+from spaf_data.distances import Distances
 from spaf_data.errors import InputError
+from spaf_data.folders import claim
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+
 _CELLS_AT_A_TIME = 1 << 15  # of which statistics are taken
 
 
+def _alone(write: Callable[_P, Corpus]) -> Callable[_P, Corpus]:
+    """Let one process at a time write to the folder that is the argument ``path`` of a function."""
+
+    @wraps(write)
+    def claimed(*args: _P.args, **options: _P.kwargs) -> Corpus:
+        path = signature(write).bind(*args, **options).arguments["path"]
+        with claim(path, write.__name__):
+            return write(*args, **options)
+
+    return claimed
+
+
+@_alone
 def write_corpus(
     slides: Iterable[Slide],
     path: str | Path,
     *,
-    positive_radius: float = 30.0,
+    positive_radius: float | None = None,
+    distances: Distances | None = None,
     block_cells: int = 1024,
     shard_blocks: int = 512,
     split_key: str = keys.SPLIT,
@@ -59,7 +79,10 @@ def write_corpus(
     path
         Folder of the corpus.
     positive_radius
-        Cells at most this far apart, in um, are positive pairs.
+        Cells at most this far apart, in um, are positive pairs: 30 if nothing is given.
+    distances
+        The radius with the distances of hard and easy negatives, for all who read the corpus; else these follow the
+        radius (`Distances`).
     block_cells
         Most cells that a block owns.
     shard_blocks
@@ -83,7 +106,7 @@ def write_corpus(
     ------
     InputError
         If a slide cannot be used, two slides have one name or disagree about a gene's id, a positive pair crosses
-        from one split to another, or the folder holds a finished corpus or something else.
+        from one split to another, or the folder holds a finished corpus or something else or is being written.
     OSError
         If writing fails, for instance on a full disk. Nothing is then left under its final name but complete shards,
         which the next call keeps.
@@ -100,8 +123,9 @@ def write_corpus(
     """
     folder = Path(path)
     slides = list(slides)
+    distances = _distances(positive_radius, distances)
     parameters = {
-        "positive_radius": float(positive_radius),
+        "positive_radius": distances.positive,
         "block_cells": _at_least_one(block_cells, "block_cells"),
         "shard_blocks": _at_least_one(shard_blocks, "shard_blocks"),
         "split_key": split_key,
@@ -142,6 +166,7 @@ def write_corpus(
     journal.drop_shards(keep={shard.name for shard in shards})
     Manifest(
         parameters=parameters,
+        distances=distances,
         versions=versions,
         genes=genes,
         gene_ids=gene_ids,
@@ -266,6 +291,17 @@ def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Journal:
     if not resume:
         journal.drop_shards(keep=set())
     return journal
+
+
+def _distances(positive_radius: float | None, distances: Distances | None) -> Distances:
+    if distances is None:
+        return Distances() if positive_radius is None else Distances(positive=positive_radius)
+    if positive_radius not in (None, distances.positive):
+        raise InputError(
+            f"positive_radius is {positive_radius:g} um, but distances has a radius of {distances.positive:g} um: give "
+            "one of them"
+        )
+    return distances
 
 
 def _at_least_one(value: int, name: str) -> int:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from spaf_data.errors import InputError
+from spaf_data.folders import claim
 from spaf_data.readers.xenium import encode_cell_id
 from spaf_data.simulate.recipe import Simulation
 from spaf_data.simulate.tissue import Cells, Tissue, make_tissue, place_cells
@@ -82,7 +83,7 @@ def simulate_bundle(
     Raises
     ------
     InputError
-        If the folder is not empty, or the panel is too small for what is planted.
+        If the folder is not empty or is being written, or the panel is too small for what is planted.
 
     Examples
     --------
@@ -105,16 +106,14 @@ def simulate_bundle(
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already; give a new or empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    try:
-        _write(unfinished, recipe, progress)
-        unfinished.chmod(0o755)
-        if path.exists():
-            path.rmdir()
-        os.replace(unfinished, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with claim(path, "simulate_bundle"):
+        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            _write(unfinished, recipe, progress)
+            unfinished.chmod(0o755)
+            os.replace(unfinished, path)  # what is there is empty
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return path
 
 

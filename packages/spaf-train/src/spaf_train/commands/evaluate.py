@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,10 @@ def evaluate_command(
         Path | None, typer.Option(help="Corpus whose training split baselines are fitted on; default: --data.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.json.")] = None,
-    radius: Annotated[list[float] | None, typer.Option(help="Radius of neighbours in um; repeatable.")] = None,
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius of neighbours in um; repeatable; default: that of the corpus and around it."),
+    ] = None,
     max_cells: Annotated[int, typer.Option(help="Most cells whose genes are judged.")] = 5_000,
     max_pairs: Annotated[int, typer.Option(help="Most pairs of neighbours judged at each radius.")] = 2_000,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
@@ -40,19 +44,21 @@ def evaluate_command(
 
       spaf-train evaluate runs/first/model --data lung/corpus --fit-on build/corpus -o results --json
     """
+    from spaf_data import claim
     from spaf_train._record import plain, write_json
-    from spaf_train.evaluation import RADII, EvaluationOptions, evaluate, evaluation_tables
+    from spaf_train.evaluation import EvaluationOptions, evaluate, evaluation_tables
 
     options = EvaluationOptions(
-        split=split, radii=tuple(radius or RADII), max_cells=max_cells, max_pairs=max_pairs, n_replicates=replicates,
-        seed=seed,
+        split=split, radii=tuple(radius) if radius else None, max_cells=max_cells, max_pairs=max_pairs,
+        n_replicates=replicates, seed=seed,
     )  # fmt: skip
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
-    with busy("Evaluating"):
-        result = evaluate(model, data, fit_on=fit_on, options=options, context=context)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "evaluation.json", result.as_dict())
+    with nullcontext() if out is None else claim(out, "spaf-train evaluate"):
+        with busy("Evaluating"):
+            result = evaluate(model, data, fit_on=fit_on, options=options, context=context)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "evaluation.json", result.as_dict())
     if as_json:
         typer.echo(json.dumps(plain(result.as_dict()), indent=1))
         return

@@ -45,6 +45,9 @@ def finetune_command(
         typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="labels: cells of validation, such as slide=s3,s4."),
     ] = None,
     min_cells: Annotated[int, typer.Option(help="labels: leave out classes with fewer training cells.")] = 0,
+    gap: Annotated[
+        float, typer.Option(help="labels: um between training cells and those held out or in regions; 0 for none.")
+    ] = 60.0,
     layer: Annotated[str | None, typer.Option(help="labels: layer with the counts; default: X.")] = None,
     tissue: Annotated[str | None, _CONTEXT] = None,
     condition: Annotated[str | None, _CONTEXT] = None,
@@ -101,9 +104,8 @@ def finetune_command(
             held = column, values.split(",")
         with waiting:
             result = finetune_labels(
-                model, adata, label, out, config=config, split=split, hold_out=held, min_cells=min_cells, layer=layer,
-                tissue=tissue,
-                condition=condition, species=species, assay=assay,
+                model, adata, label, out, config=config, split=split, hold_out=held, min_cells=min_cells, gap=gap,
+                layer=layer, tissue=tissue, condition=condition, species=species, assay=assay,
             )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(plain(result.record), indent=1))

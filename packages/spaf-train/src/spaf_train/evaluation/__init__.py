@@ -19,7 +19,7 @@ from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_pr
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
 from spaf_train.evaluation.pair_network import PairNetwork
-from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_judged, matched_pairs
+from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_judged, matched_pairs, radii_of
 from spaf_train.evaluation.tables import evaluation_tables
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "evaluation_tables",
     "log_normalize",
     "matched_pairs",
+    "radii_of",
     "operating_point",
     "pair_rates",
     "pair_weights",

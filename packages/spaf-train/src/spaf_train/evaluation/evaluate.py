@@ -138,6 +138,7 @@ def evaluate(
     other = source if fit_on is None else fit_on if isinstance(fit_on, Corpus) else Corpus(fit_on)
     if other.genes != source.genes:
         raise InputError(f"{other.path} and {source.path} have different genes; baselines need the same ones.")
+    options = options.following(source.distances)
     judged_corpus = with_known_contexts(source, model.vocabulary, context or {})
     fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
     max_genes = model.config.max_genes
@@ -165,17 +166,20 @@ def evaluate(
     paired, paired_tokens = cells, tokens
     if n_cells > options.max_cells:
         paired, paired_tokens = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
-    cell_pairs = evaluate_pair_models({MODEL: model}, paired_tokens, paired, fitted, fitted_tokens, options)
+    cell_pairs = evaluate_pair_models(
+        {MODEL: model}, paired_tokens, paired, fitted, fitted_tokens, options, source.distances
+    )
     parameters = {
         "model": name,
         "data": str(source.path),
         "fit_on": str(other.path),
         "context": {kind: value for kind, value in (context or {}).items() if value is not None},
         **dataclasses.asdict(options),
+        "distances": dataclasses.asdict(source.distances),
     }
     record = run_record("spaf-train evaluate", parameters, started=started, packages=("scikit-learn",))
     record["corpus"] = fingerprint(source)
-    not_judged = tuple(not_judged_pairs(cell_pairs, options))
+    not_judged = tuple(not_judged_pairs(cell_pairs, options.following(source.distances)))
     if gene_pairs is None:
         not_judged += ("Co-localised genes were not judged: the corpus does not tell which genes lie together.",)
     return Evaluation(
@@ -186,6 +190,7 @@ def evaluate(
 def not_judged_pairs(judged: PairHeadEvaluation | None, options: EvaluationOptions) -> list[str]:
     """Say which pairs of cells could not be judged."""
     if judged is None:
+        assert options.radii is not None, "given by `following`"
         return [
             f"Cell pairs were not judged: in the split {options.split!r} no two cells lie within "
             f"{max(options.radii):g} um of each other with a third one of their slide far enough away to compare."

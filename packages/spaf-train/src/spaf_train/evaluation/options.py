@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from spaf_data import Distances
 from spaf_train._checks import require, require_at_least
-from spaf_train.evaluation.pairs import RADII
+from spaf_train.evaluation.pairs import check_radii, radii_of
 
 TRAIN = "train"
 
@@ -17,7 +18,7 @@ class EvaluationOptions:
     split: str = "validation"  # cells to judge on; nothing is fitted on them
     max_cells: int = 5_000  # most cells whose genes are judged, in whole blocks; pairs are drawn from all cells
     max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
-    radii: tuple[float, ...] = RADII  # um, largest distances of neighbours
+    radii: tuple[float, ...] | None = None  # um, largest distances of neighbours; None: `radii_of` the corpus
     max_pairs: int = 2_000  # most pairs of neighbours at each radius
     threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity
     masked_fraction: float = 0.15  # chance of a gene to be hidden
@@ -33,10 +34,26 @@ class EvaluationOptions:
         )
         for name in ("max_cells", "max_fitted_cells", "max_pairs", "max_gene_pairs", "n_replicates"):
             require_at_least(name, getattr(self, name), 1)
-        require(bool(self.radii) and all(radius > 0.0 for radius in self.radii), "radii must be above 0 um.")
+        require(
+            self.radii is None or (bool(self.radii) and all(radius > 0.0 for radius in self.radii)),
+            "radii must be above 0 um.",
+        )
         require(0.0 < self.threshold < 1.0, f"threshold must be above 0 and below 1, not {self.threshold}.")
         require(
             0.0 < self.masked_fraction < 1.0,
             f"masked_fraction must be above 0 and below 1, not {self.masked_fraction}.",
         )
         require_at_least("seed", self.seed, 0)
+
+    def following(self, distances: Distances) -> EvaluationOptions:
+        """Return the same with radii that fit the distances of a corpus.
+
+        Raises
+        ------
+        InputError
+            If a radius that is given reaches the hard negatives.
+        """
+        if self.radii is None:
+            return dataclasses.replace(self, radii=radii_of(distances))
+        check_radii(self.radii, distances)
+        return self

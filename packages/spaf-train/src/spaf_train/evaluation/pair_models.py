@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from spaf_data import Distances
 from spaf_model import InputError, SpatialFormer, embed_cell_pairs, embed_cells
 from spaf_train.evaluation.baselines import N_COMPONENTS, LogisticPairs, cosine, pca_embedding
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 MODEL, EMBEDDING = "model", "embedding cosine"
 PCA, LOGISTIC, NETWORK = "PCA cosine", "PCA logistic", "PCA pair network"
-MAIN_RADIUS = 30.0  # um; what trained baselines are fitted for and calibration is judged at
 # Positive pairs that the logistic model learns from: it is cheap, so it gets more than are judged.
 _FITTED_PAIRS = 20_000
 _CENTRING_CELLS = 2_000
@@ -65,6 +65,7 @@ def evaluate_pair_models(
     fitted: CorpusCells,
     fitted_tokens: TokenCells,
     options: EvaluationOptions,
+    distances: Distances = Distances(),
 ) -> PairHeadEvaluation | None:
     """Judge the pair head and the embedding of models, beside the cosine of PCA and trained models on it.
 
@@ -82,6 +83,8 @@ def evaluate_pair_models(
         The same as the models read them.
     options
         Radii, numbers of pairs and replicates, threshold, seed.
+    distances
+        Of the corpus: of negatives, and the radius that trained baselines are fitted for and calibration is judged at.
 
     Returns
     -------
@@ -89,7 +92,8 @@ def evaluate_pair_models(
         None where the cells are too few or too close together to have neighbours with negatives.
     """
     seed, n_replicates = options.seed, options.n_replicates
-    pairs = judged_pairs(judged, options)
+    pairs = judged_pairs(judged, options, distances)
+    radii = pairs.radii
     if not can_be_judged(pairs):
         return None
     # Only cells that are in a pair are read; tiles are those of all.
@@ -110,7 +114,7 @@ def evaluate_pair_models(
             scores[name] = partial(_read_together, model, tokens)
     centre = _centre(models[first], fitted_tokens, seed)
     scores[EMBEDDING] = partial(cosine, embeddings[first] - centre)
-    scores |= _baselines(judged.take(used), fitted, seed)
+    scores |= _baselines(judged.take(used), fitted, distances, seed)
     others = tuple(name for name in scores if name not in (first, EMBEDDING))
     comparisons = {first: others, EMBEDDING: (PCA,)}
     evaluation = evaluate_cell_pairs(
@@ -122,7 +126,7 @@ def evaluate_pair_models(
     tables: list[pd.DataFrame] = []
     for name in models:
         values = evaluation.values[name]
-        for radius in options.radii:
+        for radius in radii:
             for kind in NEGATIVES:
                 items = _items(pairs, radius, (kind,))
                 if not items.labels.size:
@@ -131,7 +135,7 @@ def evaluate_pair_models(
                 both = operating_point(items.labels, items.take(values), weights, threshold=options.threshold)
                 row = {"score": name, "radius": radius, "negatives": kind, "threshold": options.threshold}
                 points.append(row | interval_columns(sensitivity=both[0], specificity=both[1]))
-        main = min(options.radii, key=lambda radius: abs(radius - MAIN_RADIUS))
+        main = min(radii, key=lambda radius: abs(radius - distances.positive))
         items = _items(pairs, main, NEGATIVES)
         weights = items.weights(evaluation, n_replicates, seed)
         error = calibration_error(items.labels, items.take(values), weights)
@@ -142,10 +146,12 @@ def evaluate_pair_models(
     return PairHeadEvaluation(evaluation, pd.DataFrame(points), pd.DataFrame(errors), pd.concat(tables))
 
 
-def judged_pairs(cells: CorpusCells, options: EvaluationOptions) -> MatchedPairs:
+def judged_pairs(cells: CorpusCells, options: EvaluationOptions, distances: Distances) -> MatchedPairs:
     """Return the pairs that models are judged on; none where no cells are neighbours."""
+    radii = options.following(distances).radii
+    assert radii is not None, "given by `following`"
     return matched_pairs(
-        cells.coordinates, cells.slide, radii=options.radii, max_pairs=options.max_pairs, seed=options.seed
+        cells.coordinates, cells.slide, radii=radii, distances=distances, max_pairs=options.max_pairs, seed=options.seed
     )
 
 
@@ -197,21 +203,24 @@ def _read_together(
     return both.probabilities.astype(np.float64)
 
 
-def _baselines(judged: CorpusCells, fitted: CorpusCells, seed: int) -> dict[str, PairScore]:
+def _baselines(judged: CorpusCells, fitted: CorpusCells, distances: Distances, seed: int) -> dict[str, PairScore]:
     """Return what principal components say of pairs of the judged cells; everything is fitted on the other cells."""
     n_fitted = len(fitted)
     counts = sparse.vstack([fitted.counts, judged.counts], format="csr")
     wide = pca_embedding(counts, np.arange(n_fitted), n_components=NETWORK_COMPONENTS).coordinates
     pca = wide[:, :N_COMPONENTS]
     scores: dict[str, PairScore] = {PCA: partial(cosine, pca[n_fitted:])}
-    to_fit = matched_pairs(fitted.coordinates, fitted.slide, radii=(MAIN_RADIUS,), max_pairs=_FITTED_PAIRS, seed=seed)
+    radius = distances.positive
+    to_fit = matched_pairs(
+        fitted.coordinates, fitted.slide, radii=(radius,), distances=distances, max_pairs=_FITTED_PAIRS, seed=seed
+    )
     if not can_be_judged(to_fit):
         logger.warning("The training cells have no neighbours with negatives; there is no trained model to beat.")
         return scores
-    logistic = LogisticPairs(pca, to_fit, MAIN_RADIUS)
+    logistic = LogisticPairs(pca, to_fit, radius)
     scores[LOGISTIC] = partial(_shifted, logistic, n_fitted)
     try:
-        network = PairNetwork(wide, fitted.coordinates, fitted.slide, MAIN_RADIUS, seed=seed)
+        network = PairNetwork(wide, fitted.coordinates, fitted.slide, radius, distances=distances, seed=seed)
     except InputError as error:  # what negatives there are, its draws may miss
         logger.warning("%s It is left out.", error)
         return scores

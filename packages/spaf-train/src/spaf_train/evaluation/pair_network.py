@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from spaf_data import Distances, split_regions
 from spaf_data import InputError as DataError
-from spaf_data import split_regions
 from spaf_model import InputError
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
 from spaf_train.metrics import auroc
@@ -29,7 +29,7 @@ _MAX_PAIRS = 60_000  # positive pairs of an epoch, drawn anew each time; as many
 _JUDGED_PAIRS = 5_000  # positive pairs that the number of epochs is chosen on
 _MAX_EPOCHS = 12
 _STOPPING_FRACTION = 0.2  # of the training cells of each slide: a strip that the number of epochs is chosen on
-_GAP = 60.0  # um, between that strip and the other cells
+_GAP = 60.0  # um, between that strip and the other cells, or twice the radius of neighbours if that is more
 
 
 class PairNetwork:
@@ -48,6 +48,8 @@ class PairNetwork:
         The slide of each training cell.
     radius
         Largest distance of neighbours in um.
+    distances
+        Of hard and easy negatives.
     seed
         Of weights, draws and dropout: equal input and seed give an equal network on an equal number of threads.
 
@@ -69,15 +71,21 @@ class PairNetwork:
         slide: NDArray[np.generic],
         radius: float,
         *,
+        distances: Distances = Distances(),
         seed: int = 0,
     ) -> None:
         scale = embedding[: len(coordinates)].std(axis=0) + 1e-9
         self._embedding = torch.from_numpy(np.asarray(embedding / scale, dtype=np.float32))
         values = self._embedding[: len(coordinates)]
-        stopping = _stopping_strips(coordinates, slide)
+        stopping = _stopping_strips(coordinates, slide, max(_GAP, 2.0 * radius))
         looked_at = np.flatnonzero(stopping == "validation")
         judged = matched_pairs(
-            coordinates[looked_at], slide[looked_at], radii=(radius,), max_pairs=_JUDGED_PAIRS, seed=seed
+            coordinates[looked_at],
+            slide[looked_at],
+            radii=(radius,),
+            distances=distances,
+            max_pairs=_JUDGED_PAIRS,
+            seed=seed,
         )
         kinds = [kind for kind in NEGATIVES if len(judged.rows(radius, kind))]
         with torch.random.fork_rng(devices=[]):
@@ -85,14 +93,16 @@ class PairNetwork:
             if kinds:
                 some = np.flatnonzero(stopping == "train")
                 found: dict[int, float] = {}
-                for epoch, network in _epochs(values[some], coordinates[some], slide[some], radius, seed, _MAX_EPOCHS):
+                for epoch, network in _epochs(
+                    values[some], coordinates[some], slide[some], radius, distances, seed, _MAX_EPOCHS
+                ):
                     scores = [_auroc(network, values[looked_at], judged, radius, kind) for kind in kinds]
                     found[epoch] = float(np.mean(scores))
                 self.epochs = max(found, key=found.__getitem__) if found else _MAX_EPOCHS
                 aurocs = np.round(list(found.values()), 4)
                 logger.info("pair network: %d of %d epochs, by AUROC %s", self.epochs, _MAX_EPOCHS, aurocs)
             trained = None
-            for _, network in _epochs(values, coordinates, slide, radius, seed, self.epochs):
+            for _, network in _epochs(values, coordinates, slide, radius, distances, seed, self.epochs):
                 trained = network
         if trained is None:
             raise InputError(
@@ -106,13 +116,15 @@ class PairNetwork:
         return _logits(self._network, self._embedding, left, right)
 
 
-def _stopping_strips(coordinates: NDArray[np.floating], slide: NDArray[np.generic]) -> NDArray[np.str_]:
+def _stopping_strips(
+    coordinates: NDArray[np.floating], slide: NDArray[np.generic], gap: float = _GAP
+) -> NDArray[np.str_]:
     """Divide the cells of each slide into "train", "gap" and "validation"; slides too small for a gap are "train"."""
     parts = np.full(len(slide), "train", dtype="<U10")
     for name in np.unique(slide):
         cells = np.flatnonzero(slide == name)
         try:
-            parts[cells] = split_regions(coordinates[cells], validation_fraction=_STOPPING_FRACTION, gap=_GAP)
+            parts[cells] = split_regions(coordinates[cells], validation_fraction=_STOPPING_FRACTION, gap=gap)
         except DataError:
             logger.info("Slide %s is too small to keep a strip of it for the number of epochs.", name)
     return parts
@@ -123,6 +135,7 @@ def _epochs(
     coordinates: NDArray[np.floating],
     slide: NDArray[np.generic],
     radius: float,
+    distances: Distances,
     seed: int,
     n_epochs: int,
 ) -> Iterator[tuple[int, nn.Module]]:
@@ -140,8 +153,9 @@ def _epochs(
     trained = False
     for epoch in range(n_epochs):
         pairs = matched_pairs(
-            coordinates, slide, radii=(radius,), max_pairs=_MAX_PAIRS, seed=seed * (_MAX_EPOCHS + 1) + epoch + 1
-        )
+            coordinates, slide, radii=(radius,), distances=distances, max_pairs=_MAX_PAIRS,
+            seed=seed * (_MAX_EPOCHS + 1) + epoch + 1,
+        )  # fmt: skip
         left, right, label = pairs.labelled(radius)
         if label.any() and not label.all():
             trained = True

@@ -5,10 +5,32 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spaf_data import Distances
 from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
+from spaf_model import InputError
 
 RADII = (10.0, 20.0, 30.0, 50.0)
 NEGATIVES = ("easy", "hard")
+
+
+def radii_of(distances: Distances) -> tuple[float, ...]:
+    """Return the radii (um) at which neighbours of a corpus are judged: its own, and those around it.
+
+    10, 20, 30 and 50 um for neighbours of up to 30 um; of a larger radius the same fractions; none that reaches the
+    hard negatives.
+    """
+    scale = max(1.0, distances.positive / Distances().positive)
+    around = {radius * scale for radius in RADII} | {distances.positive}
+    return tuple(sorted(radius for radius in around if radius < distances.hard_min))
+
+
+def check_radii(radii: tuple[float, ...], distances: Distances) -> None:
+    """Raise `InputError` where neighbours within a radius could be the hard negatives that they are held against."""
+    largest = max(radii)
+    if not largest < distances.hard_min:
+        raise InputError(
+            f"radii must be below the least distance of hard negatives ({distances.hard_min:g} um), not {largest:g} um."
+        )
 
 
 @dataclass(frozen=True)
@@ -70,8 +92,7 @@ def matched_pairs(
     library: NDArray[np.generic] | None = None,
     *,
     radii: tuple[float, ...] = RADII,
-    hard: tuple[float, float] = (80.0, 150.0),
-    easy: float = 150.0,
+    distances: Distances = Distances(),
     max_pairs: int = 500,
     seed: int = 0,
 ) -> MatchedPairs:
@@ -88,10 +109,8 @@ def matched_pairs(
         The slide of each cell: pairs never span slides. One slide if None.
     radii
         Largest distances of positive pairs in um. Rows are shared between radii as far as they go.
-    hard
-        Distances in um between which the hard negatives lie (beyond the first, up to the second).
-    easy
-        Distance in um beyond which the easy negatives lie.
+    distances
+        Of hard and easy negatives, such as `Corpus.distances`.
     max_pairs
         Largest number of positive pairs at each radius.
     seed
@@ -102,6 +121,11 @@ def matched_pairs(
     MatchedPairs
         In an order by chance; empty when no two cells are neighbours.
 
+    Raises
+    ------
+    InputError
+        If a radius reaches the hard negatives.
+
     Examples
     --------
     >>> grid = np.stack(np.meshgrid(np.arange(0, 400, 20), np.arange(0, 400, 20)), axis=-1).reshape(-1, 2)
@@ -109,6 +133,7 @@ def matched_pairs(
     >>> len(pairs), bool((pairs.distance <= 30).all())
     (100, True)
     """
+    check_radii(radii, distances)
     slide = np.zeros(len(coordinates), dtype=np.int64)
     if library is not None:
         slide = np.unique(library, return_inverse=True)[1].astype(np.int64)
@@ -131,8 +156,9 @@ def matched_pairs(
 
     anchors, n_rows = np.unique(anchor, return_counts=True)
     per_anchor = int(n_rows.max(initial=1))
-    near = hard_negatives(xy, *hard, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
-    far = easy_negatives(xy, easy, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
+    bounds = distances.hard_min, distances.hard_max
+    near = hard_negatives(xy, *bounds, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
+    far = easy_negatives(xy, distances.easy_min, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
     hard_partner, easy_partner = _partners(anchor, near, rng), _partners(anchor, far, rng)
 
     def original(index: NDArray[np.int64]) -> NDArray[np.int64]:

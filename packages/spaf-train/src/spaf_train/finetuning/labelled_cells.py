@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from spaf_data import InputError as DataInputError
 from spaf_data import split_regions
 from spaf_model import InputError
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -29,6 +33,8 @@ class LabelledCells:
     part: NDArray[np.str_]  # (n_cells,): train, validation, test, or empty
     divided_by: str  # how, in words
     left_out: dict[str, int]  # classes with too few training cells, and how many cells of all parts they had
+    n_gap: int = 0  # training cells left out because they lie within the gap of a held-out cell
+    n_near: int = 0  # training cells that lie as near to a cell that is judged, and are used all the same
 
     def cells(self, part: str) -> NDArray[np.int64]:
         """Return the labelled cells of a part."""
@@ -64,9 +70,13 @@ def labelled_cells(
         column ``split`` where there is one with training and validation, else regions of each slide
         (`spaf_data.split_regions`) by ``obsm["spatial"]``.
     hold_out
-        A column of ``obs`` and those of its values that are validation, such as slides; all others are training.
-    validation_fraction, gap
-        Of `split_regions`; the gap is in um.
+        A column of ``obs`` and those of its values that are validation, such as slides; all others are training, but
+        for those within `gap` of a validation cell of their slide (``obs["slide"]``, else all are of one).
+    validation_fraction
+        Of `split_regions`.
+    gap
+        In um, between training and validation cells where `obsm["spatial"]` says where they are; 0 for none. Of a
+        `split` that is given all cells are used, and a warning says how many are nearer.
     min_cells
         Classes with fewer training cells are left out of all parts. With 0 a class that is judged must be among the
         training cells.
@@ -86,7 +96,22 @@ def labelled_cells(
         raise InputError(f"obs[{label!r}] has no value for any cell.")
     if split is not None and hold_out is not None:
         raise InputError("Give either split or hold_out, not both.")
+    if not gap >= 0.0:
+        raise InputError(f"gap must be at least 0 um, not {gap}.")
     part, divided_by = _divide(adata, split, hold_out, validation_fraction, gap)
+    near = _near_judged(adata, part, gap)
+    n_near = int(near.sum())
+    if n_near and hold_out is not None:
+        part = np.where(near, "", part)
+        divided_by += f", {n_near} training cells within {gap:g} um of them left out"
+    elif n_near:
+        divided_by += f", {n_near} training cells within {gap:g} um of cells to be judged on"
+        logger.warning(
+            "%d training cells lie within %g um of cells to be judged on (%s), so that scores lean to the good side.",
+            n_near,
+            gap,
+            "obs['split']" if split is None else f"obs[{split!r}]",
+        )
     names = values.astype(str).to_numpy()
     used = np.isin(part, PARTS) & has_label
     found = sorted(set(names[used]))
@@ -119,7 +144,8 @@ def labelled_cells(
         raise InputError(f"obs[{label!r}] must have at least two classes to tell apart; there is {only}.")
     codes = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
     codes[~has_label] = -1
-    return LabelledCells(label, classes, codes, part, divided_by, left_out)
+    nearer = {"n_near": n_near} if hold_out is None else {"n_gap": n_near}
+    return LabelledCells(label, classes, codes, part, divided_by, left_out, **nearer)
 
 
 def _divide(
@@ -147,8 +173,7 @@ def _divide(
             f"The cells cannot be divided: obs has no column {_SPLIT!r} and obsm no {_SPATIAL!r}; name a column with "
             "split= (--split) or hold out slides with hold_out= (--hold-out)."
         )
-    coordinates = np.asarray(adata.obsm[_SPATIAL])[:, :2]
-    slides = adata.obs[_SLIDE].astype(str).to_numpy() if _SLIDE in adata.obs.columns else np.zeros(adata.n_obs)
+    coordinates, slides = _places(adata)
     part = np.full(adata.n_obs, "", dtype="<U10")
     try:
         for slide in np.unique(slides):
@@ -157,6 +182,29 @@ def _divide(
     except DataInputError as error:
         raise InputError(str(error)) from error
     return part, f"regions of each slide with a gap of {gap:g} um"
+
+
+def _places(adata: anndata.AnnData) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+    """Return coordinates (n_cells, 2) in um and the slide of each cell."""
+    slides = adata.obs[_SLIDE].astype(str).to_numpy() if _SLIDE in adata.obs.columns else np.zeros(adata.n_obs)
+    return np.asarray(adata.obsm[_SPATIAL], dtype=np.float64)[:, :2], slides
+
+
+def _near_judged(adata: anndata.AnnData, part: NDArray[np.str_], gap: float) -> NDArray[np.bool_]:
+    """Say which training cells lie within the gap of a cell of their slide that is judged."""
+    near = np.zeros(adata.n_obs, bool)
+    if _SPATIAL not in adata.obsm or not gap > 0.0:
+        return near
+    coordinates, slides = _places(adata)
+    placed = np.isfinite(coordinates).all(axis=1)
+    for slide in np.unique(slides):
+        here = (slides == slide) & placed
+        train = np.flatnonzero(here & (part == TRAIN))
+        judged = here & np.isin(part, (VALIDATION, TEST))
+        if train.size and judged.any():
+            distances, _ = cKDTree(coordinates[judged]).query(coordinates[train])
+            near[train] = distances <= gap
+    return near
 
 
 def _parts(values: pd.Series, column: str) -> tuple[NDArray[np.str_], str]:

@@ -24,7 +24,7 @@ from spaf_model.embedding import EmbeddingMethod
 from spaf_model.token_batch import N_PREFIX
 from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
-from spaf_train.distributed import ranks
+from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
 from spaf_train.evaluation.classification import (
     baseline_predictions,
@@ -95,6 +95,7 @@ def finetune_labels(
     split: str | None = None,
     hold_out: tuple[str, Sequence[str]] | None = None,
     min_cells: int = 0,
+    gap: float = 60.0,
     tissue: str | None = None,
     condition: str | None = None,
     species: str | None = None,
@@ -125,7 +126,7 @@ def finetune_labels(
         Folder to make.
     config
         Method and numbers.
-    split, hold_out, min_cells
+    split, hold_out, min_cells, gap
         How cells are divided, see `labelled_cells`. Scores are of the validation part, and of the test part if there
         is one.
     tissue, condition, species, assay, layer
@@ -156,8 +157,12 @@ def finetune_labels(
     config.check_task("labels")
     require_free(out)
     # What is wrong with the labels is said before a model is read, and once more of the cells that it can read.
-    labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells)
-    with ranks(config.device) as group, reproducible(group.device, config.threads):
+    labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap)
+    with (
+        ranks(config.device) as group,
+        claimed(out, "spaf-train finetune", group),
+        reproducible(group.device, config.threads),
+    ):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)
@@ -165,7 +170,9 @@ def finetune_labels(
         source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes)
         ranked = source.rank()
         readable = ranked.n_genes > 0
-        labels = labelled_cells(adata, label, split=split, hold_out=hold_out, min_cells=min_cells, readable=readable)
+        labels = labelled_cells(
+            adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap, readable=readable
+        )
         if labels.left_out:
             left_out = ", ".join(labels.left_out)
             logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, left_out)
@@ -183,6 +190,7 @@ def finetune_labels(
             "label": label,
             "divided_by": labels.divided_by,
             "min_cells": min_cells,
+            "gap": gap,
             **options.as_record(),
             **dataclasses.asdict(config),
         }
@@ -192,6 +200,8 @@ def finetune_labels(
         record |= {
             "classes": list(labels.classes),
             "left_out": labels.left_out,
+            "n_gap": labels.n_gap,
+            "n_near": labels.n_near,
             "n_cells": {part: int(cells.rows(part).size) for part in (TRAIN, *labels.judged)},
             "fit": dataclasses.asdict(fit),
             "scores": scores.to_dict("records"),

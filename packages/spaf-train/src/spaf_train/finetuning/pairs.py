@@ -19,7 +19,7 @@ from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
 from spaf_train.contexts import with_known_contexts
-from spaf_train.distributed import ranks
+from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
@@ -76,7 +76,7 @@ def finetune_pairs(
     config
         Method and numbers.
     sampling
-        Which pairs are drawn; `token_budget` is that of `config`.
+        Which pairs are drawn; `token_budget` is that of `config`, and distances are those of the corpus where None.
     evaluation
         On how much the result is judged.
     context
@@ -105,7 +105,11 @@ def finetune_pairs(
     config.check_task("pairs")
     require_free(out)
     source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
-    with ranks(config.device) as group, reproducible(group.device, config.threads):
+    with (
+        ranks(config.device) as group,
+        claimed(out, "spaf-train finetune", group),
+        reproducible(group.device, config.threads),
+    ):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)
@@ -113,6 +117,8 @@ def finetune_pairs(
             raise InputError(
                 f"{model_dir} reads the two cells of a pair apart; pairs can be taught to joint models only."
             )
+        sampling = sampling.following(source.distances)
+        evaluation = evaluation.following(source.distances)
         before = SpatialFormer.from_pretrained(model_dir, device=group.device)
         data = with_known_contexts(source, model.vocabulary, context or {})
         streams = {
@@ -226,9 +232,10 @@ def _judged_cells(
         if not any(ref.n_pairs for ref in corpus.block_refs(split)):
             raise InputError(f"The corpus {corpus.path} has no pair of neighbouring cells in its split {split!r}.")
     cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
-    if not can_be_judged(judged_pairs(cells, options)):
+    if not can_be_judged(judged_pairs(cells, options, corpus.distances)):
         raise InputError(
-            f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at 80 um or more."
+            f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at "
+            f"{corpus.distances.hard_min:g} um or more."
         )
     return cells, tokens
 
@@ -243,7 +250,9 @@ def _judge(
 ) -> PairHeadEvaluation:
     fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
     fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
-    judged = evaluate_pair_models({TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options)
+    judged = evaluate_pair_models(
+        {TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options, corpus.distances
+    )
     assert judged is not None
     return judged
 

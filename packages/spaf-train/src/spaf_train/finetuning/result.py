@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from spaf_data import whole_folder
 from spaf_model import InputError, SpatialFormer
-from spaf_train._record import whole_folder, write_json
+from spaf_train._record import write_json
 from spaf_train.finetuning.early_stopping import Fit
 
 RECORD_FILE = "finetune.json"

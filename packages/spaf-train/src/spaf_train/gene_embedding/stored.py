@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from spaf_data import whole_folder
 from spaf_model import InputError
-from spaf_train._record import whole_folder, write_json
+from spaf_train._record import write_json
 
 FORMAT_VERSION = 1
 VECTORS_FILE, GENES_FILE, RECORD_FILE = "embeddings.safetensors", "genes.csv", "gene_embeddings.json"

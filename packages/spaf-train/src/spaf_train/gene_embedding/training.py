@@ -16,7 +16,7 @@ import pandas as pd
 from anndata.io import read_elem
 from numpy.typing import NDArray
 
-from spaf_data import GeneProximity, SlideSource, gene_proximity, has_transcripts, read_transcripts
+from spaf_data import GeneProximity, SlideSource, claim, gene_proximity, has_transcripts, read_transcripts
 from spaf_model import InputError
 from spaf_train._checks import require
 from spaf_train._record import run_record
@@ -120,9 +120,21 @@ def train_gene_embeddings(
         If a source has no transcripts or cannot be read, `build` lacks one of them or has no training cell of any,
         `out` is taken, or as for `gene_embeddings`.
     """
-    started = time.perf_counter()
     out = Path(out)
-    check_out(out)
+    with claim(out, "spaf-train gene-embeddings"):
+        check_out(out)
+        return _train(sources, out, options, build, progress)
+
+
+def _train(
+    sources: Sequence[SlideSource],
+    out: Path,
+    options: GeneEmbeddingOptions,
+    build: str | Path | None,
+    progress: Progress | None,
+) -> GeneEmbeddings:
+    """Train into a folder that is claimed."""
+    started = time.perf_counter()
     require(bool(sources), "There is no slide to read.")
     chosen = [(source, None if build is None else _training_cells(Path(build), source.slide)) for source in sources]
     # A slide that is held out as a whole has nothing to give.

@@ -6,6 +6,7 @@ import dataclasses
 from importlib import resources
 from pathlib import Path
 
+from spaf_data import Distances
 from spaf_model import SpatialFormerConfig
 from spaf_train._checks import require, require_at_least
 from spaf_train._options import from_table
@@ -56,6 +57,18 @@ class ContrastConfig:
         require(self.seed >= 0, f"seed must be at least 0, not {self.seed}.")
         require(self.model.pair_input == "separate", "model.pair_input must be separate: each cell is read alone.")
         object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
+
+    def following(self, corpus: Distances) -> ContrastConfig:
+        """Return the same with all distances given, those of a corpus where there were none.
+
+        Raises
+        ------
+        InputError
+            If what is given contradicts itself or the graph of the corpus.
+        """
+        neighbours = self.neighbours.following(corpus)
+        patches = self.patches.following(neighbours.distances())
+        return dataclasses.replace(self, neighbours=neighbours, patches=patches)
 
 
 def contrast_presets() -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spaf_data import Corpus
+from spaf_data import Corpus, claim
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
@@ -88,18 +88,25 @@ def train_contrast(
     Raises
     ------
     InputError
-        If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or the run in `out` has
-        another configuration or other data.
+        If the corpus or an option cannot be used, `out` holds a run and `resume` is False, the run in `out` has another
+        configuration or other data, or another process writes to `out`.
     TrainingDivergedError
         If a loss or a gradient is not finite.
     """
     out = Path(out)
+    with claim(out, "spaf-train contrast"):
+        return _train(config, corpus, out, resume=resume)
+
+
+def _train(config: ContrastConfig, corpus: str | Path, out: Path, *, resume: bool) -> ContrastResult:
+    """Train in a folder that is claimed."""
     began = time.perf_counter()
     checkpoints = Checkpoints(out / "checkpoints", keep=config.run.keep)
     if not resume and (checkpoints.latest() or (out / "run.json").exists()):
         raise InputError(f"{out} already holds a run; continue it with --resume or choose another folder.")
     source = Corpus(corpus)
-    identity: dict[str, Any] = {"config": flatten(to_table(config)), "corpus": fingerprint(source)}
+    config = config.following(source.distances)
+    identity: dict[str, Any] = {"config": _decisive(config), "corpus": fingerprint(source)}
     state = state_to_resume(checkpoints, identity, out) if resume else None
     dropout = config.patches.context_dropout
     vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
@@ -108,6 +115,13 @@ def train_contrast(
     gene_table = set_gene_table(model, config.gene_embeddings, read=state is None)
     identity["gene_embeddings"] = gene_table if state is None else state["identity"]["gene_embeddings"]
     train = Patches(source, vocabulary, split="train", config=config.patches, max_genes=config.model.max_genes)
+    bounds = config.neighbours.distances()
+    if not train.has_neighbours(bounds.positive):
+        raise InputError(
+            f"No two training cells of {source.path} lie within {bounds.positive:g} um (neighbours.radius) of each "
+            "other, so there are no neighbours to learn from; the radius of the corpus is "
+            f"{source.distances.positive:g} um (spaf-data build --radius)."
+        )
     looked_at: list[Cells] = []
     if "validation" in source.splits:
         plain = dataclasses.replace(config.patches, thinning=0.0, context_dropout=0.0)
@@ -158,6 +172,15 @@ def _card(corpus: Corpus, config: ContrastConfig, step: int, not_learnt: dict[st
             "",
         ]
     )
+
+
+def _decisive(config: ContrastConfig) -> dict[str, Any]:
+    """Return the options that a run must keep when it is continued."""
+    options = flatten(to_table(config))
+    # Runs of before had no bound of its own for easy negatives: they began where hard ones ended.
+    if options["neighbours.easy_min"] == options["neighbours.hard_max"]:
+        del options["neighbours.easy_min"]
+    return options
 
 
 def _teach(train: Patches, config: ContrastConfig, stop: StopRequest) -> TowerStates | None:

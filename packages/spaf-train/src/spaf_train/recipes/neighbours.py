@@ -10,30 +10,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from spaf_data import Distances
 from spaf_train._checks import require, require_at_least
+from spaf_train.distances import distances_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeighboursConfig:
     """Distances of the pairs, and weights of the terms."""
 
-    radius: float = 30.0  # um, largest distance of neighbours
-    hard_min: float = 80.0  # um, least distance of a hard negative
-    hard_max: float = 150.0  # um, largest distance of a hard negative, and the bound beyond which negatives are easy
+    radius: float | None = None  # um, largest distance of neighbours; None: that of the corpus, as for the next three
+    hard_min: float | None = None  # um, least distance of a hard negative
+    hard_max: float | None = None  # um, largest distance of a hard negative
+    easy_min: float | None = None  # um, beyond which negatives are easy
     easy_weight: float = 1.0  # of telling neighbours from cells far away
     hard_weight: float = 1.0  # of telling them from cells close by
     probability_weight: float = 0.5  # of the probability: neighbours against as many hard and as many easy negatives
 
     def __post_init__(self) -> None:
-        require(self.radius > 0.0, f"radius must be above 0 um, not {self.radius}.")
-        require(
-            self.hard_min >= self.radius, f"hard_min must be at least radius ({self.radius} um), not {self.hard_min}."
-        )
-        require(
-            self.hard_max > self.hard_min, f"hard_max must be above hard_min ({self.hard_min} um), not {self.hard_max}."
-        )
+        require(self.radius is None or self.radius > 0.0, f"radius must be above 0 um, not {self.radius}.")
+        self.distances()  # what contradicts itself is refused before a corpus is read
         for name in ("easy_weight", "hard_weight", "probability_weight"):
             require_at_least(name, getattr(self, name), 0.0)
+
+    def distances(self, corpus: Distances | None = None) -> Distances:
+        """Return the distances of the pairs: those given, and else those of the corpus (the usual ones without it).
+
+        Raises
+        ------
+        InputError
+            If what is given contradicts itself or the graph of the corpus.
+        """
+        return distances_of(
+            "neighbours", corpus, radius=self.radius, hard_min=self.hard_min, hard_max=self.hard_max,
+            easy_min=self.easy_min,
+        )  # fmt: skip
+
+    def following(self, corpus: Distances) -> NeighboursConfig:
+        """Return the same with all distances given, those of the corpus where there were none."""
+        found = self.distances(corpus)
+        return dataclasses.replace(
+            self, radius=found.positive, hard_min=found.hard_min, hard_max=found.hard_max, easy_min=found.easy_min
+        )
 
     def weights(self) -> dict[str, float]:
         """Return the weight of each of `neighbour_losses`."""
@@ -51,14 +69,15 @@ class PairKinds:
 
 def pair_kinds(coordinates: NDArray[np.floating], config: NeighboursConfig) -> PairKinds:
     """Sort all pairs of cells by distance; cells of the same place are neighbours, a cell of itself is not."""
+    bounds = config.distances()
     points = torch.from_numpy(np.asarray(coordinates, dtype=np.float64))
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    neighbours = distances <= config.radius
+    neighbours = distances <= bounds.positive
     neighbours.fill_diagonal_(False)
     return PairKinds(
         neighbours=neighbours,
-        hard=(distances > config.hard_min) & (distances <= config.hard_max),
-        easy=distances > config.hard_max,
+        hard=(distances > bounds.hard_min) & (distances <= bounds.hard_max),
+        easy=distances > bounds.easy_min,
     )
 
 

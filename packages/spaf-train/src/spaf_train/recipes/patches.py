@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from spaf_data import Corpus
+from spaf_data import Corpus, Distances
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._checks import require, require_at_least, require_fraction
 from spaf_train._csr import csr_rows
@@ -22,8 +22,8 @@ class PatchConfig:
 
     sites: int = 32  # places of a step, all of one slide, with two patches each
     cells: int = 8  # cells of a patch: one and those nearest to it
-    apart_min: float = 80.0  # um, least distance of the middles of the two patches of a site
-    apart_max: float = 150.0  # um, largest distance
+    apart_min: float | None = None  # um, least distance of the middles of the two patches of a site; None: hard_min
+    apart_max: float | None = None  # um, largest distance; None: hard_max of the corpus
     token_budget: int = 4096  # largest number of tokens that pass the network at once, padding included
     thinning: float = 0.3  # largest share of transcripts removed at random from a cell, anew each time
     context_dropout: float = 0.0  # chance that species, assay, tissue or condition of a cell is given as unknown
@@ -31,14 +31,30 @@ class PatchConfig:
     def __post_init__(self) -> None:
         require_at_least("sites", self.sites, 2)
         require_at_least("cells", self.cells, 2)
-        require_at_least("apart_min", self.apart_min, 0.0)
-        require(
-            self.apart_max >= self.apart_min,
-            f"apart_max must be at least apart_min ({self.apart_min} um), not {self.apart_max}.",
-        )
+        if self.apart_min is not None:
+            require_at_least("apart_min", self.apart_min, 0.0)
+        if self.apart_min is not None and self.apart_max is not None:
+            require(
+                self.apart_max >= self.apart_min,
+                f"apart_max must be at least apart_min ({self.apart_min} um), not {self.apart_max}.",
+            )
         require_at_least("token_budget", self.token_budget, 1)
         require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
         require_fraction("context_dropout", self.context_dropout)
+
+    def following(self, distances: Distances) -> PatchConfig:
+        """Return the same with both distances given: those of hard negatives where there were none.
+
+        Raises
+        ------
+        InputError
+            If the one that is given contradicts the other.
+        """
+        return dataclasses.replace(
+            self,
+            apart_min=distances.hard_min if self.apart_min is None else self.apart_min,
+            apart_max=distances.hard_max if self.apart_max is None else self.apart_max,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +98,10 @@ class Patches:
     def __init__(
         self, corpus: Corpus, vocabulary: Vocabulary, *, split: str, config: PatchConfig, max_genes: int | None
     ) -> None:
-        self.config = config
+        self.config = config.following(corpus.distances)
+        assert self.config.apart_min is not None, "given by `following`"
+        assert self.config.apart_max is not None, "given by `following`"
+        self._apart = self.config.apart_min, self.config.apart_max
         self._scale = vocabulary.scale
         self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)  # of no use where nothing is dropped
         if config.context_dropout > 0.0:
@@ -118,6 +137,13 @@ class Patches:
         """Cells in memory."""
         return int(self._first[-1])
 
+    def has_neighbours(self, radius: float) -> bool:
+        """Whether two cells of a slide lie within a radius (um) of each other."""
+        # A cell finds itself; of one alone the second is infinitely far.
+        return any(
+            bool((np.asarray(slide.tree.query(slide.coordinates, k=[2])[0]) <= radius).any()) for slide in self._slides
+        )
+
     def counts(self) -> sparse.csr_matrix:
         """Return the counts of all cells, cells x tokens, nothing thinned; genes without a token are left out."""
         lengths = np.concatenate([np.diff(slide.indptr) for slide in self._slides])
@@ -144,7 +170,7 @@ class Patches:
         number = int(generator.choice(len(self._slides), p=self._share))
         slide, config = self._slides[number], self.config
         first = slide.coordinates[generator.integers(0, len(slide.coordinates), config.sites)]
-        distance = generator.uniform(config.apart_min, config.apart_max, config.sites)
+        distance = generator.uniform(*self._apart, config.sites)
         angle = generator.uniform(0.0, 2.0 * np.pi, config.sites)
         second = first + distance[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
         middles = slide.coordinates[slide.tree.query(np.concatenate([first, second]))[1]]
