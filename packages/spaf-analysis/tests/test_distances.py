@@ -39,8 +39,9 @@ def test_a_larger_radius_is_judged_and_named(spread, model):
     assert "within 120 µm" in wording.pair_headline(benchmark)
     assert "more than 600 µm apart" in wording.pair_headline(benchmark)
     numbers = summary.summarize(
-        n_cells=1, n_transcripts=1, n_genes=1, n_gene_pairs=0, account={}, benchmark=benchmark, records=()
-    )
+        n_cells=1, n_transcripts=1, n_genes=1, n_gene_pairs=0, account={}, benchmark=benchmark, not_learnt={},
+        records=(),
+    )  # fmt: skip
     assert numbers["pair_auroc_120um"] is not None
     assert "pair_auroc_30um" not in numbers
     usual = benchmark_cell_pairs(spread, model, max_pairs=40, n_replicates=10)

@@ -325,7 +325,7 @@ def test_a_model_that_reads_cells_apart_reads_each_once(separate, corpus, monkey
     judged = evaluate(separate, corpus, options=OPTIONS).cell_pairs
     cells = read_cells(corpus, "validation", max_cells=10_000, seed=0)
     # Once for the pairs and their embedding, and some training cells for its centre.
-    pairs = pair_models.judged_pairs(cells, OPTIONS)
+    pairs = pair_models.judged_pairs(cells, OPTIONS, corpus.distances)
     named = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
     assert read.count(int((named >= 0).sum())) == 1
     assert len(read) == 2
