@@ -283,7 +283,7 @@ def test_build_from_counts_in_pixels(spaf_data, bundle, tmp_path):
     build = ("build", "--input", tmp_path / "table.h5ad", "--out", tmp_path / "out", "--json")
     code, _, said = spaf_data(*build)
     assert code == 2
-    assert "pixels or mm? Give pixel_size" in said
+    assert "pixels or mm? Give the size of a pixel in um (pixel_size, --pixel-size)" in said
     code, _, said = spaf_data(*build, "--pixel-size", "0.05", "--platform", "merscope")
     assert code == 2
     assert "table.h5ad is not a run with transcripts or counts; looked for detected_transcripts.csv" in said

@@ -16,6 +16,7 @@ from .pairs import easy_negatives, hard_negatives, positive_pairs
 from .readers import find_bundles, has_transcripts, read_counts, read_transcripts
 from .sheet import read_sheet
 from .simulate import simulate_bundle
+from .slides import slide_column, slides_of_cells
 from .sources import parse_columns, slide_sources
 from .splits import split_regions, split_slides
 from .transcripts import Account, Transcripts
@@ -54,7 +55,9 @@ __all__ = [
     "read_transcripts",
     "robustness",
     "simulate_bundle",
+    "slide_column",
     "slide_sources",
+    "slides_of_cells",
     "spatial_neighbors",
     "split_regions",
     "split_slides",

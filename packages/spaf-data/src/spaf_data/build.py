@@ -41,7 +41,9 @@ from spaf_data.corpus import write_corpus
 from spaf_data.errors import InputError
 from spaf_data.folders import claim, restore
 from spaf_data.options import BuildOptions, SlideSource
+from spaf_data.places import lay_apart
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
+from spaf_data.sources import each_slide
 from spaf_data.splits import split_regions
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ def build_corpus(
     Parameters
     ----------
     sources
-        The bundles, one a slide.
+        The bundles. One is a slide, but for an AnnData or the table of a SpatialData that says the slides of its cells:
+        it makes as many, called as they are in it (after the source's name where that was given: ``NAME-SLIDE``).
     out
         Folder to make: ``slides/<slide>.h5ad`` for each slide, ``corpus/`` with its ``manifest.json``, and
         ``build.json``, the record that is also returned.
@@ -115,6 +118,7 @@ def build_corpus(
     started = time.perf_counter()
     out = Path(out)
     options = options or BuildOptions()
+    sources = [slide for source in sources for slide in each_slide(source)]
     report = progress or (lambda slide, step, fraction: None)
     _check_names(sources)
     if jobs < 1:
@@ -173,7 +177,11 @@ def _check_names(sources: Sequence[SlideSource]) -> None:
     names = [source.slide for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"two bundles are named {name!r}; a slide's name must be its own")
+            files = ", ".join(source.path.name for source in sources if source.slide == name)
+            raise InputError(
+                f"two bundles are named {name!r} ({files}); a slide's name must be its own, and a sheet (--sheet) "
+                "gives them names"
+            )
 
 
 def _build_slides(
@@ -259,13 +267,15 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
             source.path,
             platform=source.platform,
             min_transcripts=options.min_transcripts,
-            options=source.reading,
+            options=replace(source.reading, check_places=options.check_units and not options.own_frames),
             **_described(source),
         )
         leave_uncolocalized(adata)
     clock.step("joining cells", 0.8)
-    spatial_neighbors(adata, radius=options.radius)
-    if adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
+    if options.own_frames:
+        lay_apart(adata)
+    spatial_neighbors(adata, radius=options.radius, check_units=options.check_units and not options.own_frames)
+    if not options.own_frames and adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
         logger.warning(
             "slide %s: no two cells lie within %g um (radius), so it has no positive pairs; spots of Visium lie 100 um "
             "apart",
@@ -360,8 +370,10 @@ class _Clock:
 def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
     counts = adata.obs[keys.SPLIT].value_counts()
     n_transcripts = adata.obs[keys.N_TRANSCRIPTS].to_numpy()
+    parameters = adata.uns[keys.SPAF]["parameters"]
     return {
         "slide": slide,
+        **({"slide_key": parameters["slide_key"]} if "slide_key" in parameters else {}),
         **{key: str(adata.obs[key].iloc[0]) for key in keys.CONTEXT},
         "n_cells": adata.n_obs,
         "n_genes": adata.n_vars,

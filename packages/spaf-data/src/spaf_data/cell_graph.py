@@ -1,5 +1,6 @@
 """The graph of neighbouring cells, under squidpy's keys."""
 
+import math
 from typing import Literal
 
 import anndata as ad
@@ -11,13 +12,12 @@ from scipy.spatial import Delaunay, QhullError, cKDTree
 from spaf_data import keys
 from spaf_data.errors import InputError
 from spaf_data.pairs import cells_by_library, check_coordinates, positive_pairs, sorted_pairs
+from spaf_data.places import check_reach, check_spacing
+from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
 Edges = npt.NDArray[np.int64]
 
 _EDGES_AT_A_TIME = 1 << 18
-
-# Cells of a tissue are 5 to 50 um apart, spots of a Visium array 100 um, bins of Visium HD 2 um.
-_LEAST_SPACING, _LARGEST_SPACING = 1.0, 120.0
 
 
 def spatial_neighbors(
@@ -47,10 +47,13 @@ def spatial_neighbors(
     max_distance
         Longest edge in um for ``"knn"`` and ``"delaunay"``; any length if not given.
     library_key
-        Column of ``obs`` with the slide of each cell; cells of two slides are never neighbours.
+        Column of ``obs`` with the slide of each cell; cells of two slides are never neighbours. If None, ``"slide"`` or
+        another usual name of such a column (`slide_column`), where there is one.
     check_units
-        Refuse coordinates whose median distance to the nearest cell is below 1 or above 120, because they are
-        probably no um.
+        Ask instead of going on where coordinates are probably no um in one frame: the median distance to the nearest
+        cell is below 1 or above 120; for ``method="radius"`` half of the cells have no neighbour, nor one within 30 um,
+        and nothing says that the unit is um; or no column says the slides, and cells lie between each other as only
+        those of several slides can.
     key_added
         Start of the keys that are written.
 
@@ -63,7 +66,7 @@ def spatial_neighbors(
     Raises
     ------
     InputError
-        If coordinates are missing, not finite or probably no um, or an option cannot be used.
+        If coordinates are missing, not finite or probably no um, slides cannot be told, or an option cannot be used.
 
     Examples
     --------
@@ -78,13 +81,19 @@ def spatial_neighbors(
     points = check_coordinates(adata.obsm[keys.SPATIAL])
     if library_key is not None and library_key not in adata.obs:
         raise InputError(f"the AnnData has no obs column {library_key!r}; it has: {', '.join(adata.obs.columns)}.")
-    library = None if library_key is None else adata.obs[library_key].to_numpy()
+    asked = library_key is not None
+    library_key = slide_column(adata.obs) if library_key is None else library_key
+    library = None if library_key is None else slides_of_cells(adata.obs, library_key)
+    spacing = math.nan
     if check_units:
-        _check_units(points, library)
+        spacing = check_spacing(points, library, adata)
+        if library is None:
+            check_slides_apart(points, None, adata.obs, where="the AnnData")
 
     match method:
         case "radius":
             pairs = positive_pairs(points, radius, library=library)
+            check_reach(spacing, radius, len(points) - len(np.unique(pairs)), adata)
             edges = sorted_pairs([pairs, pairs[:, ::-1]])
         case "knn":
             edges = nearest_neighbors(points, n_neighbors, library=library)
@@ -108,7 +117,7 @@ def spatial_neighbors(
         chosen["n_neighbors"] = int(n_neighbors)
     if method != "radius" and max_distance is not None:
         chosen["max_distance"] = float(max_distance)
-    if library_key is not None:
+    if library_key is not None and (asked or len(np.unique(library)) > 1):
         chosen["library_key"] = library_key
     adata.uns[f"{key_added}_neighbors"] = {
         "connectivities_key": connectivities_key,
@@ -204,19 +213,3 @@ def _matrix(values: npt.NDArray[np.float32], edges: Edges, n_cells: int) -> spar
     # Made from sorted edges, so that two cells at one place keep their edge although its length is 0.
     indptr = np.searchsorted(edges[:, 0], np.arange(n_cells + 1))
     return sparse.csr_matrix((values, edges[:, 1], indptr), shape=(n_cells, n_cells))
-
-
-def _check_units(points: npt.NDArray[np.float64], library: npt.ArrayLike | None) -> None:
-    nearest = [
-        np.asarray(cKDTree(points[cells]).query(points[cells], k=2)[0])[:, 1]
-        for cells in cells_by_library(library, len(points))
-        if len(cells) > 1
-    ]
-    if not nearest:
-        return
-    spacing = float(np.median(np.concatenate(nearest)))
-    if not _LEAST_SPACING <= spacing <= _LARGEST_SPACING:
-        raise InputError(
-            f"the median distance of a cell to the nearest one is {spacing:.4g}, which is no tissue in um: are the "
-            "coordinates pixels or mm? Give pixel_size when reading them, or accept them with check_units=False."
-        )

@@ -63,9 +63,10 @@ def _about(text: str) -> Any:
 
 
 def _how(text: str, unit: str = "N") -> Any:
-    return typer.Option(help=text, metavar=unit, rich_help_panel="How they are made")
+    return typer.Option(help=text, metavar=unit, rich_help_panel=_MAKING)
 
 
+_MAKING = "How they are made"
 _READING = "How runs are read"
 
 
@@ -114,7 +115,22 @@ def build(
     bin_size: Annotated[int, _read("Side of Visium HD bins.", "UM")] = _READ_DEFAULTS.bin_size,
     points_key: Annotated[str | None, _read("Points of a SpatialData object.", "NAME")] = None,
     table_key: Annotated[str | None, _read("Table of a SpatialData object.", "NAME")] = None,
-    layer: Annotated[str | None, _read("Layer with counts, where X has none.", "NAME")] = None,
+    layer: Annotated[str | None, _read("Layer with counts (or raw), where X has none.", "NAME")] = None,
+    slide_key: Annotated[
+        str | None, _read("Column of the slides of an AnnData or SpatialData; default: slide, library_id, ...", "NAME")
+    ] = None,
+    one_slide: Annotated[
+        bool,
+        typer.Option("--one-slide", help="All cells are of one slide, whatever columns say.", rich_help_panel=_READING),
+    ] = False,
+    drop_unlisted: Annotated[
+        bool,
+        typer.Option(
+            "--drop-unlisted",
+            help="Drop and count cells that the run's table of cells lacks.",
+            rich_help_panel=_READING,
+        ),
+    ] = False,
     columns: Annotated[
         str | None, _read("Of --platform table: gene=...,x=...,y=...,cell=...[,z=...,qv=...,nucleus=...].", "NAMES")
     ] = None,
@@ -150,6 +166,22 @@ def build(
     ] = _DEFAULTS.validation_fraction,
     gap: Annotated[float, _how("Between the held-out region and the rest.", "UM")] = _DEFAULTS.gap,
     block_cells: Annotated[int, _how("Cells that a block of the corpus owns, at most.")] = _DEFAULTS.block_cells,
+    check_units: Annotated[
+        bool,
+        typer.Option(
+            "--check-units/--no-check-units",
+            help="Ask where places of cells are probably no um in one frame.",
+            rich_help_panel=_MAKING,
+        ),
+    ] = _DEFAULTS.check_units,
+    own_frames: Annotated[
+        bool,
+        typer.Option(
+            "--own-frames",
+            help="Each cell has a frame of its own, as in cultures: none are neighbours.",
+            rich_help_panel=_MAKING,
+        ),
+    ] = False,
 ) -> None:
     """Build slide tables and a training corpus from runs of any platform.
 
@@ -170,6 +202,8 @@ def build(
 
       spaf-data build --sheet slides.csv --jobs 4 --out built
 
+    An h5ad file or SpatialData table with several slides (--slide-key) makes as many.
+
     A slide that cannot be built does not lose the others: it is named at the end with its reason, and the exit code
     is 1. It is 2 where nothing could be built.
     """
@@ -184,6 +218,9 @@ def build(
         points_key=points_key,
         table_key=table_key,
         layer=layer,
+        slide_key=slide_key,
+        one_slide=one_slide,
+        drop_unlisted=drop_unlisted,
         columns=None if columns is None else parse_columns(columns),
     )
     given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
@@ -200,6 +237,8 @@ def build(
         validation_fraction=validation_fraction,
         gap=gap,
         block_cells=block_cells,
+        check_units=check_units,
+        own_frames=own_frames,
     )
     sources = slide_sources(
         inputs=inputs or [],
@@ -347,6 +386,7 @@ def _print_build(record: dict[str, Any], out: Path) -> None:
         "controls": "- control features",
         "low_quality": "- low quality",
         "unassigned": "- in no cell",
+        "unlisted": "- in cells not listed",
         "in_small_cells": "- in small cells",
         "binned": "= counted",
         "cells": "cells",
@@ -354,7 +394,10 @@ def _print_build(record: dict[str, Any], out: Path) -> None:
         "kept_cells": "= kept",
     }
     for key, label in labels.items():
-        table.add_row(label, *(f"{sum(slide['account'][key] for slide in part):,}" for part in columns.values()))
+        if any(key in slide["account"] for slide in slides):
+            table.add_row(
+                label, *(f"{sum(slide['account'].get(key, 0) for slide in part):,}" for part in columns.values())
+            )
     for split in ("train", "validation", "gap"):
         table.add_row(
             f"{split} cells", *(f"{sum(slide['split'][split] for slide in part):,}" for part in columns.values())
@@ -364,4 +407,7 @@ def _print_build(record: dict[str, Any], out: Path) -> None:
         table.add_row(label, *(f"{(part[0] if len(part) == 1 else record)[key]:,}" for part in columns.values()))
     console = Console()
     console.print(table)
+    for key in dict.fromkeys(slide["slide_key"] for slide in slides if "slide_key" in slide):
+        parted = sum(slide.get("slide_key") == key for slide in slides)
+        console.print(f"slides by obs column {key!r}: {parted}", soft_wrap=True, markup=False)
     console.print(f"{out}: {record['seconds']:.1f} s, {record['peak_rss_mb']:,.0f} MB at most", soft_wrap=True)

@@ -1,12 +1,14 @@
 """Names of the keys that this package writes into an AnnData, in one place.
 
 ``obs``
-    ``slide``, ``tissue``, ``condition``, ``species``, ``assay`` (categorical, one value a slide), ``split``
+    ``slide``, ``tissue``, ``condition``, ``species``, ``assay`` (categorical, one value a slide; a table from
+    `read_counts` may hold several slides), ``split``
     (categorical: ``train``, ``validation`` or ``gap``), ``n_transcripts``, ``nucleus_fraction`` and ``area``.
 ``var``
     ``gene_ids``.
 ``obsm``
-    ``spatial`` (centroids in um), ``colocalization`` (cells x gene pairs, CSR).
+    ``spatial`` (centroids in um), ``spatial_own_frame`` (where cells have frames of their own), ``colocalization``
+    (cells x gene pairs, CSR).
 ``obsp``
     ``spatial_connectivities``, ``spatial_distances``.
 ``uns``
@@ -34,6 +36,7 @@ AREA = "area"
 GENE_IDS = "gene_ids"
 
 SPATIAL = "spatial"
+OWN_FRAME = "spatial_own_frame"
 COLOCALIZATION = "colocalization"
 COLOCALIZATION_ENRICHMENT = "colocalization_enrichment"
 CONNECTIVITIES = "spatial_connectivities"

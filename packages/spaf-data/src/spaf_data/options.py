@@ -27,7 +27,12 @@ class ReadOptions:
     bin_size: int = 8  # side of the bins in um (Visium HD)
     points_key: str | None = None  # element of transcripts (SpatialData)
     table_key: str | None = None  # table of counts (SpatialData)
-    layer: str | None = None  # layer that holds counts, when X does not (AnnData, SpatialData)
+    layer: str | None = None  # layer that holds counts, when X does not; "raw" for .raw (AnnData, SpatialData)
+    slide_key: str | None = None  # column with the slide of each cell; None: found by its name (AnnData, SpatialData)
+    one_slide: bool = False  # all cells are of one slide, whatever columns and places say (AnnData, SpatialData)
+    only_slide: tuple[str, str] | None = None  # column and value of the only slide to read (AnnData, SpatialData)
+    check_places: bool = True  # ask where cells lie between each other as only those of several slides can
+    drop_unlisted: bool = False  # drop and count cells that the run's table of cells lacks, such as filtered ones
     columns: Mapping[str, str] | None = None  # names of gene, x, y, cell and, as far as there, z, qv, nucleus (table)
 
     def __post_init__(self) -> None:
@@ -35,6 +40,8 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} must be above 0 um, not {value:g}")
+        if self.one_slide and self.slide_key is not None:
+            raise InputError("give either one_slide (--one-slide) or slide_key (--slide-key), not both")
         if self.columns is not None:
             known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
             for name in self.columns:
@@ -58,6 +65,7 @@ class SlideSource:
     platform: str = "auto"
     reading: ReadOptions = field(default_factory=ReadOptions)
     split: str | None = None  # "train" or "validation" for the whole slide; None: regions of it
+    named: bool = True  # False: `slide` is but the name of the file, and slides in the file go by their own
 
     def __post_init__(self) -> None:
         if self.split not in (None, keys.TRAIN, keys.VALIDATION):
@@ -86,6 +94,8 @@ class BuildOptions:
     validation_fraction: float = 0.3  # of each slide's cells
     gap: float = 60.0  # between the regions of training and validation
     block_cells: int = 1024  # cells a block of the corpus owns at most
+    check_units: bool = True  # refuse places that are probably no um
+    own_frames: bool = False  # each cell has a frame of its own, so that none are neighbours (cultures)
 
     def __post_init__(self) -> None:
         for name in ("radius", "colocalization_radius"):

@@ -30,6 +30,7 @@ def slide_table(
     metadata: dict[str, str],
     parameters: dict[str, Any],
     extra: dict[str, Any] | None = None,
+    of_cell: dict[str, np.ndarray] | None = None,
 ) -> AnnData:
     """Put the kept cells of a slide together; `spaf_data.bin_transcripts` says which key holds what.
 
@@ -53,6 +54,8 @@ def slide_table(
         How the table was made.
     extra
         Further columns of ``obs`` under names that this package does not use.
+    of_cell
+        Slide and context of each kept cell, where the run says that they differ.
     """
     counts.sort_indices()
     n_transcripts = np.asarray(counts.sum(axis=1, dtype=np.int64)).reshape(-1)
@@ -63,9 +66,15 @@ def slide_table(
     )
     if areas is not None:
         obs[keys.AREA] = areas
-    known = {key: value or metadata.get(key) or keys.UNKNOWN for key, value in described.items()}
-    for key, value in known.items():
-        obs[key] = pd.Categorical.from_codes(np.zeros(len(cells), np.int8), categories=pd.Index([value]))
+    known: dict[str, Any] = {}
+    for key, value in described.items():
+        differing = (of_cell or {}).get(key) if value is None else None
+        if differing is not None:
+            obs[key] = pd.Categorical(differing.astype(str).astype(object))
+            known[key] = [str(name) for name in obs[key].cat.categories]
+        else:
+            known[key] = value or metadata.get(key) or keys.UNKNOWN
+            obs[key] = pd.Categorical.from_codes(np.zeros(len(cells), np.int8), categories=pd.Index([known[key]]))
     for name, column in (extra or {}).items():
         if name not in obs:
             obs[name] = column

@@ -9,7 +9,7 @@ from pathlib import Path
 from spaf_data import datasets
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions, SlideSource
-from spaf_data.readers import find_bundles
+from spaf_data.readers import FILES_OF_A_FOLDER, find_bundles, slides_inside
 from spaf_data.sheet import read_sheet
 
 DATASETS = ("xenium_breast_window",)
@@ -70,10 +70,34 @@ def slide_sources(
         raise InputError(f"--slide names one slide, and there are {len(bundles)} bundles")
     return [
         SlideSource(
-            path=bundle, slide=slide or _slide_name(bundle, platform), platform=platform, reading=reading, **given
+            path=bundle,
+            slide=slide or _slide_name(bundle, platform),
+            named=slide is not None,
+            platform=platform,
+            reading=reading,
+            **given,
         )
         for bundle in bundles
     ]
+
+
+def each_slide(source: SlideSource) -> list[SlideSource]:
+    """Return the slides of a run: itself, or a source for each slide that its table of cells names."""
+    try:
+        inside = slides_inside(source.path, source.reading, platform=source.platform)
+    except (InputError, OSError, KeyError, ValueError, TypeError):
+        return [source]  # reading it raises the same, where it does not lose the other slides of a build
+    if inside is None:
+        return [source]
+    column, names = inside
+    slides = []
+    for name in names:
+        reading = replace(source.reading, only_slide=(column, name))
+        try:
+            slides.append(replace(source, slide=f"{source.slide}-{name}" if source.named else name, reading=reading))
+        except InputError as error:
+            raise InputError(f"{source.path}, obs column {column!r}: {error}") from error
+    return slides
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -97,4 +121,10 @@ def _slide_name(bundle: Path, platform: str) -> str:
         return bundle.name.split(".")[0]
     if bundle.suffix in (".h5ad", ".zarr"):
         return bundle.stem
-    return bundle.name if bundle.is_dir() else bundle.parent.name
+    if bundle.is_dir():
+        return bundle.name
+    # An instrument writes files of fixed names into a folder of the run; any other file has a name of its own.
+    if bundle.name in FILES_OF_A_FOLDER:
+        return bundle.parent.name
+    stem = bundle.name.removesuffix(".gz").rsplit(".", 1)[0]
+    return stem.removesuffix("tx_file").rstrip("_-") or bundle.parent.name

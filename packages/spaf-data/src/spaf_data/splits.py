@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from spaf_data import keys
 from spaf_data.errors import InputError
-from spaf_data.pairs import check_coordinates
+from spaf_data.pairs import cells_by_library, check_coordinates
 
 
 def split_regions(
@@ -21,8 +21,9 @@ def split_regions(
     side: Literal["high", "low"] = "high",
     tile_size: float | None = None,
     seed: int = 0,
+    library: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.str_]:
-    """Divide the cells of one slide into a training and a validation region with a gap between them.
+    """Divide the cells of each slide into a training and a validation region with a gap between them.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ def split_regions(
         For slides much larger than the gap, where one strip may be one tissue domain.
     seed
         Of the draw of tiles.
+    library
+        The slide of each cell (n_cells,): each slide is divided by itself, and the gap is between cells of one slide.
+        One slide if not given.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def split_regions(
     Raises
     ------
     InputError
-        If coordinates are not finite, an option is out of range, or no cell is left for training.
+        If coordinates are not finite, an option is out of range, or no cell of a slide is left for training.
 
     Notes
     -----
@@ -69,6 +73,21 @@ def split_regions(
         raise InputError(f"validation_fraction must be at least 0 and below 1, not {validation_fraction}.")
     if not gap >= 0:
         raise InputError(f"gap must be at least 0 um, not {gap}.")
+    split = np.empty(len(points), dtype=f"<U{max(map(len, (keys.TRAIN, keys.VALIDATION, keys.GAP)))}")
+    for cells in cells_by_library(library, len(points)):
+        split[cells] = _split_slide(points[cells], validation_fraction, gap, axis, side, tile_size, seed)
+    return split
+
+
+def _split_slide(
+    points: npt.NDArray[np.float64],
+    validation_fraction: float,
+    gap: float,
+    axis: str,
+    side: str,
+    tile_size: float | None,
+    seed: int,
+) -> npt.NDArray[np.str_]:
     wanted = round(validation_fraction * len(points))
     split = np.full(len(points), keys.TRAIN, dtype=f"<U{max(map(len, (keys.TRAIN, keys.VALIDATION, keys.GAP)))}")
     if wanted == 0:

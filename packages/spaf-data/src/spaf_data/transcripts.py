@@ -14,9 +14,9 @@ from spaf_data._memory import TRANSCRIPTS_AT_A_TIME, release
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Where every transcript of a run went; ``read`` is the sum of the other four.
+    """Where every transcript of a run went; ``read`` is the sum of the others.
 
-    A transcript is counted once, under the first of these that holds: control, low quality, unassigned, kept.
+    A transcript is counted once, under the first of these that holds: control, low quality, unassigned, unlisted, kept.
     """
 
     read: int  # rows of the file
@@ -24,13 +24,17 @@ class Account:
     low_quality: int  # quality value below the threshold
     unassigned: int  # in no cell
     kept: int
+    unlisted: int = 0  # in cells that the run's table of cells lacks, where these are dropped
 
     def __post_init__(self) -> None:
-        assert self.read == self.controls + self.low_quality + self.unassigned + self.kept, self
+        assert self.read == self.controls + self.low_quality + self.unassigned + self.unlisted + self.kept, self
 
     def as_dict(self) -> dict[str, int]:
-        """Return the five counts by name, in the order in which they are decided."""
-        return asdict(self)
+        """Return the counts by name; that of unlisted transcripts only where there are some."""
+        counts = asdict(self)
+        if not self.unlisted:
+            del counts["unlisted"]
+        return counts
 
 
 def cell_ranges(offsets: np.ndarray, at_a_time: int = TRANSCRIPTS_AT_A_TIME) -> Iterator[slice]:

@@ -15,6 +15,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from spaf_data import keys
+from spaf_data._matrices import as_csr
 from spaf_data.corpus.sizes import MAX_NAME_BYTES
 from spaf_data.errors import InputError
 from spaf_data.gene_statistics import check_counts
@@ -71,13 +72,14 @@ _FINGERPRINT_TYPE = {"f": "<f4", "i": "<i8", "b": "?"}
 _FINGERPRINT_ROWS = 1 << 20
 
 
-def read_header(slide: Slide) -> SlideHeader:
-    """Read the name, the context and the genes of a slide, without its matrices.
+def read_headers(slide: Slide) -> list[SlideHeader]:
+    """Read the names, contexts and genes of the slides of a table, without its matrices; most tables hold one.
 
     Raises
     ------
     InputError
-        If the file cannot be read, a column is missing or not constant, or two genes have one name.
+        If the file cannot be read, a column is missing, has no value or several for one slide, or two genes have one
+        name.
     """
     adata = _open(slide, matrices=False)
     where = _where(slide)
@@ -86,14 +88,19 @@ def read_header(slide: Slide) -> SlideHeader:
         raise InputError(
             f"{where} has no obs column {missing[0]!r}; a slide needs: {', '.join((keys.SLIDE, *keys.CONTEXT))}."
         )
-    values = {column: _constant(adata.obs[column], column, where) for column in (keys.SLIDE, *keys.CONTEXT)}
     genes = pd.Index(adata.var_names.astype(str))
     if genes.has_duplicates:
         raise InputError(f"{where} has two genes named {genes[genes.duplicated()][0]!r}.")
     gene_ids = None
     if keys.GENE_IDS in adata.var:
         gene_ids = tuple("" if pd.isna(value) else str(value) for value in adata.var[keys.GENE_IDS])
-    return SlideHeader(name=values.pop(keys.SLIDE), context=values, genes=tuple(genes), gene_ids=gene_ids)
+    if adata.obs[keys.SLIDE].isna().any() or adata.n_obs == 0:
+        _constant(adata.obs[keys.SLIDE], keys.SLIDE, where)
+    headers = []
+    for name, obs in adata.obs.groupby(adata.obs[keys.SLIDE].astype(str), observed=True, sort=True):
+        context = {column: _constant(obs[column], column, where) for column in keys.CONTEXT}
+        headers.append(SlideHeader(name=str(name), context=context, genes=tuple(genes), gene_ids=gene_ids))
+    return headers
 
 
 def read_slide(
@@ -112,7 +119,7 @@ def read_slide(
     slide
         Slide AnnData, or the path of its h5ad file.
     header
-        Header of the same slide.
+        Of the slide to read, where the table holds several.
     genes
         Genes of the corpus; all genes of the slide are among them.
     split_key
@@ -129,6 +136,9 @@ def read_slide(
     """
     adata = _open(slide, colocalization_key=colocalization_key)
     where = _where(slide)
+    here = (adata.obs[keys.SLIDE].astype(str) == header.name).to_numpy()
+    if not here.all():
+        adata = adata[here]
     if split_key not in adata.obs:
         raise InputError(f"{where} has no obs column {split_key!r}; it has: {', '.join(adata.obs.columns)}.")
     if keys.SPATIAL not in adata.obsm:
@@ -196,7 +206,7 @@ def _constant(column: pd.Series, name: str, where: str) -> str:
 
 
 def _counts(adata: ad.AnnData, names: npt.NDArray[np.str_]) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix(adata.X)
+    matrix = as_csr(adata.X)
     try:
         check_counts(matrix.data)
     except InputError:

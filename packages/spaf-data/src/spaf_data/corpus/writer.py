@@ -22,7 +22,7 @@ from spaf_data.corpus.journal import Journal
 from spaf_data.corpus.manifest import NAME, Manifest
 from spaf_data.corpus.reader import Corpus
 from spaf_data.corpus.shard import Shard, is_safe_name, safe_name, write_shard
-from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_header, read_slide
+from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_headers, read_slide
 from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
@@ -73,9 +73,9 @@ def write_corpus(
     Parameters
     ----------
     slides
-        Slide AnnData or paths of h5ad files, one slide each: integer counts in ``X``, centroids in um in
-        ``obsm["spatial"]``, ``slide``, ``tissue``, ``condition``, ``species`` and ``assay`` (one value each) and the
-        split in ``obs``. Paths are read one at a time.
+        Slide AnnData or paths of h5ad files: integer counts in ``X``, centroids in um in ``obsm["spatial"]``, and in
+        ``obs`` the ``slide``, its ``tissue``, ``condition``, ``species`` and ``assay`` (one value each a slide) and the
+        split. A table of several slides is written slide by slide. Paths are read one at a time.
     path
         Folder of the corpus.
     positive_radius
@@ -133,7 +133,8 @@ def write_corpus(
         "min_colocalization": float(min_colocalization),
     }
     versions = {"spaf-data": version("spaf-data")}
-    headers = [read_header(slide) for slide in slides]
+    tables = [(slide, header) for slide in slides for header in read_headers(slide)]
+    headers = [header for _, header in tables]
     genes, gene_ids = _union_genes(headers)
     stems = _stems([header.name for header in headers])
     journal = _claim(folder, resume=resume, overwrite=overwrite)
@@ -141,7 +142,7 @@ def write_corpus(
     statistics = GeneStatistics.empty()
     records: dict[str, dict[str, Any]] = {}
     shards: list[Shard] = []
-    for slide, header in zip(slides, headers, strict=True):
+    for slide, header in tables:
         table = read_slide(
             slide,
             header,

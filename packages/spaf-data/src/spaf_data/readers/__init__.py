@@ -3,6 +3,20 @@
 Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the AnnData of a slide.
 """
 
-from spaf_data.readers.api import find_bundles, has_transcripts, read_counts, read_transcripts
+from spaf_data.readers.api import (
+    FILES_OF_A_FOLDER,
+    find_bundles,
+    has_transcripts,
+    read_counts,
+    read_transcripts,
+    slides_inside,
+)
 
-__all__ = ["find_bundles", "has_transcripts", "read_counts", "read_transcripts"]
+__all__ = [
+    "FILES_OF_A_FOLDER",
+    "find_bundles",
+    "has_transcripts",
+    "read_counts",
+    "read_transcripts",
+    "slides_inside",
+]

@@ -12,6 +12,8 @@ from spaf_data.errors import InputError
 from spaf_data.readers._chunks import TEXT, dictionary, numbers
 from spaf_data.readers._table import column_names, require_columns, stream_columns
 
+_FILTERED = "; if it was filtered on purpose, drop and count these cells with drop_unlisted=True (--drop-unlisted)"
+
 
 def read_cell_table(
     file: Path, *, cell: str, values: Sequence[str], field_of_view: str | None = None
@@ -72,7 +74,10 @@ def rows_of_cells(file: Path, cells: Sequence[str] | np.ndarray, row: dict[str, 
     found = np.array([row.get(str(cell), -1) for cell in cells], np.int64)
     if (found < 0).any():
         missing = [str(cell) for cell, place in zip(cells, found, strict=True) if place < 0]
-        raise InputError(f"{file} has no row for {len(missing)} of the {len(cells)} cells, the first is {missing[0]!r}")
+        raise InputError(
+            f"{file} has no row for {len(missing)} of the {len(cells)} cells, the first is {missing[0]!r}"
+            + ("" if len(missing) == len(cells) else _FILTERED)
+        )
     return found
 
 

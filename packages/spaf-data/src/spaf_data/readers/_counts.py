@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from spaf_data import keys
 from spaf_data.errors import InputError
 from spaf_data.gene_statistics import check_counts
 from spaf_data.readers._cell_table import check_centroids
@@ -29,11 +30,14 @@ class CellCounts:
     centroids: np.ndarray  # um, shape (n_cells, 2)
     control: np.ndarray | None = None  # features that the run says are controls, beside those so named
     gene_ids: list[str] | None = None
+    listed: np.ndarray | None = None  # cells that are not are dropped and counted; None: all are
     outside: int = 0  # counts of the run that are in no cell of `cells`
     outside_controls: int = 0  # counts of controls among those
     areas: np.ndarray | None = None  # um2
     obs: dict[str, Any] = field(default_factory=dict)  # further columns of the cells, kept as they are
     metadata: dict[str, str] = field(default_factory=dict)
+    of_cell: dict[str, np.ndarray] = field(default_factory=dict)  # slide and context where they differ between cells
+    other_layers: tuple[str, ...] = ()  # that hold counts, where `counts` are none
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,15 +51,24 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
         `min_transcripts` counts.
     """
     where = found.where
-    _check_unique(where, "cells", found.cells.tolist())
+    if keys.SLIDE in found.of_cell and described[keys.SLIDE] is not None:
+        raise InputError(
+            f"{where} holds {len(np.unique(found.of_cell[keys.SLIDE]))} slides by obs column "
+            f"{found.parameters['slide_key']!r}, which cannot all be named {described[keys.SLIDE]!r}: give no name "
+            "(slide, --slide) or another column (slide_key, --slide-key), or say that they are one (one_slide, "
+            "--one-slide)"
+        )
+    several = keys.SLIDE in found.of_cell
+    _check_unique(where, "cells", found.cells.tolist(), "; are they of two slides? Then make names unique" * several)
     genes = unique_genes(where, found.genes, found.gene_ids)
     matrix = sparse.csr_matrix(found.counts)
     if not matrix.has_canonical_format or not matrix.data.all():
         matrix = matrix.copy()  # these work in place, and the arrays may be those of the user's AnnData
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-    _check_counts(where, matrix, found.cells, genes)
-    check_centroids(where, found.cells, found.centroids)
+    _check_counts(where, matrix, found.cells, genes, found.other_layers)
+    listed = np.ones(len(found.cells), bool) if found.listed is None else found.listed
+    check_centroids(where, found.cells[listed], found.centroids[listed])
 
     control = np.array([is_control_name(gene) for gene in genes], bool)
     if found.control is not None:
@@ -63,12 +76,12 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
     in_controls = int(matrix[:, control].sum())
     matrix = matrix[:, ~control].astype(np.int32)
     depth = np.asarray(matrix.sum(axis=1, dtype=np.int64)).reshape(-1)
-    kept_counts = int(depth.sum())
-    kept = np.flatnonzero(depth >= min_transcripts)
+    kept_counts, unlisted = int(depth[listed].sum()), int(depth[~listed].sum())
+    kept = np.flatnonzero((depth >= min_transcripts) & listed)
     if len(kept) == 0:
         raise InputError(
-            f"no cell of {where} has {min_transcripts} transcripts (min_transcripts): of {len(depth)} cells "
-            f"the largest has {depth.max(initial=0)}"
+            f"no cell of {where} has {min_transcripts} transcripts (min_transcripts): of {int(listed.sum())} cells "
+            f"the largest has {depth[listed].max(initial=0)}"
         )
     keep = np.flatnonzero(~control)
     return slide_table(
@@ -79,16 +92,18 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
         centroids=found.centroids[kept],
         areas=None if found.areas is None else found.areas[kept],
         nucleus_fraction=np.full(len(kept), np.nan),
-        n_cells=len(depth),
+        n_cells=int(listed.sum()),
         account=Account(
-            read=kept_counts + in_controls + found.outside,
+            read=kept_counts + unlisted + in_controls + found.outside,
             controls=in_controls + found.outside_controls,
             low_quality=0,
             unassigned=found.outside - found.outside_controls,
             kept=kept_counts,
+            unlisted=unlisted,
         ),
         described=described,
         metadata=found.metadata,
+        of_cell={name: values[kept] for name, values in found.of_cell.items()},
         parameters={**found.parameters, "min_transcripts": min_transcripts, "centroids": "table of cells"},
         extra={name: values[kept] for name, values in found.obs.items()},
     )
@@ -115,15 +130,17 @@ def unique_genes(where: str, genes: Sequence[str], gene_ids: Sequence[str] | Non
     return names
 
 
-def _check_unique(where: str, kind: str, names: list[str]) -> None:
+def _check_unique(where: str, kind: str, names: list[str], hint: str = "") -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{where} has two {kind} named {name!r}")
+            raise InputError(f"{where} has two {kind} named {name!r}{hint}")
         seen.add(name)
 
 
-def _check_counts(where: str, matrix: sparse.csr_matrix, cells: np.ndarray, genes: list[str]) -> None:
+def _check_counts(
+    where: str, matrix: sparse.csr_matrix, cells: np.ndarray, genes: list[str], other_layers: tuple[str, ...]
+) -> None:
     try:
         check_counts(matrix.data)
     except InputError:
@@ -132,5 +149,12 @@ def _check_counts(where: str, matrix: sparse.csr_matrix, cells: np.ndarray, gene
         cell = str(cells[np.searchsorted(matrix.indptr, entry, side="right") - 1])
         raise InputError(
             f"counts must be integers of at least 0, but in {where} cell {cell!r} has {matrix.data[entry]:g} of gene "
-            f"{genes[matrix.indices[entry]]!r}; give the layer with counts (layer) if there is one"
+            f"{genes[matrix.indices[entry]]!r}; {_layer_wanted(other_layers)}"
         ) from None
+
+
+def _layer_wanted(layers: tuple[str, ...]) -> str:
+    if not layers:
+        return "give the layer with counts (layer) if there is one"
+    has = "has" if len(layers) == 1 else "have"
+    return f"{' and '.join(map(repr, layers))} {has} counts: name the layer (layer, --layer {layers[0]})"

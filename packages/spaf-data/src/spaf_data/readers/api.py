@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import numpy as np
 from anndata import AnnData
 
 from spaf_data import keys
@@ -15,6 +16,7 @@ from spaf_data.options import PLATFORMS, ReadOptions
 from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, table, visium, xenium
 from spaf_data.readers._counts import count_table
 from spaf_data.readers._table import column_names, is_table
+from spaf_data.slides import slide_column, slides_of_cells
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ COUNT_READERS: dict[str, ModuleType] = {
     "anndata": h5ad,
 }
 assert {*TRANSCRIPT_READERS, *COUNT_READERS} == {*PLATFORMS}, "a platform has no reader, or a reader no name"
+
+# Names of files that say nothing of the run they are of.
+FILES_OF_A_FOLDER = frozenset({*xenium.TRANSCRIPT_FILES, *merscope.TRANSCRIPT_FILES})
 
 
 def read_transcripts(
@@ -117,19 +122,24 @@ def read_counts(
     slide, tissue, condition, species, assay
         What the slide is; where None, what the run says of itself, else ``"unknown"``.
     options
-        `ReadOptions` for what a platform leaves open, such as the side of bins or the size of pixels.
+        `ReadOptions` for what a platform leaves open, such as the side of bins, the size of pixels or the column of
+        the slides.
 
     Returns
     -------
     AnnData
-        As that of `bin_transcripts`; ``nucleus_fraction`` is NaN. ``uns["spaf"]["account"]`` counts transcripts or
-        UMIs: ``read``, ``controls``, ``unassigned`` (in spots that are not under tissue) and ``kept``.
+        As that of `bin_transcripts`; ``nucleus_fraction`` is NaN. Where the source holds several slides (``slide_key``
+        of the options, or a column with a usual name: `slide_column`), ``obs["slide"]`` keeps their names, each has the
+        context that its cells have, and ``uns["spaf"]["parameters"]["slide_key"]`` says the column.
+        ``uns["spaf"]["account"]`` counts transcripts or UMIs: ``read``, ``controls``, ``unassigned`` (in spots that are
+        not under tissue) and ``kept``; where there are some, ``unlisted`` (in cells that were dropped because the table
+        of cells lacks them).
 
     Raises
     ------
     InputError
-        If the source is no such run, a file is damaged or lacks something, names repeat, or counts or centroids
-        cannot be used.
+        If the source is no such run, a file is damaged or lacks something, names repeat, counts or centroids
+        cannot be used, `slide` names several slides, or no column says the slides of cells that cannot all be of one.
 
     Examples
     --------
@@ -170,6 +180,30 @@ def has_transcripts(source: str | Path | SpatialData, *, platform: str = "auto")
     if _recognise(run, platform, COUNT_READERS, "counts") is not None:
         return False
     raise InputError(_no_run(run, platform))
+
+
+def slides_inside(source: Path, options: ReadOptions, *, platform: str = "auto") -> tuple[str, list[str]] | None:
+    """Return the column of the slides of a run of counts and their names, sorted; None where the run is one slide.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or its slides cannot be told.
+    """
+    if options.one_slide or options.only_slide is not None or has_transcripts(source, platform=platform):
+        return None
+    reader = _reader(source, platform, COUNT_READERS, "counts")
+    if reader is spatial_data:
+        obs, usual = spatial_data.read_obs(source, options)
+    elif reader is h5ad:
+        obs, usual = h5ad.read_obs(source), None
+    else:
+        return None
+    column = slide_column(obs, options.slide_key or usual, where=str(source))
+    names = None if column is None else slides_of_cells(obs, column, where=str(source))
+    if column is None or names is None or len(np.unique(names)) < 2:
+        return None
+    return column, np.unique(names).tolist()
 
 
 def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
+from spaf_data.readers._listed import listed, only_listed
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
 from spaf_data.transcripts import Transcripts
@@ -80,6 +81,9 @@ def read_transcripts(
         progress=progress,
     )
     table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
+    cell_file = _beside(file, "metadata_file") if options.drop_unlisted else None
+    if cell_file:
+        table = only_listed(table, listed(cell_file, table.cells, cell="cell_ID", field_of_view="fov"))
     centroids, areas = _cell_table(file, table.cells, pixel)
     return Transcripts(
         **vars(table),

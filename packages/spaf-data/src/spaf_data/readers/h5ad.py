@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from anndata.io import read_elem
 
 from spaf_data import keys
+from spaf_data._matrices import as_csr
 from spaf_data.errors import InputError
+from spaf_data.gene_statistics import check_counts
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
+from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
+
+logger = logging.getLogger(__name__)
 
 COUNTS_WANTED = "*.h5ad"
+
+# Columns of `obs` that a slide table has of its own.
+_OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRANSCRIPTS, keys.NUCLEUS_FRACTION})
+
+_RAW = "raw"
+_ROWS_LOOKED_AT = 1000
 
 # Columns and names of columns that may hold Ensembl ids.
 _ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "feature_id")
@@ -33,7 +47,7 @@ def read_counts(source: Path | anndata.AnnData, options: ReadOptions) -> CellCou
     if isinstance(source, anndata.AnnData):
         return counts_of(source, "the AnnData", options)
     try:
-        adata = anndata.read_zarr(source) if source.is_dir() else anndata.read_h5ad(source)
+        adata = anndata.read_zarr(source) if source.is_dir() else _read_h5ad(source, options)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -41,8 +55,37 @@ def read_counts(source: Path | anndata.AnnData, options: ReadOptions) -> CellCou
     return counts_of(adata, str(source), options)
 
 
+def read_obs(source: Path) -> pd.DataFrame:
+    """Return the table of cells of an h5ad file or of the zarr store of an AnnData, and nothing else of it."""
+    if source.is_dir():
+        return anndata.read_zarr(source).obs
+    with h5py.File(source) as file:
+        if isinstance(file["obs"], h5py.Group):
+            obs: pd.DataFrame = read_elem(file["obs"])
+            return obs
+    return anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+
+
+def _read_h5ad(source: Path, options: ReadOptions) -> anndata.AnnData:
+    if options.only_slide is None:
+        return anndata.read_h5ad(source)
+    # The counts of other slides stay on the disk.
+    adata = anndata.read_h5ad(source, backed="r")
+    try:
+        column, slide = options.only_slide
+        return adata[slides_of_cells(adata.obs, column, where=str(source)) == slide].to_memory()
+    finally:
+        adata.file.close()
+
+
 def counts_of(
-    adata: anndata.AnnData, where: str, options: ReadOptions, *, centroids: np.ndarray | None = None
+    adata: anndata.AnnData,
+    where: str,
+    options: ReadOptions,
+    *,
+    centroids: np.ndarray | None = None,
+    slide_key: str | None = None,
+    names: np.ndarray | None = None,
 ) -> CellCounts:
     """Return what an AnnData says of its cells.
 
@@ -53,48 +96,131 @@ def counts_of(
     where
         For messages.
     options
-        ``layer`` and ``pixel_size`` are used.
+        ``layer``, ``pixel_size``, ``slide_key``, ``one_slide``, ``only_slide`` and ``check_places`` are used.
     centroids
         Centroids that are known from elsewhere; else those of ``obsm["spatial"]``.
+    slide_key
+        Column of ``obs`` with the slides as known from elsewhere, where the options name none.
+    names
+        Ids of the cells that go before those of the rows.
 
     Raises
     ------
     InputError
-        If there are no counts or no centroids.
+        If there are no counts or no centroids, or which slides the cells are of cannot be told.
     """
-    if options.layer is not None and options.layer not in adata.layers:
-        there = ", ".join(adata.layers) or "none"
-        raise InputError(f"{where} has no layer {options.layer!r}; it has: {there}")
-    matrix = adata.X if options.layer is None else adata.layers[options.layer]
-    if matrix is None:
-        raise InputError(f"{where} has no X; name a layer with counts (layer) of: {', '.join(adata.layers) or 'none'}")
+    of_cell, key = _slides(adata.obs, options, slide_key, where)
     if centroids is None:
         centroids = _centroids(adata, where)
-    ids = next((adata.var[name] for name in _ID_COLUMNS if name in adata.var), None)
-    context = {key: _constant(adata.obs[key]) for key in (keys.SLIDE, *keys.CONTEXT) if key in adata.obs}
+    names = adata.obs_names.to_numpy(dtype=object).astype(str) if names is None else names
+    if options.only_slide is not None and of_cell is not None:
+        rows = np.flatnonzero(of_cell == options.only_slide[1])
+        adata, centroids, of_cell, names = adata[rows], centroids[rows], of_cell[rows], names[rows]
+    # A centroid that is not finite is refused with the name of its cell later.
+    ask = options.check_places and not options.one_slide and options.slide_key is None
+    if ask and np.isfinite(centroids).all():
+        check_slides_apart(centroids, of_cell, adata.obs, where=where)
+    matrix, var, layer = _counts(adata, options.layer, where)
+    counts = as_csr(matrix)
+    ids = next((var[name] for name in _ID_COLUMNS if name in var), None)
+    metadata, columns = _context(adata.obs, of_cell, where)
     areas = None
     if keys.AREA in adata.obs:
         areas = pd.to_numeric(adata.obs[keys.AREA], errors="coerce").to_numpy(dtype=np.float64)
     return CellCounts(
         where=where,
-        counts=sparse.csr_matrix(matrix),
-        cells=adata.obs_names.to_numpy(dtype=object).astype(str),
-        genes=[str(name) for name in adata.var_names],
+        counts=counts,
+        other_layers=() if layer != "X" or _are_counts(counts) else _with_counts(adata),
+        cells=names,
+        genes=[str(name) for name in var.index],
         gene_ids=None if ids is None else ["" if pd.isna(value) else str(value) for value in ids],
         centroids=centroids * (options.pixel_size or 1.0),
         areas=areas,
         obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
-        metadata={key: value for key, value in context.items() if value is not None},
+        metadata=metadata,
+        of_cell=columns,
         parameters={
             "platform": "anndata",
             "file": Path(where).name,
-            "layer": options.layer or "X",
+            "layer": layer,
             "pixel_size": options.pixel_size or "not applied: coordinates are um",
+            **({} if key is None else {"slide_key": key}),
         },
     )
 
 
-_OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRANSCRIPTS, keys.NUCLEUS_FRACTION})
+def _slides(
+    obs: pd.DataFrame, options: ReadOptions, slide_key: str | None, where: str
+) -> tuple[np.ndarray | None, str | None]:
+    """Return the slide of each cell and the column that says it."""
+    if options.one_slide:
+        return None, None
+    wanted = options.only_slide[0] if options.only_slide is not None else options.slide_key or slide_key
+    column = slide_column(obs, wanted, where=where)
+    return (None, None) if column is None else (slides_of_cells(obs, column, where=where), column)
+
+
+def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any, pd.DataFrame, str]:
+    """Return the matrix that is wanted, the table of its genes, and its name."""
+    if layer is None:
+        if adata.X is None:
+            raise InputError(f"{where} has no X; name a layer with counts (layer) of: {_layers(adata)}")
+        return adata.X, adata.var, "X"
+    if layer in adata.layers:
+        return adata.layers[layer], adata.var, layer
+    if layer == _RAW and adata.raw is not None:
+        return adata.raw.X, adata.raw.var, _RAW
+    raise InputError(f"{where} has no layer {layer!r}; it has: {_layers(adata)}")
+
+
+def _layers(adata: anndata.AnnData) -> str:
+    return ", ".join([*adata.layers, *([_RAW] if adata.raw is not None else [])]) or "none"
+
+
+def _with_counts(adata: anndata.AnnData) -> tuple[str, ...]:
+    """Name the layers that hold counts as far as their first rows show, for a question."""
+    found = [name for name, matrix in adata.layers.items() if _are_counts(matrix[:_ROWS_LOOKED_AT])]
+    if adata.raw is not None and _are_counts(adata.raw.X[:_ROWS_LOOKED_AT]):
+        found.append(_RAW)
+    return tuple(found)
+
+
+def _are_counts(matrix: Any) -> bool:
+    try:
+        check_counts(as_csr(matrix).data)
+    except InputError:
+        return False
+    return True
+
+
+def _context(obs: pd.DataFrame, of_cell: np.ndarray | None, where: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Return what all cells are, and by cell what is not the same for all slides."""
+    metadata: dict[str, str] = {}
+    differing: dict[str, np.ndarray] = {}
+    slides = np.array([keys.UNKNOWN]) if of_cell is None else np.unique(of_cell)
+    if len(slides) > 1:
+        assert of_cell is not None
+        differing[keys.SLIDE] = of_cell
+    elif slides[0] != keys.UNKNOWN:
+        metadata[keys.SLIDE] = str(slides[0])
+    for key in keys.CONTEXT:
+        if key not in obs:
+            continue
+        rows = [np.flatnonzero(of_cell == slide) if len(slides) > 1 else np.arange(len(obs)) for slide in slides]
+        values = [_constant(obs[key].iloc[cells]) for cells in rows]
+        for slide, cells, value in zip(slides, rows, values, strict=True):
+            if value is None and obs[key].iloc[cells].notna().any():
+                logger.warning(
+                    "%s has several values in obs column %r for one slide (%s): its %s is unknown unless given (--%s)",
+                    where, key, slide, key, key,
+                )  # fmt: skip
+        if len(set(values)) > 1:
+            differing[key] = np.empty(len(obs), dtype=object)
+            for cells, value in zip(rows, values, strict=True):
+                differing[key][cells] = value or keys.UNKNOWN
+        elif values[0] is not None:
+            metadata[key] = values[0]
+    return metadata, differing
 
 
 def _centroids(adata: anndata.AnnData, where: str) -> np.ndarray:

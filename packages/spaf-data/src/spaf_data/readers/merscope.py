@@ -26,6 +26,7 @@ from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks, dictionary, numbers
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._listed import listed, of_all, only_listed
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner, read_geometry, read_hdf5, read_vertices
@@ -110,6 +111,9 @@ def read_transcripts(
                 "outlines points the other way, turn it with flip_polygons (--flip-polygons)"
             ) from error
         raise
+    keep = _listed(folder, table.cells, options)
+    if keep is not None:
+        table = only_listed(table, keep)
     return Transcripts(
         **vars(table),
         centroids=_cell_metadata(folder, table.cells),
@@ -139,7 +143,8 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{file} has two genes named {twice!r}")
     cells, counts = _stream_counts(file, id_column, genes)
-    centroids = _cell_metadata(path, cells)
+    keep = _listed(path, cells, options)
+    centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep]))
     if centroids is None:
         raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
     files = _polygon_files(path)
@@ -148,6 +153,7 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
         counts=counts,
         cells=cells,
         genes=genes,
+        listed=keep,
         centroids=centroids,
         areas=_read_polygons(files).areas(cells) if files else None,
         metadata={"assay": "MERSCOPE"},
@@ -169,14 +175,25 @@ def _stream_counts(file: Path, id_column: str, genes: list[str]) -> tuple[np.nda
     return np.array(ids, dtype=str), sparse.csr_matrix(sparse.vstack(blocks))
 
 
+def _listed(folder: Path, cells: np.ndarray, options: ReadOptions) -> np.ndarray | None:
+    """Return which cells the table of cells lists, where the others are to be dropped."""
+    file = folder / CELL_FILE
+    if not (options.drop_unlisted and file.is_file()):
+        return None
+    return listed(file, cells, cell=_id_column(file))
+
+
+def _id_column(file: Path) -> str:
+    columns = column_names(file)
+    return next((name for name in _ID_COLUMNS if name in columns), _ID_COLUMNS[0])
+
+
 def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
     """Return the centroids of cells in um, shape (n_cells, 2); None where the run has no table of cells."""
     file = folder / CELL_FILE
     if not file.is_file():
         return None
-    columns = column_names(file)
-    cell = next((name for name in _ID_COLUMNS if name in columns), _ID_COLUMNS[0])
-    row, values = read_cell_table(file, cell=cell, values=["center_x", "center_y"])
+    row, values = read_cell_table(file, cell=_id_column(file), values=["center_x", "center_y"])
     centroids = values[rows_of_cells(file, cells, row)]
     check_centroids(file, cells, centroids)
     return centroids

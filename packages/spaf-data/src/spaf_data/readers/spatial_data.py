@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely  # type: ignore[import-untyped]
+from anndata import AnnData
 
 from spaf_data import keys
 from spaf_data.errors import InputError
@@ -29,6 +30,7 @@ from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner
+from spaf_data.slides import slide_column
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
@@ -206,6 +208,15 @@ def _polygons(sdata: SpatialData, table_key: str | None, cell: str | None) -> Ce
         if table_key in (None, name):
             found = table.uns.get("spatialdata_attrs", {}).get("region", [])
             regions += [found] if isinstance(found, str) else list(found)
+    outlined = [key for key in dict.fromkeys(regions) if key in sdata.shapes]
+    if len(outlined) > 1:
+        # Of which of them the points are is not said, and cells of two slides may share their ids.
+        if cell is None:
+            raise InputError(
+                f"the points have no column of cells, and the table annotates shapes of several slides "
+                f"({', '.join(outlined)}): which of them these points lie in is not known, so make an object of each"
+            )
+        regions = []
     for key in (*regions, cell, "cell_boundaries"):
         if key is not None and key in sdata.shapes:
             shapes = sdata.shapes[key]
@@ -218,6 +229,29 @@ def _polygons(sdata: SpatialData, table_key: str | None, cell: str | None) -> Ce
 
 def read_counts(source: Path | SpatialData, options: ReadOptions) -> CellCounts:
     """Read the table of counts of a SpatialData object; see `spaf_data.read_counts`."""
+    table, where, key, sdata = _table(source, options)
+    attributes = table.uns.get("spatialdata_attrs", {})
+    centroids = None if keys.SPATIAL in table.obsm else _centroids_of_shapes(sdata, table, attributes, where)
+    slide_key = None if options.one_slide else slide_key_of(table, where)
+    instance = attributes.get("instance_key")
+    names = table.obs[instance].astype(str).to_numpy(dtype=str) if instance in table.obs else None
+    found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key, names=names)
+    if keys.SLIDE in found.of_cell and len(set(found.cells)) < len(found.cells):
+        # Ids of instances are those of a region: two slides may share them, and names of rows are all different.
+        found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key)
+    parameters = {**found.parameters, "platform": "spatialdata", "table_key": key}
+    parameters["file"] = source.name if isinstance(source, Path) else "object"
+    return CellCounts(**{**vars(found), "parameters": parameters})
+
+
+def read_obs(source: Path | SpatialData, options: ReadOptions) -> tuple[pd.DataFrame, str | None]:
+    """Return the table of cells, and the column of the slides where the table knows it."""
+    table, where, _, _ = _table(source, options)
+    return table.obs, None if options.one_slide else slide_key_of(table, where)
+
+
+def _table(source: Path | SpatialData, options: ReadOptions) -> tuple[AnnData, str, str, SpatialData]:
+    """Return the table of counts, its name in messages, its key and the object."""
     sdata, where = _open(source)
     if not sdata.tables and isinstance(source, Path) and (source / "table" / "table").is_dir():
         raise InputError(
@@ -225,32 +259,46 @@ def read_counts(source: Path | SpatialData, options: ReadOptions) -> CellCounts:
             "open it with the version that wrote it and write it anew"
         )
     key = _one("tables", options.table_key, "table_key", list(sdata.tables), where)
-    table = sdata.tables[key]
-    where = f"table {key!r} of {where}"
-    attributes = table.uns.get("spatialdata_attrs", {})
-    centroids = None if keys.SPATIAL in table.obsm else _centroids_of_shapes(sdata, table, attributes, where)
-    found = h5ad.counts_of(table, where, options, centroids=centroids)
-    instance = attributes.get("instance_key")
-    cells = table.obs[instance].astype(str).to_numpy(dtype=str) if instance in table.obs else found.cells
-    parameters = {**found.parameters, "platform": "spatialdata", "table_key": key}
-    parameters["file"] = source.name if isinstance(source, Path) else "object"
-    return CellCounts(**{**vars(found), "cells": cells, "parameters": parameters})
+    return sdata.tables[key], f"table {key!r} of {where}", key, sdata
 
 
-def _centroids_of_shapes(sdata: SpatialData, table: Any, attributes: dict[str, Any], where: str) -> np.ndarray:
+def slide_key_of(table: AnnData, where: str) -> str | None:
+    """Return the column of the slides of a table; that of its regions where they are several.
+
+    Regions are elements of their own, each with its own frame. A column of slides goes before where each of its values
+    lies in one region: it says more.
+    """
+    column = slide_column(table.obs, where=where)
+    region = table.uns.get("spatialdata_attrs", {}).get("region_key")
+    if region not in table.obs or table.obs[region].nunique() < 2:
+        return column
+    if column is not None and (table.obs.groupby(column, observed=True)[region].nunique() == 1).all():
+        return column
+    return str(region)
+
+
+def _centroids_of_shapes(sdata: SpatialData, table: AnnData, attributes: dict[str, Any], where: str) -> np.ndarray:
     """Return the centroids of the shapes that a table annotates, in the order of its rows."""
     region = attributes.get("region")
-    key = region if isinstance(region, str) else (list(region)[0] if region is not None and len(region) == 1 else None)
-    instance = attributes.get("instance_key")
-    if key not in sdata.shapes or instance not in table.obs:
+    regions = [region] if isinstance(region, str) else ([] if region is None else [str(name) for name in region])
+    instance, column = attributes.get("instance_key"), attributes.get("region_key")
+    if (
+        not regions
+        or instance not in table.obs
+        or any(name not in sdata.shapes for name in regions)
+        or (len(regions) > 1 and column not in table.obs)
+    ):
         raise InputError(
             f"{where} has neither obsm {keys.SPATIAL!r} nor shapes of its own with the places of its cells"
         )
-    shapes = sdata.shapes[key]
-    row = pd.Index([str(name) for name in shapes.index]).get_indexer(
-        pd.Index([str(name) for name in table.obs[instance]])
-    )
-    if (row < 0).any():
-        raise InputError(f"{where} has a cell {str(table.obs[instance].iloc[int(np.argmin(row))])!r} without a shape")
-    middle = shapely.centroid(shapes.geometry.to_numpy()[row])
-    return np.column_stack([shapely.get_x(middle), shapely.get_y(middle)])
+    names = pd.Index([str(name) for name in table.obs[instance]])
+    centroids = np.full((len(names), 2), np.nan)
+    for name in regions:
+        rows = np.arange(len(names)) if len(regions) == 1 else np.flatnonzero(table.obs[column].astype(str) == name)
+        shapes = sdata.shapes[name]
+        place = pd.Index([str(shape) for shape in shapes.index]).get_indexer(names[rows])
+        if (place < 0).any():
+            raise InputError(f"{where} has a cell {names[rows][int(np.argmin(place))]!r} without a shape")
+        middle = shapely.centroid(shapes.geometry.to_numpy()[place])
+        centroids[rows] = np.column_stack([shapely.get_x(middle), shapely.get_y(middle)])
+    return centroids

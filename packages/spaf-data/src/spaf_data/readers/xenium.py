@@ -21,6 +21,7 @@ from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._listed import listed, of_all, only_listed
 from spaf_data.readers._sort import IN_MEMORY_BYTES, sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
@@ -62,13 +63,18 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     if file is None:
         raise InputError(f"{path} has no {_MATRIX}.h5 and no folder {_MATRIX}")
     matrix = read_matrix(file)
-    centroids, areas = _cell_table(path, matrix.barcodes)
+    cell_file = _first(path, CELL_FILES) if options.drop_unlisted else None
+    keep = listed(cell_file, matrix.barcodes, cell="cell_id", spelled=_spelled) if cell_file else None
+    centroids, areas = (
+        of_all(keep, values) for values in _cell_table(path, matrix.barcodes if keep is None else matrix.barcodes[keep])
+    )
     if centroids is None:
         raise InputError(f"{path} has none of {', '.join(CELL_FILES)}, which say where the cells of {file.name} are")
     return CellCounts(
         where=str(file),
         counts=matrix.counts,
         cells=matrix.barcodes,
+        listed=keep,
         genes=matrix.names,
         gene_ids=matrix.ids,
         control=matrix.control,
@@ -115,6 +121,9 @@ def read_transcripts(
         chunks, path=file, is_control=chunks.is_control, min_qv=min_qv, in_memory_bytes=in_memory_bytes
     )
     bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
+    cell_file = _first(bundle, CELL_FILES) if bundle and options.drop_unlisted else None
+    if cell_file:
+        table = only_listed(table, listed(cell_file, table.cells, cell="cell_id", spelled=_spelled))
     centroids, areas = _cell_table(bundle, table.cells) if bundle else (None, None)
     return Transcripts(
         **vars(table),
