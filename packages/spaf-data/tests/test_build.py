@@ -365,7 +365,7 @@ def transcripts_of(cells, gap=40.0):
             "cell_id": cell,
             "feature_name": rng.choice(["HLA_A", "_B", "C_", "D__D"], n),
             "x_location": (gap * cell + rng.uniform(0, 30, n)).astype(np.float32),
-            "y_location": rng.uniform(0, 300, n).astype(np.float32),
+            "y_location": rng.uniform(0, 30, n).astype(np.float32),
             "qv": 40.0,
         }
     )

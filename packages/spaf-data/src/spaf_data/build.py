@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -156,7 +157,8 @@ def _build(
             "slides": [{**asdict(source), "path": source.path.name} for source in sources],
         }
         record = {
-            **run_record(COMMAND, plan, started),
+            # As JSON has it, so that the record is what its file holds.
+            **run_record(COMMAND, json.loads(json.dumps(plan)), started),
             "distances": asdict(options.distances),
             "peak_rss_mb": max(peak_rss_mb(), *(summary["peak_rss_mb"] for summary in summaries)),
             "n_cells": sum(summary["n_cells"] for summary in summaries),
@@ -259,6 +261,8 @@ def _build_slide(
 
 
 def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> AnnData:
+    asks = options.check_units and not options.own_frames
+    source = replace(source, reading=replace(source.reading, check_places=asks))
     if has_transcripts(source.path, platform=source.platform):
         adata = _table_of_transcripts(source, options, clock)
     else:
@@ -267,14 +271,14 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
             source.path,
             platform=source.platform,
             min_transcripts=options.min_transcripts,
-            options=replace(source.reading, check_places=options.check_units and not options.own_frames),
+            options=source.reading,
             **_described(source),
         )
         leave_uncolocalized(adata)
     clock.step("joining cells", 0.8)
     if options.own_frames:
         lay_apart(adata)
-    spatial_neighbors(adata, radius=options.radius, check_units=options.check_units and not options.own_frames)
+    spatial_neighbors(adata, radius=options.radius, check_units=asks)
     if not options.own_frames and adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
         logger.warning(
             "slide %s: no two cells lie within %g um (radius), so it has no positive pairs; spots of Visium lie 100 um "

@@ -117,7 +117,7 @@ def spatial_neighbors(
         chosen["n_neighbors"] = int(n_neighbors)
     if method != "radius" and max_distance is not None:
         chosen["max_distance"] = float(max_distance)
-    if library_key is not None and (asked or len(np.unique(library)) > 1):
+    if library is not None and library_key is not None and (asked or len(np.unique(library)) > 1):
         chosen["library_key"] = library_key
     adata.uns[f"{key_added}_neighbors"] = {
         "connectivities_key": connectivities_key,

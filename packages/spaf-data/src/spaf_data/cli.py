@@ -123,6 +123,17 @@ def build(
         bool,
         typer.Option("--one-slide", help="All cells are of one slide, whatever columns say.", rich_help_panel=_READING),
     ] = False,
+    no_cell: Annotated[
+        list[str] | None,
+        _read('What stands for "in no cell", beside NA, -1, UNASSIGNED, ...; may be repeated.', "WORD"),
+    ] = None,
+    boundaries: Annotated[
+        str | None, _read("File of cell outlines, where a MERSCOPE folder has several.", "NAME")
+    ] = None,
+    segmented: Annotated[
+        bool,
+        typer.Option("--segmented", help="Segmented cells of Visium HD, not bins.", rich_help_panel=_READING),
+    ] = False,
     drop_unlisted: Annotated[
         bool,
         typer.Option(
@@ -220,6 +231,9 @@ def build(
         layer=layer,
         slide_key=slide_key,
         one_slide=one_slide,
+        no_cell=tuple(no_cell or ()),
+        boundaries=boundaries,
+        segmented=segmented,
         drop_unlisted=drop_unlisted,
         columns=None if columns is None else parse_columns(columns),
     )

@@ -31,7 +31,10 @@ class ReadOptions:
     slide_key: str | None = None  # column with the slide of each cell; None: found by its name (AnnData, SpatialData)
     one_slide: bool = False  # all cells are of one slide, whatever columns and places say (AnnData, SpatialData)
     only_slide: tuple[str, str] | None = None  # column and value of the only slide to read (AnnData, SpatialData)
-    check_places: bool = True  # ask where cells lie between each other as only those of several slides can
+    check_places: bool = True  # ask where places look wrong: cells of several slides in one, a giant cell
+    no_cell: tuple[str, ...] = ()  # what stands for "in no cell" beside the usual words (runs of transcripts)
+    boundaries: str | None = None  # file of cell outlines in the folder, where it has several (MERSCOPE)
+    segmented: bool = False  # segmented cells and not bins (Visium HD)
     drop_unlisted: bool = False  # drop and count cells that the run's table of cells lacks, such as filtered ones
     columns: Mapping[str, str] | None = None  # names of gene, x, y, cell and, as far as there, z, qv, nucleus (table)
 

@@ -5,7 +5,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from scipy import io, sparse
+from scipy.spatial import cKDTree
 
 from spaf_data import InputError, ReadOptions, read_counts
 
@@ -20,15 +22,17 @@ def spots():
     rng = np.random.default_rng(4)
     counts = rng.poisson(12, (N_SPOTS, len(GENES)))
     barcodes = [f"{i:016b}".translate(str.maketrans("01", "AC")) + "-1" for i in range(2 * N_SPOTS)]
-    row, column = np.divmod(np.arange(2 * N_SPOTS), 10)
+    row, place = np.divmod(np.arange(2 * N_SPOTS), 10)
+    column = 2 * place + row % 2  # every second column of a row has a spot
     places = pd.DataFrame(
         {
             "barcode": barcodes,
             "in_tissue": (np.arange(2 * N_SPOTS) < N_SPOTS - 5).astype(int),
             "array_row": row,
             "array_col": column,
-            "pxl_row_in_fullres": 400 + 200 * row,
-            "pxl_col_in_fullres": 300 + 200 * column,
+            # Pixels of half a um: spots of a row 100 um apart, rows 86.6 um.
+            "pxl_row_in_fullres": 400 + 100 * 3**0.5 * row,
+            "pxl_col_in_fullres": 300 + 100 * column,
         }
     )
     return counts, places
@@ -71,7 +75,7 @@ def write_visium(folder, spots, *, matrix="h5", header=True):
     name = "tissue_positions.csv" if header else "tissue_positions_list.csv"
     places.sample(frac=1, random_state=0).to_csv(folder / "spatial" / name, index=False, header=header)
     (folder / "spatial" / "scalefactors_json.json").write_text(
-        json.dumps({"spot_diameter_fullres": 110.0, "tissue_hires_scalef": 0.17, "fiducial_diameter_fullres": 177.7})
+        json.dumps({"spot_diameter_fullres": 130.2, "tissue_hires_scalef": 0.17, "fiducial_diameter_fullres": 177.7})
     )
     return folder
 
@@ -97,7 +101,7 @@ def assert_is_truth(slide, spots, pixel):
     assert slide.var["gene_ids"].tolist() == IDS
     np.testing.assert_array_equal(slide.X.toarray(), counts[:n])
     xy = places[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()[:n] * pixel
-    np.testing.assert_allclose(slide.obsm["spatial"], xy)
+    np.testing.assert_allclose(slide.obsm["spatial"], xy, rtol=1e-9)
     account = slide.uns["spaf"]["account"]
     assert account["read"] == counts.sum()
     assert account["unassigned"] == counts[n:].sum() > 0
@@ -109,7 +113,8 @@ def assert_is_truth(slide, spots, pixel):
 @pytest.mark.parametrize("header", [True, False])
 def test_visium(spots, tmp_path, matrix, header):
     slide = read_counts(write_visium(tmp_path / "outs", spots, matrix=matrix, header=header), min_transcripts=1)
-    assert_is_truth(slide, spots, 55 / 110)
+    assert_is_truth(slide, spots, 0.5)
+    assert slide.uns["spaf"]["parameters"]["pixel_size_from"] == "the lattice"
     assert slide.obs["assay"].unique().tolist() == ["Visium"]
     assert slide.obs["species"].unique().tolist() == ["Human" if matrix == "h5" else "unknown"]
 
@@ -131,17 +136,100 @@ def test_visium_hd(spots, tmp_path):
 def test_pixel_size_that_is_given(spots, tmp_path):
     folder = write_visium(tmp_path / "outs", spots)
     (folder / "spatial" / "scalefactors_json.json").unlink()
-    with pytest.raises(InputError, match=r"there is no .*scalefactors_json.json .* give pixel_size"):
-        read_counts(folder)
+    assert_is_truth(read_counts(folder), spots, 0.5)
     assert_is_truth(read_counts(folder, options=ReadOptions(pixel_size=0.3)), spots, 0.3)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"spot_diameter_fullres": 0}', "[]"])
-def test_bad_scalefactors(spots, tmp_path, content):
+def turned(places, degrees, mirror):
+    """The places of a slide that was laid on the scanner otherwise."""
+    angle = np.deg2rad(degrees)
+    xy = places[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy() * [-1 if mirror else 1, 1]
+    xy = xy @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]] + 9_000
+    return places.assign(pxl_col_in_fullres=xy[:, 0].round(), pxl_row_in_fullres=xy[:, 1].round())
+
+
+@pytest.mark.parametrize("degrees", [0, 3, 90, 200])
+@pytest.mark.parametrize("mirror", [True, False])
+def test_neighbouring_spots_are_100_um_apart_however_the_slide_lies(spots, tmp_path, degrees, mirror):
+    counts, places = spots
+    slide = read_counts(write_visium(tmp_path / "outs", (counts, turned(places, degrees, mirror))), min_transcripts=1)
+    nearest = cKDTree(slide.obsm["spatial"]).query(slide.obsm["spatial"], k=2)[0][:, 1]
+    np.testing.assert_allclose(nearest, 100.0, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda places: places.head(2), "has too few spots to measure the lattice"),
+        (lambda places: places.assign(array_row=3), "has too few spots to measure the lattice"),
+        (lambda places: places.assign(array_row=places["array_row"] * 2), "lie on no lattice of 50 and 86.6 um"),
+        (lambda places: places.assign(pxl_row_in_fullres=7, pxl_col_in_fullres=7), "all spots at one place"),
+    ],
+)
+def test_a_lattice_that_cannot_be_measured_is_asked_about(spots, tmp_path, spoil, sentence):
+    counts, places = spots
     folder = write_visium(tmp_path / "outs", spots)
-    (folder / "spatial" / "scalefactors_json.json").write_text(content)
-    with pytest.raises(InputError, match=r"scalefactors_json.json (is not valid JSON|has neither microns_per_pixel)"):
+    spoil(places).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    with pytest.raises(InputError, match=rf"{sentence}.*give pixel_size \(--pixel-size\)"):
         read_counts(folder)
+
+
+def write_segmented(folder, spots, lose=()):
+    counts, places = spots
+    cells = folder / "segmented_outputs"
+    (cells / "spatial").mkdir(parents=True)
+    names = [f"cellid_{i + 1:09d}-1" for i in range(N_SPOTS)]
+    write_h5(cells / "filtered_feature_cell_matrix.h5", counts, names)
+    xy = places[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"cell_id": i + 1},
+            "geometry": shapely.geometry.mapping(shapely.box(*(xy[i] - 10), *(xy[i] + 10))),
+        }
+        for i in range(N_SPOTS)
+        if i not in lose
+    ]
+    (cells / "cell_segmentations.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (cells / "spatial" / "scalefactors_json.json").write_text(json.dumps({"microns_per_pixel": 0.25}))
+    return xy
+
+
+def test_segmented_cells(spots, tmp_path):
+    xy = write_segmented(tmp_path / "outs", spots)
+    for source in (tmp_path / "outs", tmp_path / "outs" / "segmented_outputs"):
+        slide = read_counts(source, min_transcripts=1)
+        np.testing.assert_array_equal(slide.X.toarray(), spots[0])
+        np.testing.assert_allclose(slide.obsm["spatial"], xy[:N_SPOTS] * 0.25)
+        np.testing.assert_allclose(slide.obs["area"], 25.0)
+    write_hd(tmp_path / "outs", spots)
+    assert read_counts(tmp_path / "outs", min_transcripts=1).uns["spaf"]["parameters"]["bins"] == "square_008um"
+    chosen = read_counts(tmp_path / "outs", min_transcripts=1, options=ReadOptions(segmented=True))
+    assert chosen.uns["spaf"]["parameters"]["bins"] == "segmented cells"
+
+
+def test_segmented_cells_without_outlines(spots, tmp_path):
+    write_segmented(tmp_path / "outs", spots, lose=(0, 3))
+    with pytest.raises(
+        InputError, match=r"geojson has no row for 2 of the 60 cells, the first is '1'.*--drop-unlisted"
+    ):
+        read_counts(tmp_path / "outs")
+    slide = read_counts(tmp_path / "outs", min_transcripts=1, options=ReadOptions(drop_unlisted=True))
+    assert slide.n_obs == N_SPOTS - 2
+    assert slide.uns["spaf"]["account"]["unlisted"] == spots[0][[0, 3]].sum()
+    (tmp_path / "outs" / "segmented_outputs" / "cell_segmentations.geojson").write_text('{"features": [{}]}')
+    with pytest.raises(InputError, match=r"cell_segmentations.geojson is no GeoJSON of cells"):
+        read_counts(tmp_path / "outs")
+    with pytest.raises(InputError, match=r"has no segmented_outputs; bins are read without segmented"):
+        read_counts(write_visium(tmp_path / "spots", spots), options=ReadOptions(segmented=True))
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"microns_per_pixel": 0}'])
+def test_bad_scalefactors(spots, tmp_path, content):
+    bins = write_hd(tmp_path / "outs", spots)
+    (bins / "spatial" / "scalefactors_json.json").write_text(content)
+    with pytest.raises(InputError, match=r"scalefactors_json.json is not valid JSON|lie on no lattice of 8 and 8 um"):
+        read_counts(tmp_path / "outs")
 
 
 def test_barcode_without_a_place(spots, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from spaf_data.errors import InputError
+from spaf_data.readers._cell_names import cell_name, is_no_cell
 from spaf_data.readers._chunks import TEXT, dictionary, numbers
 from spaf_data.readers._table import column_names, require_columns, stream_columns
 
@@ -47,9 +48,9 @@ def read_cell_table(
     blocks: list[np.ndarray] = [np.empty((0, len(values)))]
     types = {**dict.fromkeys([cell, *views], TEXT), **dict.fromkeys(values, pa.float64())}
     for batch in stream_columns(file, types):
-        ids = _names(batch, cell)
+        ids = _names(batch, cell, file)
         if field_of_view is not None:
-            ids = [f"{view}_{name}" for view, name in zip(_names(batch, field_of_view), ids, strict=True)]
+            ids = [f"{view}_{name}" for view, name in zip(_names(batch, field_of_view, file), ids, strict=True)]
         for name in ids:
             if name in row:
                 raise InputError(f"{file} has two rows for cell {name!r}")
@@ -58,8 +59,9 @@ def read_cell_table(
     return row, np.concatenate(blocks)
 
 
-def _names(batch: pa.RecordBatch, column: str) -> list[str]:
-    codes, names = dictionary(batch.column(column))
+def _names(batch: pa.RecordBatch, column: str, where: Path) -> list[str]:
+    codes, names = dictionary(batch.column(column), where, column)
+    names = [name if is_no_cell(name) else cell_name(name, where=where, column=column) for name in names]
     return [names[code] if code >= 0 else "" for code in codes]
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spaf_data.errors import InputError
+from spaf_data.readers._cell_names import LARGEST_EXACT, cell_name, is_no_cell
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._sort import Chunk
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
-NO_CELL = frozenset({"-1", "UNASSIGNED", ""})
 
 # Cell codes of rows from their x, y and z as the file has them, and the names that the codes stand for.
 Assign = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -63,7 +63,7 @@ class Layout:
     is_gene: str | None = None
     category: str | None = None  # kind of feature: a gene where it ends so
     nuclear_text: frozenset[str] | None = None  # values of `nucleus` that mean nuclear; None: it is true or false
-    no_cell: frozenset[str] = NO_CELL
+    no_cell: frozenset[str] = frozenset()  # what stands for no cell beside the usual words
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # um a unit of x, y, z
 
     def types(self) -> dict[str, pa.DataType]:
@@ -77,8 +77,9 @@ class Layout:
             self.y: number,
             self.z: number,
             self.qv: pa.float32(),
-            self.nucleus: TEXT if self.nuclear_text is not None else pa.int8(),
-            self.is_gene: pa.bool_(),
+            # Text has 1, True and 1.0 for the same; `flags` reads them all.
+            self.nucleus: TEXT,
+            self.is_gene: TEXT,
             self.category: TEXT,
         }
         return {name: kind for name, kind in wanted.items() if name is not None}
@@ -159,7 +160,7 @@ class TableChunks:
 
     def _learn_controls(self, batch: pa.RecordBatch, gene: np.ndarray, gene_names: list[str]) -> None:
         if self.layout.is_gene is not None:
-            is_gene = flags(batch.column(self.layout.is_gene))
+            is_gene = flags(batch.column(self.layout.is_gene), self.rows.where, self.layout.is_gene)
         elif self.layout.category is not None:
             category, names = dictionary(batch.column(self.layout.category))
             is_gene = np.array([*(name.endswith("gene") for name in names), True], bool)[category]
@@ -174,19 +175,18 @@ class TableChunks:
         if self.assign is not None:
             assert place is not None, "assignment needs positions"
             return self.assign(*place), list(self.assigned_cells)
-        cell, names = dictionary(batch.column(layout.cell))
-        for name in names:
-            if name.startswith("-") and name not in layout.no_cell and name[1:].isdecimal():
-                raise InputError(
-                    f"{self.rows.where} has the {layout.cell} {name}; a cell's number cannot be negative"
-                    + (" (-1 is no cell)" if "-1" in layout.no_cell else "")
-                )
-        ids: list[str | None] = [None if name in layout.no_cell else name for name in names]
+        assert layout.cell is not None, "cells come from a column or from polygons"
+        cell, names = dictionary(batch.column(layout.cell), self.rows.where, layout.cell)
+        ids: list[str | None] = [
+            None if is_no_cell(name, layout.no_cell) else cell_name(name, where=self.rows.where, column=layout.cell)
+            for name in names
+        ]
         if layout.field_of_view is None:
             return cell, ids
-        view, views = dictionary(batch.column(layout.field_of_view))
+        view, views = dictionary(batch.column(layout.field_of_view), self.rows.where, layout.field_of_view)
         if (view < 0).any():
             raise InputError(f"{self.rows.where} has a row without a {layout.field_of_view}")
+        views = [cell_name(name, where=self.rows.where, column=layout.field_of_view) for name in views]
         # The pairs that occur, each with a code; a cell code of -1 is no cell whatever the field of view.
         pair = np.where(cell < 0, -1, view.astype(np.int64) * max(len(ids), 1) + cell)
         occurring, codes = np.unique(pair, return_inverse=True)
@@ -205,15 +205,31 @@ class TableChunks:
 
     def _nuclear(self, column: pa.Array) -> np.ndarray:
         if self.layout.nuclear_text is None:
-            return flags(column)
+            return flags(column, self.rows.where, self.layout.nucleus)
         codes, names = dictionary(column)
         return np.array([*(name in self.layout.nuclear_text for name in names), False], bool)[codes]
 
 
-def dictionary(column: pa.Array) -> tuple[np.ndarray, list[str]]:
-    """Return codes (-1 where null) and names of a column of text, bytes or integers."""
+def dictionary(column: pa.Array, where: object = "", name: str | None = "") -> tuple[np.ndarray, list[str]]:
+    """Return codes (-1 where null) and names of a column of text, bytes or numbers.
+
+    Raises
+    ------
+    InputError
+        If numbers are no whole ones, or floats too large to have kept whole numbers apart.
+    """
     if not pa.types.is_dictionary(column.type):
         if pa.types.is_floating(column.type):  # integers beside missing values, as pandas writes them
+            values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+            finite = values[np.isfinite(values)]
+            if (np.abs(finite) >= LARGEST_EXACT).any():
+                raise InputError(
+                    f"{where} has the column {name!r} as floats, with numbers above 2^53, where a float does not hold "
+                    "every whole number: different cells may have become one; write it anew as integers or text"
+                )
+            if (finite != np.floor(finite)).any():
+                odd = finite[finite != np.floor(finite)][0]
+                raise InputError(f"{where} has {odd:g} in the column {name!r}, which holds names or whole numbers")
             whole = pc.if_else(pc.is_finite(column), column, None)
             column = whole.cast(pa.int64())
         column = column.dictionary_encode()
@@ -228,6 +244,21 @@ def numbers(column: pa.Array) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False).astype(kind, copy=False)
 
 
-def flags(column: pa.Array) -> np.ndarray:
-    """Return a column of truth values, False where null."""
-    return pc.fill_null(column.cast(pa.bool_()), False).to_numpy(zero_copy_only=False).astype(bool, copy=False)
+_TRUE, _FALSE = frozenset({"1", "1.0", "true", "t", "yes"}), frozenset({"0", "0.0", "false", "f", "no"})
+
+
+def flags(column: pa.Array, where: object, name: str | None) -> np.ndarray:
+    """Return a column of truth values, however they are written; False where null or without a value.
+
+    Raises
+    ------
+    InputError
+        If there is text that is neither true nor false.
+    """
+    if not (pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)):
+        return pc.fill_null(column.cast(pa.bool_()), False).to_numpy(zero_copy_only=False).astype(bool, copy=False)
+    codes, words = dictionary(column)
+    for word in words:
+        if word.casefold() not in _TRUE | _FALSE and not is_no_cell(word):
+            raise InputError(f"{where} has {word!r} in the column {name!r}, which holds true or false")
+    return np.array([*(word.casefold() in _TRUE for word in words), False], bool)[codes]

@@ -218,7 +218,7 @@ def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
     assert isinstance(run, Path), "not an object"
     _check_platform(platform, PLATFORMS)
     if _is_run(run, platform):
-        return [run]
+        return cosmx.runs(run) if _recognise(run, platform, TRANSCRIPT_READERS, "transcripts") is cosmx else [run]
     inside = []
     if run.is_dir():
         inside = [item for item in sorted(run.iterdir()) if _may_be_run(item) and _is_run(item, platform)]

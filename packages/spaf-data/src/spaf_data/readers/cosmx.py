@@ -11,6 +11,9 @@ they do not. Slices are 0.8 um apart unless ``plane_spacing`` says otherwise.
 
 ``*_metadata_file.csv``, when present, gives centroids (``CenterX_global_px``, ``CenterY_global_px``) and areas
 (``Area``, pixels).
+
+Files of one slide begin alike: ``<slide>_tx_file.csv``, ``<slide>_metadata_file.csv``. A folder of several slides is
+read slide by slide.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
 from spaf_data.readers._listed import listed, only_listed
+from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
 from spaf_data.transcripts import Transcripts
@@ -36,14 +41,24 @@ PROTOTYPE_PIXEL_SIZE = 0.18  # um
 FIELD_PIXELS = 4256  # side of the commercial instrument's field of view
 PLANE_SPACING = 0.8  # um
 
-_NO_CELL = frozenset({"0", ""})
+_NO_CELL = frozenset({"0"})  # cells of a field of view are numbered from 1
 
 
-def transcript_file(path: Path) -> Path | None:
-    """Return the file of transcripts of a folder, or the file itself; None if it is neither."""
-    if path.is_dir():
-        return next((file for ending in _endings("tx_file") for file in sorted(path.glob(f"*{ending}"))), None)
-    return path if path.name.endswith(_endings("tx_file")) else None
+def transcript_files(path: Path) -> list[Path]:
+    """Return the file of transcripts of each slide of a folder, or the file itself; none if it is neither."""
+    if not path.is_dir():
+        return [path] if path.name.endswith(_endings("tx_file")) else []
+    by_slide: dict[str, Path] = {}
+    for ending in _endings("tx_file"):  # the first ending is preferred
+        for file in sorted(path.glob(f"*{ending}")):
+            by_slide.setdefault(file.name.removesuffix(ending), file)
+    return [by_slide[slide] for slide in sorted(by_slide)]
+
+
+def slide_of(file: Path) -> str:
+    """Return what the names of a slide's files begin with, without the line behind it."""
+    ending = next(ending for ending in _endings("tx_file") if file.name.endswith(ending))
+    return file.name.removesuffix(ending).rstrip("_-. ")
 
 
 def _endings(stem: str) -> tuple[str, ...]:
@@ -52,14 +67,23 @@ def _endings(stem: str) -> tuple[str, ...]:
 
 def has_transcripts(path: Path) -> bool:
     """Whether a folder or file has transcripts of this instrument."""
-    return transcript_file(path) is not None
+    return bool(transcript_files(path))
+
+
+def runs(path: Path) -> list[Path]:
+    """Return the slides of a folder: the folder itself where it has one, else their files of transcripts."""
+    files = transcript_files(path)
+    return [path] if len(files) == 1 else files
 
 
 def read_transcripts(
     path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
 ) -> Transcripts:
     """Read the transcripts of a CosMx slide; see `spaf_data.read_transcripts`."""
-    file = transcript_file(path) or path
+    files = transcript_files(path) or [path]
+    if len(files) > 1:
+        raise InputError(f"{path} holds {len(files)} slides; read one of: {', '.join(file.name for file in files)}")
+    file = files[0]
     rows = FileRows(file)
     require_columns(file, list(COLUMNS), rows.columns)
     pixel, known_by = _pixel_size(file, rows.columns, options.pixel_size)
@@ -75,12 +99,14 @@ def read_transcripts(
             field_of_view="fov",
             nucleus="CellComp" if "CellComp" in rows.columns else None,
             nuclear_text=frozenset({"Nuclear"}),
-            no_cell=_NO_CELL,
+            no_cell=_NO_CELL | {*options.no_cell},
             scale=(pixel, pixel, spacing),
         ),
         progress=progress,
     )
     table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
+    if options.check_places:
+        check_cells(table, file)
     cell_file = _beside(file, "metadata_file") if options.drop_unlisted else None
     if cell_file:
         table = only_listed(table, listed(cell_file, table.cells, cell="cell_ID", field_of_view="fov"))
@@ -103,8 +129,18 @@ def read_transcripts(
 
 
 def _beside(file: Path, stem: str) -> Path | None:
-    """Return the flat file of another kind of the same slide."""
-    return next((found for ending in _endings(stem) for found in sorted(file.parent.glob(f"*{ending}"))), None)
+    """Return the file of another kind of the same slide: one that begins alike, or the only one of a lone slide."""
+    there = [found for ending in _endings(stem) for found in sorted(file.parent.glob(f"*{ending}"))]
+    start = next((file.name.removesuffix(end) for end in _endings("tx_file") if file.name.endswith(end)), None)
+    for found in there:
+        if start is not None and found.name in {f"{start}{ending}" for ending in _endings(stem)}:
+            return found
+    alone = len(transcript_files(file.parent)) <= 1 and len({_start(found, stem) for found in there}) == 1
+    return there[0] if alone else None
+
+
+def _start(file: Path, stem: str) -> str:
+    return next(file.name.removesuffix(ending) for ending in _endings(stem) if file.name.endswith(ending))
 
 
 def _pixel_size(file: Path, columns: list[str], given: float | None) -> tuple[float, str]:

@@ -135,7 +135,7 @@ def counts_of(
         genes=[str(name) for name in var.index],
         gene_ids=None if ids is None else ["" if pd.isna(value) else str(value) for value in ids],
         centroids=centroids * (options.pixel_size or 1.0),
-        areas=areas,
+        areas=None if areas is None else areas * (options.pixel_size or 1.0) ** 2,
         obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
         metadata=metadata,
         of_cell=columns,

@@ -23,10 +23,12 @@ from scipy import sparse
 
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
+from spaf_data.readers._cell_names import cell_name
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks, dictionary, numbers
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._listed import listed, of_all, only_listed
+from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner, read_geometry, read_hdf5, read_vertices
@@ -59,7 +61,7 @@ def transcript_file(path: Path) -> Path | None:
 def has_transcripts(path: Path) -> bool:
     """Whether there are transcripts that can be put into cells."""
     file = transcript_file(path)
-    return file is not None and ("cell_id" in column_names(file) or bool(_polygon_files(file.parent)))
+    return file is not None and ("cell_id" in column_names(file) or bool(_kind_of_polygons(file.parent)))
 
 
 def has_counts(path: Path) -> bool:
@@ -77,7 +79,7 @@ def read_transcripts(
     require_columns(file, list(COLUMNS), rows.columns)
     spacing = options.plane_spacing or PLANE_SPACING
     by_column = "cell_id" in rows.columns
-    files = _polygon_files(folder)
+    files = _polygon_files(folder, options.boundaries)
     if not files and not by_column:
         raise InputError(
             f"{file} has no column 'cell_id', and beside it are no cell boundaries to assign transcripts by; looked "
@@ -96,6 +98,7 @@ def read_transcripts(
             y="global_y",
             z="global_z" if "global_z" in rows.columns else None,
             cell="cell_id" if by_column else None,
+            no_cell=frozenset(options.no_cell),
             scale=(1.0, 1.0, spacing),
         ),
         assign=assigner,
@@ -111,6 +114,8 @@ def read_transcripts(
                 "outlines points the other way, turn it with flip_polygons (--flip-polygons)"
             ) from error
         raise
+    if options.check_places:
+        check_cells(table, file)
     keep = _listed(folder, table.cells, options)
     if keep is not None:
         table = only_listed(table, keep)
@@ -147,7 +152,7 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep]))
     if centroids is None:
         raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
-    files = _polygon_files(path)
+    files = _polygon_files(path, options.boundaries)
     return CellCounts(
         where=str(file),
         counts=counts,
@@ -167,9 +172,10 @@ def _stream_counts(file: Path, id_column: str, genes: list[str]) -> tuple[np.nda
     blocks = [sparse.csr_matrix((0, len(genes)))]
     types = {id_column: TEXT, **dict.fromkeys(genes, pa.float64())}
     for batch in stream_columns(file, types, batch_rows=ROWS_PER_BATCH // 10):
-        codes, names = dictionary(batch.column(id_column))
+        codes, names = dictionary(batch.column(id_column), file, id_column)
         if (codes < 0).any():
             raise InputError(f"{file} has a row without a {id_column or 'cell'}")
+        names = [cell_name(name, where=file, column=id_column) for name in names]
         ids += [names[code] for code in codes]
         blocks.append(sparse.csr_matrix(np.column_stack([numbers(batch.column(gene)) for gene in genes])))
     return np.array(ids, dtype=str), sparse.csr_matrix(sparse.vstack(blocks))
@@ -199,7 +205,29 @@ def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
     return centroids
 
 
-def _polygon_files(folder: Path) -> list[Path]:
+def _polygon_files(folder: Path, named: str | None) -> list[Path]:
+    """Return the files of cell boundaries of a folder: the one named, or those of the kind that is preferred.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or several segmentations and none is named.
+    """
+    if named is not None:
+        if not (folder / named).is_file():
+            there = ", ".join(sorted(file.name for file in folder.glob("*.parquet"))) or "no parquet file"
+            raise InputError(f"{folder} has no file {named!r} (boundaries); it has: {there}")
+        return [folder / named]
+    files = _kind_of_polygons(folder)
+    if len(files) > 1 and files[0].suffix == ".parquet":
+        raise InputError(
+            f"{folder} has {len(files)} files of cell outlines, so name one with boundaries (--boundaries): "
+            f"{', '.join(file.name for file in files)}"
+        )
+    return files
+
+
+def _kind_of_polygons(folder: Path) -> list[Path]:
     """Return the files of cell boundaries of a folder, of the one kind that is preferred."""
     inside = folder / "cell_boundaries"
     for found in (

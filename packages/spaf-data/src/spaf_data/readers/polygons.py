@@ -17,6 +17,7 @@ import shapely  # type: ignore[import-untyped]
 
 from spaf_data.errors import InputError
 from spaf_data.readers import _inside
+from spaf_data.readers._cell_names import cell_name
 from spaf_data.readers._chunks import TEXT, dictionary, numbers
 from spaf_data.readers._table import column_names, require_columns, stream_columns
 
@@ -192,7 +193,8 @@ def read_vertices(file: Path, *, cell: str, x: str, y: str, part: str | None = N
     of_key: dict[tuple[str, str], int] = {}
     ids, places = [], []
     for batch in stream_columns(file, types):
-        codes, names = dictionary(batch.column(cell))
+        codes, names = dictionary(batch.column(cell), file, cell)
+        names = [cell_name(name, where=file, column=cell) for name in names]
         parts, part_names = dictionary(batch.column(part)) if part in columns else (np.zeros_like(codes), [""])
         if (codes < 0).any() or (parts < 0).any():
             raise InputError(f"{file} has a vertex without a {cell}")
@@ -222,7 +224,8 @@ def read_geometry(file: Path, *, cell: str, plane: str, geometry: str) -> CellPo
     require_columns(file, [cell, plane, geometry], columns)
     parts = []
     for batch in stream_columns(file, {cell: TEXT, plane: pa.int64(), geometry: pa.binary()}):
-        codes, names = dictionary(batch.column(cell))
+        codes, names = dictionary(batch.column(cell), file, cell)
+        names = [cell_name(name, where=file, column=cell) for name in names]
         wkb = batch.column(geometry)
         try:
             shapes = shapely.from_wkb(

@@ -25,8 +25,10 @@ from spaf_data import keys
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers import h5ad
+from spaf_data.readers._cell_names import is_no_cell
 from spaf_data.readers._chunks import Layout, Rows, TableChunks
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner
@@ -163,6 +165,7 @@ def read_transcripts(
             nucleus=nucleus,
             nuclear_text=_nuclear_names(points, nucleus) if nucleus is not None and names_nucleus else None,
             is_gene="is_gene" if "is_gene" in columns else None,
+            no_cell=frozenset(options.no_cell),
             scale=(scale, scale, scale),
         ),
         assign=assigner,
@@ -170,6 +173,8 @@ def read_transcripts(
         progress=progress,
     )
     table = sort_by_cell(chunks, path=where, is_control=chunks.is_control, min_qv=min_qv)
+    if options.check_places:
+        check_cells(table, where)
     return Transcripts(
         **vars(table),
         areas=None if polygons is None else polygons.areas(table.cells) * scale**2,
@@ -198,7 +203,7 @@ def _nuclear_names(points: Any, column: str) -> frozenset[str]:
     names: set[str] = set()
     for number in range(points.npartitions):
         names.update(map(str, points[column].partitions[number].compute().dropna().unique()))
-    return frozenset(names - {"", "0", "-1", "UNASSIGNED", "None"})
+    return frozenset(name for name in names if not is_no_cell(name, also=["0"]))
 
 
 def _polygons(sdata: SpatialData, table_key: str | None, cell: str | None) -> CellPolygons | None:

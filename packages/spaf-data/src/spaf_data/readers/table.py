@@ -7,6 +7,7 @@ from pathlib import Path
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
+from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, is_table
 from spaf_data.transcripts import Transcripts
@@ -39,11 +40,14 @@ def read_transcripts(
             cell=columns["cell"],
             qv=columns.get("qv"),
             nucleus=columns.get("nucleus"),
+            no_cell=frozenset(options.no_cell),
             scale=(pixel, pixel, spacing),
         ),
         progress=progress,
     )
     table = sort_by_cell(chunks, path=path, is_control=chunks.is_control, min_qv=min_qv)
+    if options.check_places:
+        check_cells(table, path)
     return Transcripts(
         **vars(table),
         nucleus_known="nucleus" in columns,

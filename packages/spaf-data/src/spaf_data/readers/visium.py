@@ -2,20 +2,21 @@
 
 Visium: ``filtered_feature_bc_matrix.h5`` (or the folder of that name) and ``spatial/`` with ``tissue_positions.csv``
 (before Space Ranger 2 ``tissue_positions_list.csv``, without a header) and ``scalefactors_json.json``. Positions are
-pixels of the full-resolution image; a spot is 55 um wide, so um a pixel is 55 / ``spot_diameter_fullres``.
+pixels of the full-resolution image. The size of a pixel follows from the lattice of the spots, which is the same on
+every slide: in a row of the array they are 100 um apart (two columns), and rows lie 86.6 um apart. The diameter in
+``scalefactors_json.json`` is no measure: it is that of a circle that the software draws, 15 to 22 % off 55 um.
 
 Visium HD: ``binned_outputs/square_<side>um/`` with the same matrix and ``spatial/tissue_positions.parquet``;
-``scalefactors_json.json`` has ``microns_per_pixel``.
+``scalefactors_json.json`` has ``microns_per_pixel``. Since Space Ranger 4 ``segmented_outputs/`` holds segmented cells:
+``filtered_feature_cell_matrix.h5`` and their outlines in ``cell_segmentations.geojson``, in pixels.
 
 Only spots and bins under tissue are read; what is in the matrix but not under tissue counts as unassigned.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,17 @@ import pandas as pd
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._segmented import SEGMENTED, is_segmented, microns_per_pixel, read_segmented
 from spaf_data.readers._table import explained
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
 
-COUNTS_WANTED = "filtered_feature_bc_matrix.h5 with spatial/, or binned_outputs/"
+COUNTS_WANTED = "filtered_feature_bc_matrix.h5 with spatial/, binned_outputs/ or segmented_outputs/"
 
-SPOT_DIAMETER = 55.0  # um
+# Of the array of spots, in um: half the distance of two spots of a row, which is one column of the array, and the
+# distance of two rows.
+_COLUMN, _ROW = 50.0, 50.0 * 3**0.5
+_LEAST_SPOTS = 3
+_TOLERANCE = 0.05  # of the two measures of a lattice against each other
 
 POSITION_FILES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
@@ -38,14 +44,19 @@ _SPECIES = {"GRCh38": "Human", "hg19": "Human", "mm10": "Mouse", "GRCm39": "Mous
 
 def has_counts(path: Path) -> bool:
     """Whether this is an ``outs`` folder, or the folder of one size of bins."""
-    if (path / "binned_outputs").is_dir():
+    if any((path / name).is_dir() for name in ("binned_outputs", SEGMENTED)) or is_segmented(path):
         return True
     return (path / "spatial").is_dir() and find_matrix(path) is not None
 
 
 def read_counts(path: Path, options: ReadOptions) -> CellCounts:
     """Read the counts of spots or bins; see `spaf_data.read_counts`."""
+    cells = path / SEGMENTED if (path / SEGMENTED).is_dir() else path
     binned = path / "binned_outputs"
+    if is_segmented(cells) and (options.segmented or not binned.is_dir()):
+        return read_segmented(cells, options)
+    if options.segmented:
+        raise InputError(f"{path} has no {SEGMENTED}; bins are read without segmented (--segmented)")
     folder = _bins(binned, options.bin_size) if binned.is_dir() else path
     file = find_matrix(folder)
     if file is None:
@@ -55,7 +66,7 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
         raise InputError(f"{folder / 'spatial'} has none of {', '.join(POSITION_FILES)}")
     positions = _positions(positions_file)
     is_hd = _BINS.fullmatch(folder.name) is not None or positions_file.suffix == ".parquet"
-    pixel = options.pixel_size or _pixel_size(folder / "spatial" / "scalefactors_json.json")
+    pixel, pixel_from = _pixel_size(folder, positions, options.pixel_size, is_hd=is_hd)
 
     matrix = read_matrix(file)
     row = pd.Index(positions["barcode"]).get_indexer(matrix.barcodes)
@@ -85,6 +96,7 @@ def read_counts(path: Path, options: ReadOptions) -> CellCounts:
             "file": file.name,
             "bins": folder.name if is_hd else "spots",
             "pixel_size": pixel,
+            "pixel_size_from": pixel_from,
         },
     )
 
@@ -119,16 +131,61 @@ def _positions(file: Path) -> pd.DataFrame:
     return table
 
 
-def _pixel_size(file: Path) -> float:
-    """Return um a pixel of the full-resolution image."""
-    if not file.is_file():
-        raise InputError(f"there is no {file} to tell the size of pixels; give pixel_size in um")
-    try:
-        scale: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from error
-    for name, size in (("microns_per_pixel", 1.0), ("spot_diameter_fullres", SPOT_DIAMETER)):
-        value = scale.get(name) if isinstance(scale, dict) else None
-        if isinstance(value, int | float) and value > 0:
-            return value if name == "microns_per_pixel" else size / value
-    raise InputError(f"{file} has neither microns_per_pixel nor spot_diameter_fullres")
+def _pixel_size(folder: Path, positions: pd.DataFrame, given: float | None, *, is_hd: bool) -> tuple[float, str]:
+    """Return um a pixel of the full-resolution image, and where it is known from."""
+    if given is not None:
+        return given, "pixel_size"
+    side = _BINS.fullmatch(folder.name)
+    if is_hd:
+        said = microns_per_pixel(folder / "spatial" / "scalefactors_json.json")
+        if said is not None:
+            return said, "scalefactors_json.json"
+    if is_hd and side is None:
+        raise InputError(
+            f"{folder / 'spatial' / 'scalefactors_json.json'} has no microns_per_pixel; give pixel_size in um"
+        )
+    column, row = (_COLUMN, _ROW) if side is None else (float(side[1]), float(side[1]))
+    return lattice_pixel_size(positions, column=column, row=row, where=folder / "spatial"), "the lattice"
+
+
+def lattice_pixel_size(positions: pd.DataFrame, *, column: float, row: float, where: Path) -> float:
+    """Return um a pixel from the places of a lattice in the array and in the image.
+
+    Parameters
+    ----------
+    positions
+        ``array_row``, ``array_col``, ``pxl_row_in_fullres`` and ``pxl_col_in_fullres`` of each spot.
+    column, row
+        Distances of neighbouring columns and rows of the array, in um.
+    where
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If there are too few spots to measure, or they lie on no such lattice.
+
+    Notes
+    -----
+    An affine map from the array to the image by least squares, so that the slide may be turned or mirrored; its
+    determinant is the area of a cell of the lattice in square pixels.
+    """
+    advice = "give pixel_size (--pixel-size) in um"
+    array = positions[["array_row", "array_col"]].to_numpy(dtype=np.float64)
+    image = positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]].to_numpy(dtype=np.float64)
+    known = np.isfinite(array).all(axis=1) & np.isfinite(image).all(axis=1)
+    design = np.column_stack([array[known], np.ones(known.sum())])
+    if known.sum() < _LEAST_SPOTS or np.linalg.matrix_rank(design) < 3:
+        raise InputError(f"{where} has too few spots to measure the lattice that tells the size of pixels; {advice}")
+    steps, *_ = np.linalg.lstsq(design, image[known], rcond=None)
+    left = np.sqrt(np.square(design @ steps - image[known]).sum(axis=1).mean())
+    by_row, by_column = np.linalg.norm(steps[:2], axis=1)
+    if min(by_row, by_column) < 1e-6:  # pixels
+        raise InputError(f"{where} has all spots at one place of the image, so the size of pixels is unknown; {advice}")
+    sizes = np.array([row / by_row, column / by_column])
+    if np.ptp(sizes) > _TOLERANCE * sizes.mean() or left * sizes.mean() > column:
+        raise InputError(
+            f"the spots of {where} lie on no lattice of {column:g} and {row:.4g} um: a pixel would be {sizes[0]:.4g} "
+            f"um by rows and {sizes[1]:.4g} um by columns; {advice}"
+        )
+    return float(np.sqrt(row * column / abs(np.linalg.det(steps[:2]))))

@@ -20,8 +20,10 @@ from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
+from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._listed import listed, of_all, only_listed
+from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import IN_MEMORY_BYTES, sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
@@ -114,12 +116,15 @@ def read_transcripts(
             nucleus=optional("overlaps_nucleus"),
             is_gene=is_gene,
             category=None if is_gene else optional("codeword_category"),
+            no_cell=frozenset(options.no_cell),
         ),
         progress=progress,
     )
     table = sort_by_cell(
         chunks, path=file, is_control=chunks.is_control, min_qv=min_qv, in_memory_bytes=in_memory_bytes
     )
+    if options.check_places:
+        check_cells(table, file)
     bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
     cell_file = _first(bundle, CELL_FILES) if bundle and options.drop_unlisted else None
     if cell_file:
@@ -247,7 +252,9 @@ def _gene_ids(bundle: Path, genes: list[str]) -> list[str] | None:
     try:
         for target in _json(file)["payload"]["targets"]:
             data = target["type"].get("data", {})
-            if "id" in data and "name" in data:
+            # Controls may stand twice, under two ids; they are no genes.
+            is_gene = target["type"].get("descriptor", "gene") == "gene" and not is_control_name(str(data.get("name")))
+            if is_gene and "id" in data and "name" in data:
                 known = ids.setdefault(data["name"], data["id"])
                 if known != data["id"]:
                     raise InputError(f"{file} has two ids for the gene {data['name']!r}: {known} and {data['id']}")
