@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from spaf_analysis.clusters import embedded_cells
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import EMBEDDING, SLIDE, SPATIAL, SPLIT, TRAIN, VALIDATION
+from spaf_analysis.keys import EMBEDDING, SPATIAL, SPLIT, TRAIN, VALIDATION
 from spaf_analysis.metrics import (
     CellPairEvaluation,
     EvaluationOptions,
@@ -23,7 +23,7 @@ from spaf_analysis.metrics import (
     pca_embedding,
     radii_of,
 )
-from spaf_data import Distances
+from spaf_data import Distances, slides_of_cells
 from spaf_model import SpatialFormer
 
 # As `spaf-train evaluate` judges, so that a report and an evaluation of the same cells give the same figures.
@@ -125,7 +125,8 @@ def benchmark_cell_pairs(
     _, embedded = embedded_cells(adata, key)
     split = adata.obs[SPLIT].astype(str).to_numpy()[embedded]
     train, validation = embedded[split == TRAIN], embedded[split == VALIDATION]
-    library = adata.obs[SLIDE].astype(str).to_numpy() if SLIDE in adata.obs else np.full(adata.n_obs, "")
+    slides = slides_of_cells(adata.obs)
+    library = np.full(adata.n_obs, "") if slides is None else slides
     xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]
     sizes = (len(train), len(validation), _separation(xy, library, train, validation), distances)
     radii = radii_of(distances) if radii is None else radii

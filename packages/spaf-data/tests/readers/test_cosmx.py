@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spaf_data import InputError, ReadOptions, read_transcripts
+from spaf_data import InputError, ReadOptions, find_bundles, read_transcripts, slide_sources
 from spaf_data.readers import cosmx
 from spaf_data.readers._chunks import FileRows
 
@@ -147,3 +147,52 @@ def test_neither_chunks_nor_row_order_matter(truth, tmp_path, monkeypatch):
     for name in ("x", "y", "z", "gene", "in_nucleus", "offsets", "cells"):
         np.testing.assert_array_equal(getattr(found, name), getattr(reference, name), err_msg=name)
     assert found.account == reference.account
+
+
+def write_two_slides(folder, truth):
+    """Two slides in one folder, the second mirrored, each with its own table of cells and size of pixels."""
+    write_run(folder, truth)
+    (folder / "Run1_tx_file.csv").rename(folder / "b_tx_file.csv")
+    table = pd.read_csv(folder / "b_tx_file.csv")
+    table.assign(x_global_px=table["x_global_px"].max() - table["x_global_px"]).to_csv(
+        folder / "a_tx_file.csv", index=False
+    )
+    for name, pixel in (("a", 0.18), ("b", PIXEL)):
+        cells = table[["fov", "cell_ID"]].drop_duplicates()
+        cells = cells[cells["cell_ID"] > 0].assign(
+            CenterX_global_px={"a": 10.0, "b": 20.0}[name], CenterY_global_px=1.0
+        )
+        cells.to_csv(folder / f"{name}_metadata_file.csv", index=False)
+        pd.DataFrame({"x_global_px": [0.0, 1000.0], "x_global_mm": [0.0, pixel]}).to_csv(
+            folder / f"{name}_fov_positions_file.csv", index=False
+        )
+
+
+def test_files_of_one_slide_belong_together(truth, tmp_path):
+    write_two_slides(tmp_path / "run", truth)
+    with pytest.raises(InputError, match=r"holds 2 slides; read one of: a_tx_file.csv, b_tx_file.csv"):
+        read_transcripts(tmp_path / "run")
+    files = find_bundles(tmp_path / "run")
+    assert [file.name for file in files] == ["a_tx_file.csv", "b_tx_file.csv"]
+    for file, pixel, centre in zip(files, (0.18, PIXEL), (10.0, 20.0), strict=True):
+        found = read_transcripts(file)
+        assert found.parameters["pixel_size"] == pytest.approx(pixel)
+        np.testing.assert_allclose(found.centroids[:, 0], centre * pixel)
+    sources = slide_sources(inputs=[tmp_path / "run"])
+    assert [source.slide for source in sources] == ["a", "b"]
+
+
+def test_a_table_of_cells_of_another_slide_is_not_taken(truth, tmp_path):
+    write_two_slides(tmp_path / "run", truth)
+    (tmp_path / "run" / "a_metadata_file.csv").unlink()
+    assert read_transcripts(tmp_path / "run" / "a_tx_file.csv").centroids is None
+
+
+@pytest.mark.parametrize("spelling", ["0.0", "NA", ""])
+def test_in_no_cell_as_other_software_writes_it(truth, tmp_path, spelling):
+    folder = write_run(tmp_path / "run", truth)
+    expected = read_transcripts(folder).account
+    table = pd.read_csv(folder / "Run1_tx_file.csv", dtype={"cell_ID": object})
+    table.loc[table["cell_ID"] == "0", "cell_ID"] = spelling
+    table.to_csv(folder / "Run1_tx_file.csv", index=False)
+    assert read_transcripts(folder).account == expected

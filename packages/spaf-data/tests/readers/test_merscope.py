@@ -284,3 +284,37 @@ def test_neither_chunks_nor_row_order_matter(truth, tmp_path, monkeypatch):
     for name in ("x", "y", "z", "gene", "offsets", "cells"):
         np.testing.assert_array_equal(getattr(found, name), getattr(reference, name), err_msg=name)
     assert found.account == reference.account
+
+
+def test_ids_that_a_float_has_rounded_are_refused(truth, tmp_path):
+    folder = write_transcripts(tmp_path / "run", truth, with_cells=True)
+    file = folder / "detected_transcripts.csv"
+    table = pd.read_csv(file)
+    rounded = 1.1e18 + 64.0 * (np.arange(len(table)) % 200)
+    table["cell_id"] = np.where(table["cell_id"].astype(str) == "-1", -1.0, rounded)
+    table.to_csv(file, index=False)
+    with pytest.raises(InputError, match=r"detected_transcripts.csv has the cell_id .* went through a float"):
+        read_transcripts(folder)
+    table.to_parquet(folder / "detected_transcripts.parquet")
+    file.unlink()
+    with pytest.raises(InputError, match=r"has the column 'cell_id' as floats, with numbers above 2\^53"):
+        read_transcripts(folder)
+
+
+def test_one_of_several_segmentations_is_named(truth, tmp_path):
+    folder = write_transcripts(tmp_path / "run", truth, with_cells=False)
+    for name, side in (("cellpose", 10.0), ("watershed", 4.0)):
+        shapes = shapely.to_wkb(np.array(truth.squares(side), dtype=object))
+        pd.DataFrame({"EntityID": cell_names(truth), "ZIndex": 0, "Geometry": shapes}).to_parquet(
+            folder / f"{name}_micron_space.parquet"
+        )
+    question = r"2 files of cell outlines, so name one with boundaries \(--boundaries\): cellpose_micron.*, watershed_"
+    with pytest.raises(InputError, match=question):
+        read_transcripts(folder)
+    with pytest.raises(InputError, match=r"has no file 'other.parquet' \(boundaries\); it has: cellpose"):
+        read_transcripts(folder, options=ReadOptions(boundaries="other.parquet"))
+    kept = [
+        read_transcripts(folder, options=ReadOptions(boundaries=f"{name}_micron_space.parquet")).account.kept
+        for name in ("cellpose", "watershed")
+    ]
+    assert kept[1] < 0.4 * kept[0]

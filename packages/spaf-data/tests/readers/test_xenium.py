@@ -391,6 +391,22 @@ def test_panel_of_another_shape(bundle, tmp_path):
         read_transcripts(tmp_path / "bundle")
 
 
+def test_a_control_that_stands_twice_in_the_panel_is_no_conflict(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    file = tmp_path / "bundle" / "gene_panel.json"
+    panel = json.loads(file.read_text())
+    for number in (1, 2):
+        control = {"descriptor": "control", "data": {"name": "NegControlProbe_00001", "id": f"id{number}"}}
+        panel["payload"]["targets"].append({"type": control})
+    file.write_text(json.dumps(panel))
+    assert read_transcripts(tmp_path / "bundle").gene_ids == read_transcripts(bundle).gene_ids
+    gene = next(t["type"] for t in panel["payload"]["targets"] if t["type"].get("descriptor", "gene") == "gene")
+    panel["payload"]["targets"].append({"type": {**gene, "data": {**gene["data"], "id": "ENSG9"}}})
+    file.write_text(json.dumps(panel))
+    with pytest.raises(InputError, match=r"two ids for the gene"):
+        read_transcripts(tmp_path / "bundle")
+
+
 def test_what_is_no_bundle(tmp_path):
     with pytest.raises(InputError, match=r"looked for transcripts.parquet, transcripts.csv.gz, transcripts.csv"):
         read_transcripts(tmp_path)

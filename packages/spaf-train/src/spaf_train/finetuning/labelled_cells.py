@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from spaf_data import InputError as DataInputError
-from spaf_data import split_regions
+from spaf_data import slides_of_cells, split_regions
 from spaf_model import InputError
 
 logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
-_SPLIT, _SLIDE, _SPATIAL = "split", "slide", "spatial"
+_SPLIT, _SPATIAL = "split", "spatial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def labelled_cells(
         (`spaf_data.split_regions`) by ``obsm["spatial"]``.
     hold_out
         A column of ``obs`` and those of its values that are validation, such as slides; all others are training, but
-        for those within `gap` of a validation cell of their slide (``obs["slide"]``, else all are of one).
+        for those within `gap` of a validation cell of their slide (`spaf_data.slide_column`, else all are of one).
     validation_fraction
         Of `split_regions`.
     gap
@@ -186,7 +186,8 @@ def _divide(
 
 def _places(adata: anndata.AnnData) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     """Return coordinates (n_cells, 2) in um and the slide of each cell."""
-    slides = adata.obs[_SLIDE].astype(str).to_numpy() if _SLIDE in adata.obs.columns else np.zeros(adata.n_obs)
+    slides = slides_of_cells(adata.obs)
+    slides = np.zeros(adata.n_obs, np.int64) if slides is None else slides
     return np.asarray(adata.obsm[_SPATIAL], dtype=np.float64)[:, :2], slides
 
 

@@ -18,6 +18,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spaf_data import slides_of_cells
 from spaf_model import InputError, RankedCells, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
 from spaf_model.cell_source import CellSource, ReadingOptions
 from spaf_model.embedding import EmbeddingMethod
@@ -363,7 +364,8 @@ def _judge(
 def _tiles(adata: anndata.AnnData, rows: NDArray[np.int64], seed: int) -> Tiles:
     """Return tiles of tissue or, where places are not known, random groups of cells."""
     if "spatial" in adata.obsm:
-        slide = adata.obs["slide"].astype(str).to_numpy()[rows] if "slide" in adata.obs.columns else None
+        slides = slides_of_cells(adata.obs)
+        slide = None if slides is None else slides[rows]
         return spatial_tiles(np.asarray(adata.obsm["spatial"], dtype=np.float64)[rows, :2], slide)
     n_groups = min(rows.size, _GROUPS)
     return Tiles(np.random.default_rng(seed).permutation(rows.size) % n_groups, n_groups, float("nan"))

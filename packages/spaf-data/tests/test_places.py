@@ -1,0 +1,57 @@
+import anndata
+import numpy as np
+import pytest
+
+from spaf_data import BuildOptions, InputError, ReadOptions, SlideSource, build_corpus, read_counts, spatial_neighbors
+
+
+def lattice(step, assay=None, n=225):
+    side = int(np.sqrt(n))
+    rng = np.random.default_rng(0)
+    places = np.stack(np.divmod(np.arange(n), side), axis=1) * step + rng.uniform(-step / 4, step / 4, (n, 2))
+    adata = anndata.AnnData(rng.poisson(8, (n, 10)).astype(np.float32), obsm={"spatial": places})
+    adata.obs_names = [f"c{i}" for i in range(n)]
+    if assay:
+        adata.obs["assay"] = assay
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("step", "assay", "hint"), [(60.0, "CosMx", "0.12028 um"), (60.0, "Xenium", "0.2125"), (60.0, "x", "")]
+)
+def test_pixels_that_could_be_um_are_asked_about(tmp_path, step, assay, hint):
+    adata = lattice(step, assay)
+    question = (
+        rf"of the 225 cells have no neighbour within 30 um.*are the coordinates pixels.*{hint}.*--radius.*--no-check"
+    )
+    with pytest.raises(InputError, match=question):
+        spatial_neighbors(adata)
+    spatial_neighbors(adata, radius=100.0)
+    adata.write_h5ad(tmp_path / "slide.h5ad")
+    source = SlideSource(path=tmp_path / "slide.h5ad", slide="s")
+    with pytest.raises(InputError, match="are the coordinates pixels"):
+        build_corpus([source], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    sized = SlideSource(path=source.path, slide="s", reading=ReadOptions(pixel_size=0.18))
+    assert build_corpus([sized], tmp_path / "sized")["n_cells"] == 225
+    assert build_corpus([source], tmp_path / "asked", BuildOptions(check_units=False))["n_cells"] == 225
+
+
+def test_cells_in_frames_of_their_own_are_no_neighbours(tmp_path):
+    adata = lattice(12.0)
+    adata.obsm["spatial"] = np.random.default_rng(1).uniform(0, 5, (225, 2))
+    adata.write_h5ad(tmp_path / "culture.h5ad")
+    source = SlideSource(path=tmp_path / "culture.h5ad", slide="s")
+    with pytest.raises(InputError, match=r"--one-slide|--own-frames"):
+        build_corpus([source], tmp_path / "out")
+    record = build_corpus([source], tmp_path / "out", BuildOptions(own_frames=True))
+    built = anndata.read_h5ad(tmp_path / "out" / record["slides"][0]["file"])
+    assert built.obsp["spatial_connectivities"].nnz == 0
+    np.testing.assert_array_equal(built.obsm["spatial_own_frame"], adata.obsm["spatial"])
+
+
+def test_areas_follow_the_size_of_pixels():
+    adata = lattice(60.0)
+    adata.obs["area"] = 400.0
+    slide = read_counts(adata, options=ReadOptions(pixel_size=0.2))
+    np.testing.assert_allclose(slide.obs["area"], 16.0)
