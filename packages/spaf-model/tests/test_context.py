@@ -42,3 +42,10 @@ def test_cell_without_a_value_is_named(vocabulary: Vocabulary, obs: pd.DataFrame
     obs["tissue"] = pd.Categorical(["Lung", None, "Lung"])
     with pytest.raises(InputError, match=r"obs\['tissue'\] has no value for cell 'b'"):
         context_ids(vocabulary, obs)
+
+
+@pytest.mark.parametrize("words", [["Breast"], ("Breast", "Lung"), 3])
+def test_a_context_is_one_word(vocabulary: Vocabulary, words: object) -> None:
+    others = {"condition": "Disease", "species": "Human", "assay": "Xenium"}
+    with pytest.raises(InputError, match=r"tissue is one word for all cells, not .*put it into obs\['tissue'\]"):
+        context_ids(vocabulary, pd.DataFrame(index=["a"]), {"tissue": words, **others})  # type: ignore[dict-item]

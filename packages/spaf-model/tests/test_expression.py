@@ -47,6 +47,26 @@ def test_repeated_gene_is_refused_by_name(vocabulary: Vocabulary) -> None:
         match_genes(table, vocabulary, min_fraction=0.0)
 
 
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_columns_of_one_gene_are_added(vocabulary: Vocabulary, form: Any) -> None:
+    names = ["GENE7", "old name", "GENE1", "unknown"]
+    ids = ["ENSG00000000007", "ENSG00000000007.2", "", "ENSG00000099999"]
+    counts = np.array([[1, 4, 3, 9], [0, 2, 0, 5], [2, 0, 0, 0]], dtype=np.float32)
+    split = anndata.AnnData(form(counts), var=pd.DataFrame({"gene_ids": ids}, index=names))
+    match = match_genes(split.var, vocabulary, min_fraction=0.0)
+    assert match.joined == ["old name"]
+    reader = ExpressionReader(split, match, vocabulary, layer=None, max_genes=None)
+    added = anndata.AnnData(
+        np.c_[counts[:, 0] + counts[:, 1], counts[:, 2]], var=pd.DataFrame(index=["GENE7", "GENE1"])
+    )
+    plain = ExpressionReader(
+        added, match_genes(added.var, vocabulary, min_fraction=0.0), vocabulary, layer=None, max_genes=None
+    )
+    found, expected = reader.rank(slice(0, 3)), plain.rank(slice(0, 3))
+    assert (found.tokens.tolist(), found.indptr.tolist()) == (expected.tokens.tolist(), expected.indptr.tolist())
+    assert (reader.n_counts, reader.n_read) == (26.0, 12.0)
+
+
 @pytest.mark.parametrize(
     "form", ["csr", "csc", "dense", "csr backed", "csc backed", "dense backed", "csr_array", "layer"]
 )

@@ -40,6 +40,7 @@ def test_embed_writes_embedding_and_record(model: SpatialFormer, adata: anndata.
     assert adata.uns["spaf"]["account"] == {"read": 5}
     assert {"command", "versions", "parameters", "seconds", "peak_rss_mb", "model"} <= set(record)
     assert (record["n_cells"], record["n_empty"], record["n_genes_matched"]) == (60, 0, 40)
+    assert (record["gene_fraction"], record["model_gene_fraction"], record["count_fraction"]) == (1.0, 1.0, 1.0)
     assert record["peak_rss_mb"] > 50
 
 

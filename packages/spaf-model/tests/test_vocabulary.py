@@ -67,12 +67,38 @@ def test_match_reports_matched_unmatched_and_duplicated(vocabulary: Vocabulary) 
 def test_match_by_ensembl_id_without_version(vocabulary: Vocabulary) -> None:
     first = vocabulary.gene_token_ids[0]
     by_column = vocabulary.match(["new name", "GENE9"], ["ENSG00000000002.7", "ENSG99999999999"])
-    assert by_column.token_ids.tolist() == [first + 2, first + 9]
+    assert by_column.token_ids.tolist() == [first + 2, -1], "both sides have an id for GENE9, and they differ"
+    assert vocabulary.look_up(["GENE9"], [""]).token_ids.tolist() == [first + 9]
     by_name = vocabulary.match(["ENSG00000000004.1"])
     assert by_name.token_ids.tolist() == [first + 4]
 
 
-def test_match_fails_below_the_fraction_of_the_smaller_set(vocabulary: Vocabulary, genes: list[str]) -> None:
+def test_one_gene_under_two_symbols_and_one_symbol_of_two_genes(vocabulary: Vocabulary) -> None:
+    first = vocabulary.gene_token_ids[0]
+    match = vocabulary.look_up(
+        ["OLD2", "GENE2", "GENE3", "GENE3"], ["ENSG00000000002.1", "ENSG00000000002.4", "", "ENSG9"]
+    )
+    assert match.token_ids.tolist() == [first + 2, first + 2, first + 3, first + 3]
+    assert (match.matched, match.joined, match.duplicated) == (["OLD2", "GENE3"], ["GENE2", "GENE3"], [])
+    other = vocabulary.look_up(["GENE5", "GENE5"], ["ENSG00000000005", "ENSG00000777777"])
+    assert other.token_ids.tolist() == [first + 5, -1], "a valid table of 10x: one symbol, two genes"
+    assert other.duplicated == []
+
+
+def test_a_model_that_reads_little_of_a_panel_refuses_it(vocabulary: Vocabulary, genes: list[str]) -> None:
+    panel = [*genes[:20], *(f"X{position}" for position in range(293))]
+    with pytest.raises(
+        InputError, match=r"Only 20 of 313 genes are among the model's 40 genes \(at least 50% of those"
+    ):
+        vocabulary.match(panel)
+    assert len(vocabulary.match(panel, min_fraction=0.05).matched) == 20
+    assert vocabulary.match(genes[:5]).model_fraction == 5 / 40, "a small panel of which the model knows all"
+    for fraction in (5, -0.1, float("nan")):
+        with pytest.raises(InputError, match="min_gene_fraction is a share from 0 to 1, not"):
+            vocabulary.match(panel, min_fraction=fraction)
+
+
+def test_match_fails_below_both_fractions(vocabulary: Vocabulary, genes: list[str]) -> None:
     with pytest.raises(InputError, match=r"Only 1 of 4 genes.*like X, Y, Z.*like GENE0, GENE1, GENE2"):
         vocabulary.match(["X", "Y", "Z", "GENE1"])
     # A whole transcriptome holds the vocabulary, so the share of its own genes that match is small and fine.

@@ -79,6 +79,11 @@ class CellSource:
         self._cells = cells
         self._reader = ExpressionReader(adata, self.match, vocabulary, layer=options.layer, max_genes=max_genes)
 
+    @property
+    def n_counts(self) -> tuple[int, int]:
+        """Counts of the cells read so far, and those among them that are of genes of the model."""
+        return round(self._reader.n_counts), round(self._reader.n_read)
+
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, RankedCells]]:
         """Yield the cells from `start` to `stop`: where a chunk of them is, and its ranked tokens."""
         stop = self.n_cells if stop is None else stop
@@ -102,6 +107,6 @@ class CellSource:
     def columns_of_tokens(self, n_tokens: int) -> NDArray[np.int64]:
         """Return for each token id the column of the AnnData that holds the gene, -1 where there is none."""
         columns = np.full(n_tokens, -1, dtype=np.int64)
-        matched = np.flatnonzero(self.match.token_ids >= 0)
+        matched = np.flatnonzero(self.match.token_ids >= 0)[::-1]  # the first of several columns of one gene stays
         columns[self.match.token_ids[matched]] = matched
         return columns

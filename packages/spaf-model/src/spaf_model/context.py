@@ -35,6 +35,11 @@ def context_ids(
     ids = np.empty((len(obs), len(CONTEXT_KINDS)), dtype=np.int64)
     for column, kind in enumerate(CONTEXT_KINDS):
         name = given.get(kind)
+        if name is not None and not isinstance(name, str):
+            raise InputError(
+                f"{kind} is one word for all cells, not {name!r}; where cells differ, put it into obs[{kind!r}] and "
+                f"leave {kind} out."
+            )
         if name is not None:
             ids[:, column] = vocabulary.context_id(kind, name)
         elif kind in obs.columns:

@@ -26,16 +26,21 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
     Raises
     ------
     InputError
-        If too few genes match (see `Vocabulary.match`), or two genes of the input are one gene of the model.
+        If too few genes match (see `Vocabulary.match`), or a gene stands in the input twice.
     """
     symbol_sources: list[Any] = [var.index, *(var[column] for column in _SYMBOL_COLUMNS if column in var.columns)]
     id_sources: list[Any] = [None, *(var[column] for column in _ID_COLUMNS if column in var.columns)]
     sources = [
-        (symbols.astype(str).tolist(), None if gene_ids is None else gene_ids.astype(str).tolist())
+        (symbols.astype(str).tolist(), None if gene_ids is None else gene_ids.fillna("").astype(str).tolist())
         for symbols in symbol_sources
         for gene_ids in id_sources
     ]
-    symbols, gene_ids = max(sources, key=lambda source: len(vocabulary.look_up(*source).matched))
+
+    def found(source: tuple[list[str], list[str] | None]) -> tuple[int, int]:
+        match = vocabulary.look_up(*source)
+        return len(match.matched), len(match.joined)
+
+    symbols, gene_ids = max(sources, key=found)
     best = vocabulary.match(symbols, gene_ids, min_fraction=min_fraction)
     if best.duplicated:
         raise InputError(
@@ -48,7 +53,8 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
 class ExpressionReader:
     """Counts of an AnnData, read by rows and ranked.
 
-    X or the layer may be CSR, CSC, dense, or a part of a backed file; only the rows asked for are converted.
+    X or the layer may be CSR, CSC, dense, or a part of a backed file; only the rows asked for are converted. `n_counts`
+    and `n_read` are the counts of the rows read so far, and those among them of genes of the vocabulary.
 
     Raises
     ------
@@ -78,6 +84,9 @@ class ExpressionReader:
         self._source: Any = source
         self._names = adata.obs_names.to_numpy()
         self._token_ids = match.token_ids
+        self._sums = _sums_of_joined(match.token_ids) if match.joined else None
+        self.n_counts = 0.0
+        self.n_read = 0.0
         self._scale = vocabulary.scale
         self._max_genes = max_genes
 
@@ -90,11 +99,26 @@ class ExpressionReader:
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
+        token_ids = self._token_ids
+        self.n_counts += float(matrix.data.sum(dtype=np.float64))
+        self.n_read += float(matrix.data[token_ids[matrix.indices] >= 0].sum(dtype=np.float64))
+        if self._sums is not None:
+            sums, token_ids = self._sums
+            matrix = sparse.csr_array(matrix @ sums)
         return rank_genes(
             matrix.indptr,
-            self._token_ids[matrix.indices],
+            token_ids[matrix.indices],
             matrix.data,
             self._scale,
             max_genes=self._max_genes,
             cell_names=self._names[rows],
         )
+
+
+def _sums_of_joined(token_ids: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+    """Return the matrix that adds up the columns of one gene, and the token of each column of the product."""
+    tokens = np.unique(token_ids[token_ids >= 0])
+    columns = np.flatnonzero(token_ids >= 0)
+    places = np.searchsorted(tokens, token_ids[columns])
+    ones = np.ones(columns.size, dtype=np.float32)
+    return sparse.csr_array((ones, (columns, places)), shape=(token_ids.size, tokens.size)), tokens

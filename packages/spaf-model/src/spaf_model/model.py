@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "X_SpaF"
 COLOCALIZATION_KEY = "colocalization_pred"
+_LITTLE = 0.5  # of the counts and of the model's genes, below which a model hardly knows a panel
 
 
 class SpatialFormer:
@@ -233,9 +234,14 @@ class SpatialFormer:
                     logger.warning(
                         "%d of %d cells have no gene of the model; their rows are NaN.", n_empty, table.n_obs
                     )
+                n_counts, n_read = (processes.total(n) for n in source.n_counts)
+                _say_what_was_read(source, n_counts, n_read)
                 table.obsm[key_added] = embeddings
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
-                self._write_record(table, "embed", parameters | shared, source, n_empty=n_empty, started=started)
+                self._write_record(
+                    table, "embed", parameters | shared, source,
+                    n_empty=n_empty, counts=(n_counts, n_read), started=started,
+                )  # fmt: skip
 
     def embed_pairs(
         self,
@@ -493,16 +499,35 @@ class SpatialFormer:
         *,
         n_empty: int,
         started: float,
+        counts: tuple[int, int] | None = None,
     ) -> None:
+        n_counts, n_read = counts or source.n_counts
         record = run_record(f"spaf-model {command}", parameters, started=started)
         record |= {
             "model": self.source,
             "n_cells": adata.n_obs,
             "n_empty": n_empty,
             "n_genes_matched": len(source.match.matched),
+            "gene_fraction": source.match.fraction,
+            "model_gene_fraction": source.match.model_fraction,
+            "count_fraction": n_read / max(n_counts, 1),
+            "genes_joined": np.array(source.match.joined, dtype=object),
             "genes_unmatched": np.array(source.match.unmatched, dtype=object),
         }
         adata.uns["spaf"] = {**adata.uns.get("spaf", {}), command: record}
 
     def __repr__(self) -> str:
         return f"SpatialFormer({self.n_parameters / 1e6:.1f} M parameters, {self.vocabulary!r})"
+
+
+def _say_what_was_read(source: CellSource, n_counts: int, n_read: int) -> None:
+    """Log how much of the cells the model read, as a warning where it was little."""
+    match, share = source.match, n_read / max(n_counts, 1)
+    little = share < _LITTLE and match.model_fraction < _LITTLE
+    logger.log(
+        logging.WARNING if little else logging.INFO,
+        "The model read %d of %d genes (%.0f %% of its own %d) and %.0f %% of the counts%s.",
+        len(match.matched) + len(match.joined), match.token_ids.size, 100 * match.model_fraction, match.n_known,
+        100 * share,
+        ": it hardly knows this panel, so that its embeddings say little of the cells" if little else "",
+    )  # fmt: skip

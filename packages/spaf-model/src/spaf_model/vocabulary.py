@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spaf_model._files import read_json_object, replace_file
 from spaf_model.errors import InputError
+from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of
 
 CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of a sequence
 UNKNOWN = "unknown"
@@ -25,19 +26,28 @@ _SPECIAL = ("pad", "cls", "mask", "sep")
 class GeneMatch:
     """How the genes of a data set were found in a vocabulary.
 
-    ``token_ids`` holds the token of each gene of the input, -1 where there is none. A gene whose token an earlier gene
-    of the input already took is in ``duplicated`` and has -1 as well.
+    ``token_ids`` holds the token of each gene of the input, -1 where there is none. Genes of the input that are one
+    gene of the model by the rule of `look_up`, such as two symbols of one Ensembl id, share its token: ``joined`` names
+    those behind the first, and their counts are added. A gene that stands in the input twice, with name and id, is in
+    ``duplicated`` and has -1.
     """
 
     token_ids: NDArray[np.int64]  # (n_genes of the input,)
     matched: list[str]
     unmatched: list[str]
     duplicated: list[str]
+    n_known: int  # genes of the vocabulary
+    joined: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def fraction(self) -> float:
         """Matched genes as a share of the genes of the input."""
-        return len(self.matched) / max(self.token_ids.size, 1)
+        return (len(self.matched) + len(self.joined)) / max(self.token_ids.size, 1)
+
+    @property
+    def model_fraction(self) -> float:
+        """Matched genes as a share of the genes of the model."""
+        return len(self.matched) / max(self.n_known, 1)
 
 
 class Vocabulary:
@@ -92,7 +102,10 @@ class Vocabulary:
         if self.gene_ids is not None:
             for token in self.gene_token_ids:
                 if self.gene_ids[token]:
-                    self._id_tokens.setdefault(_without_version(self.gene_ids[token]), int(token))
+                    self._id_tokens.setdefault(ensembl_id(self.gene_ids[token]) or self.gene_ids[token], int(token))
+        for token in self.gene_token_ids:
+            if name := ensembl_id(self.tokens[token]):
+                self._id_tokens.setdefault(name, int(token))
 
     def _reserved(self) -> list[int]:
         return [*self.special.values(), *(token for names in self.context.values() for token in names.values())]
@@ -204,7 +217,8 @@ class Vocabulary:
     def look_up(self, symbols: Sequence[str], gene_ids: Sequence[str] | None = None) -> GeneMatch:
         """Find the token of each gene of a data set, however few there are.
 
-        A gene is looked up by its Ensembl id where both sides have one (without the version), else by its symbol.
+        A gene is looked up by its Ensembl id where both sides have one (without the version), else by its symbol; a
+        symbol that both sides give to other ids is no match.
 
         Parameters
         ----------
@@ -218,19 +232,35 @@ class Vocabulary:
         matched: list[str] = []
         unmatched: list[str] = []
         duplicated: list[str] = []
+        joined: list[str] = []
         taken: set[int] = set()
+        seen: set[tuple[str, str]] = set()
         for position, name in enumerate(names):
-            gene_id = name if gene_ids is None else str(gene_ids[position])
-            token = self._id_tokens.get(_without_version(gene_id), self._symbol_tokens.get(name))
+            gene_id = "" if gene_ids is None else str(gene_ids[position])
+            token = self._token_of(name, gene_id)
             if token is None:
                 unmatched.append(name)
-            elif token in taken:
+            elif (name, gene_id) in seen:
                 duplicated.append(name)
             else:
-                taken.add(token)
                 token_ids[position] = token
-                matched.append(name)
-        return GeneMatch(token_ids=token_ids, matched=matched, unmatched=unmatched, duplicated=duplicated)
+                (joined if token in taken else matched).append(name)
+                taken.add(token)
+            seen.add((name, gene_id))
+        return GeneMatch(
+            token_ids=token_ids, matched=matched, unmatched=unmatched, duplicated=duplicated, joined=joined,
+            n_known=self.gene_token_ids.size,
+        )  # fmt: skip
+
+    def _token_of(self, name: str, gene_id: str) -> int | None:
+        known_as = id_of(name, gene_id)
+        token = self._id_tokens.get(known_as or gene_id)
+        if token is not None:
+            return token
+        token = self._symbol_tokens.get(name)
+        if token is None or self.gene_ids is None:
+            return token
+        return None if are_other_genes(known_as, ensembl_id(self.gene_ids[token])) else token
 
     def match(
         self, symbols: Sequence[str], gene_ids: Sequence[str] | None = None, *, min_fraction: float = 0.5
@@ -242,20 +272,26 @@ class Vocabulary:
         symbols, gene_ids
             As for `look_up`.
         min_fraction
-            Least share of the smaller of the two gene sets that must match: a panel of 300 genes may be a part of a
-            vocabulary of 6,000, and a whole transcriptome may contain a vocabulary of 300.
+            Least share f of the genes of the input that must match, or else (1 + f) / 2 of those of the model: a panel
+            of 300 genes may be a part of a vocabulary of 6,000, and a whole transcriptome may hold a vocabulary of 300,
+            but a model that reads a few genes of the panel and misses many of its own reads another cell.
 
         Raises
         ------
         InputError
-            If fewer genes match, or none.
+            If fewer genes match, or none, or the fraction is no share.
         """
+        if not 0.0 <= min_fraction <= 1.0:
+            raise InputError(f"min_gene_fraction is a share from 0 to 1, not {min_fraction:g}.")
         match = self.look_up(symbols, gene_ids)
         n_matched, n_input, n_known = len(match.matched), match.token_ids.size, self.gene_token_ids.size
-        if n_matched == 0 or n_matched < min_fraction * min(n_input, n_known):
+        of_model = (1.0 + min_fraction) / 2.0
+        enough = match.fraction >= min_fraction or (min_fraction > 0.0 and match.model_fraction >= of_model)
+        if n_matched == 0 or not enough:
             raise InputError(
                 f"Only {n_matched} of {n_input} genes are among the model's {n_known} genes "
-                f"(at least {min_fraction:.0%} of the smaller set are needed); the input has genes like "
+                f"(at least {min_fraction:.0%} of those of the input or {of_model:.0%} of the model's are needed: "
+                "min_gene_fraction); the input has genes like "
                 f"{', '.join(map(str, symbols[:3]))}, "
                 f"the model like {', '.join(self.tokens[token] for token in self.gene_token_ids[:3])}."
             )
@@ -317,7 +353,3 @@ class Vocabulary:
     def __repr__(self) -> str:
         context = ", ".join(f"{len(names)} {kind}" for kind, names in self.context.items())
         return f"Vocabulary({self.gene_token_ids.size} genes, {context})"
-
-
-def _without_version(gene_id: str) -> str:
-    return gene_id.partition(".")[0] if gene_id.startswith("ENS") else gene_id
