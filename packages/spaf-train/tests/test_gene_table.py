@@ -108,7 +108,7 @@ def test_longer_vectors_give_their_first_dimensions_and_scale_lengthens(config, 
 def test_genes_are_found_by_their_ensembl_id(slides, config, tmp_path):
     from spaf_model import Vocabulary
 
-    ids = [f"ENSG{number:05d}" for number in range(24)]
+    ids = [f"ENSG{number:011d}" for number in range(24)]
     names = slides[0].var_names.tolist()
     vocabulary = Vocabulary.build(names, scale=np.ones(24, np.float32), gene_ids=ids)
     embeddings = make_embeddings([f"alias of {name}" for name in names], gene_ids=[f"{one}.2" for one in ids])

@@ -39,8 +39,10 @@ from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import write_corpus
+from spaf_data.corpus.slide import read_headers
 from spaf_data.errors import InputError
 from spaf_data.folders import claim, restore
+from spaf_data.gene_identity import GeneNames, join_genes
 from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.places import lay_apart
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
@@ -164,7 +166,7 @@ def _build(
             "n_cells": sum(summary["n_cells"] for summary in summaries),
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),
             "n_genes": len(corpus.genes),
-            "n_gene_pairs": _n_gene_pairs([folder / summary["file"] for summary in summaries], corpus.genes),
+            "n_gene_pairs": _n_gene_pairs([folder / summary["file"] for summary in summaries]),
             "slides": summaries,
             "failed": failed,
         }
@@ -212,8 +214,13 @@ def _build_slides(
             run_in_processes(task, sources, jobs) if scheduler is None else run_on_cluster(task, sources, scheduler)
         )
     ended: dict[int, dict[str, Any] | Failure] = {}
+    genes: list[GeneNames] = []
     for number, outcome in outcomes:
         ended[number] = outcome
+        if not isinstance(outcome, Failure):
+            # Slides that make no corpus are said as soon as that is known, and not when all are built.
+            genes.append(_gene_names(folder / outcome["file"]))
+            join_genes(genes)
         report(sources[number].slide, "failed" if isinstance(outcome, Failure) else "done", 1.0)
     summaries, failed = [], []
     for source, (_, outcome) in zip(sources, sorted(ended.items()), strict=True):
@@ -391,13 +398,19 @@ def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
     }
 
 
-def _n_gene_pairs(files: Sequence[Path], genes: Sequence[str]) -> int:
+def _n_gene_pairs(files: Sequence[Path]) -> int:
     """Return the number of different gene pairs that are co-localised in some cell of some slide."""
-    index = pd.Index(genes)
+    genes = join_genes([_gene_names(file) for file in files])
     found = np.empty(0, np.int64)
-    for file in files:
+    for file, columns in zip(files, genes.columns, strict=True):
         with h5py.File(file) as store:
             pairs = read_elem(store[f"uns/{keys.COLOCALIZATION}/pairs"])
-        codes = np.stack([index.get_indexer(pairs[name].astype(str)) for name in ("gene_a", "gene_b")]).astype(np.int64)
-        found = np.union1d(found, codes.min(axis=0) * len(genes) + codes.max(axis=0))
+        index = pd.Index(_gene_names(file).names)
+        codes = np.stack([columns[index.get_indexer(pairs[name].astype(str))] for name in ("gene_a", "gene_b")])
+        codes = codes[:, codes[0] != codes[1]].astype(np.int64)
+        found = np.union1d(found, codes.min(axis=0) * len(genes.genes) + codes.max(axis=0))
     return len(found)
+
+
+def _gene_names(file: Path) -> GeneNames:
+    return read_headers(file)[0].gene_names()

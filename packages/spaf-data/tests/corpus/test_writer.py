@@ -96,7 +96,7 @@ def test_genes_of_slides_are_joined_by_name(tmp_path: Path, make_slide: MakeSlid
     assert gene_d == second[:, "D"].X.sum()
 
     second.var["gene_ids"] = ["ENSD", "ENSE", "OTHER", ""]
-    with pytest.raises(InputError, match="'A'.*ENSA and OTHER"):
+    with pytest.raises(InputError, match="'A'.*ENSA in slide first and OTHER in slide second"):
         write_corpus([first, second], tmp_path / "other")
 
 

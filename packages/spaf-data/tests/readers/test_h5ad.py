@@ -118,3 +118,19 @@ def test_the_table_that_is_given_is_left_as_it_is(adata):
     read_counts(adata, min_transcripts=1)
     for part in ("data", "indices", "indptr"):
         np.testing.assert_array_equal(getattr(adata.X, part), getattr(before.X, part))
+
+
+def test_genes_that_go_by_ensembl_id_get_the_names_of_their_column(adata):
+    symbols = adata.var_names.tolist()
+    adata.var = pd.DataFrame({"feature_name": symbols}, index=adata.var["gene_ids"].to_numpy())
+    adata.var.iloc[0, 0] = None
+    slide = read_counts(adata)
+    assert slide.var_names.tolist() == ["ENSG00000000000", *[name for name in symbols[1:] if name != "BLANK_0001"]]
+    assert slide.var["gene_ids"].tolist() == [f"ENSG{number:011d}" for number in (0, 1, 3, 4, 5, 6)]
+    assert slide.uns["spaf"]["parameters"]["gene_names"] == "feature_name"
+
+
+def test_names_of_genes_stay_where_they_are_no_ids(adata):
+    symbols = [name for name in adata.var_names if name != "BLANK_0001"]
+    adata.var["feature_name"] = "something else"
+    assert read_counts(adata).var_names.tolist() == symbols

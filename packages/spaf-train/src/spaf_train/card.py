@@ -98,9 +98,10 @@ def model_card(
         note = f"- Began with the gene embeddings `{Path(config.gene_embeddings.path).name}`, {trained}"
         lines.insert(lines.index("## Metrics on the validation split") - 1, note)
     if "pairs" in config.objectives.enabled:
+        bounds = sampling.distances(corpus.distances)
         note = (
-            f"- Negatives for each pair of neighbours: {sampling.hard_negatives} at {sampling.hard_min:g} to "
-            f"{sampling.hard_max:g} um, {sampling.easy_negatives} beyond {sampling.easy_min:g} um"
+            f"- Negatives for each pair of neighbours: {sampling.hard_negatives} at {bounds.hard_min:g} to "
+            f"{bounds.hard_max:g} um, {sampling.easy_negatives} beyond {bounds.easy_min:g} um"
         )
         lines.insert(lines.index("## Metrics on the validation split") - 1, note)
     return "\n".join(lines)

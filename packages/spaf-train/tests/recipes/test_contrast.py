@@ -81,18 +81,15 @@ def test_it_learns_which_cells_are_neighbours(corpus, tiny, tmp_path):
     assert model.config.pair_input == "separate"
 
 
-def test_a_run_that_learnt_nothing_of_neighbours_says_so(corpus, tiny, tmp_path, monkeypatch, capsys):
+def test_a_corpus_without_neighbours_is_refused_before_the_work(corpus, tiny, tmp_path, monkeypatch, capsys):
     tiny(3, "[neighbours]\nradius = 0.001\n")
     words = ["contrast", tmp_path / "tiny.toml", "--data", corpus.path, "--out", tmp_path / "none"]
     monkeypatch.setattr(sys, "argv", ["spaf-train", *map(str, words)])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         cli.main()
-    sentence = "Nothing was learnt of neighbours: no two cells of a step lie within 0.001 um of each other"
-    assert sentence in capsys.readouterr().err
-    assert sentence in json.loads((tmp_path / "none" / "run.json").read_text())["not_learnt"]["neighbours"]
-    assert sentence in SpatialFormer.from_pretrained(tmp_path / "none" / "model").card
-    with (tmp_path / "none" / "metrics.csv").open() as file:
-        assert "nan" not in file.read()
+    assert stopped.value.code == 2
+    assert "lie within 0.001 um (neighbours.radius) of each other" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_was_learnt_of_neighbours_is_judged_by_ranks(corpus, tiny, tmp_path):

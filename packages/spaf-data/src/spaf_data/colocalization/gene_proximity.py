@@ -27,6 +27,7 @@ from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import CellTranscripts, select_cells
 from spaf_data.colocalization.graph import arrange, check_radius, neighbours, widest_row
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import GeneNames, join_genes
 from spaf_data.transcripts import Transcripts
 
 
@@ -71,12 +72,12 @@ class GeneProximity:
 
     @classmethod
     def total(cls, parts: Iterable[GeneProximity]) -> GeneProximity:
-        """Add up several slides; their genes are joined by name, in the order in which they come.
+        """Add up several slides; their genes are joined as those of a corpus are (`join_genes`).
 
         Raises
         ------
         InputError
-            If there is none, or they differ in radius or in what counts.
+            If there is none, or they differ in radius or in what counts, or disagree about the id of a gene.
         """
         found: GeneProximity | None = None
         for part in parts:
@@ -88,29 +89,40 @@ class GeneProximity:
     def _plus(self, other: GeneProximity) -> GeneProximity:
         if (self.radius, self.across_cells) != (other.radius, other.across_cells):
             raise InputError("proximal pairs of transcripts were counted with different radius or across_cells")
-        known = dict.fromkeys(self.genes)
-        genes = [*self.genes, *(gene for gene in other.genes if gene not in known)]
-        place = {gene: number for number, gene in enumerate(genes)}
-        ids = dict.fromkeys(genes, "")
-        for part in (other, self):  # of two ids the first slide's stays
-            ids.update((gene, one) for gene, one in zip(part.genes, part.gene_ids or [], strict=False) if one)
+        union = join_genes(
+            [
+                GeneNames(where=f"slide {n}", names=part.genes, gene_ids=part.gene_ids)
+                for n, part in enumerate((self, other), 1)
+            ]
+        )
+        genes = union.genes
         n = len(genes)
         counts = np.zeros(n, np.int64)
         observed, expected = np.zeros((n, n), np.int64), np.zeros((n, n))
-        for part in (self, other):
-            rows = np.array([place[gene] for gene in part.genes])
-            counts[rows] += part.n_transcripts
-            observed[np.ix_(rows, rows)] += part.observed
-            expected[np.ix_(rows, rows)] += part.expected
+        for part, rows in zip((self, other), union.columns, strict=True):
+            np.add.at(counts, rows, part.n_transcripts)
+            _add_pairs(observed, part.observed, rows)
+            _add_pairs(expected, part.expected, rows)
         return replace(
             self,
             genes=genes,
-            gene_ids=None if self.gene_ids is None and other.gene_ids is None else list(ids.values()),
+            gene_ids=union.gene_ids,
             n_transcripts=counts,
             n_cells=self.n_cells + other.n_cells,
             observed=observed,
             expected=expected,
         )
+
+
+def _add_pairs(total: np.ndarray, part: np.ndarray, rows: np.ndarray) -> None:
+    """Add pairs of genes to those of a union, of which several rows of `part` may be one gene."""
+    both, one = np.diag(part), part - np.diag(np.diag(part))
+    added = np.zeros_like(total)
+    np.add.at(added, np.ix_(rows, rows), one)
+    # A pair of two names of one gene stands in both triangles, and once on the diagonal.
+    np.fill_diagonal(added, np.diag(added) / 2)
+    total += added
+    np.add.at(total, (rows, rows), both)
 
 
 def gene_proximity(

@@ -1,7 +1,6 @@
 """One slide, checked and in canonical order: what blocks are cut from."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +17,7 @@ from spaf_data import keys
 from spaf_data._matrices import as_csr
 from spaf_data.corpus.sizes import MAX_NAME_BYTES
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import GeneNames
 from spaf_data.gene_statistics import check_counts
 from spaf_data.pairs import check_coordinates
 
@@ -32,6 +32,10 @@ class SlideHeader:
     context: dict[str, str]  # tissue, condition, species, assay
     genes: tuple[str, ...]
     gene_ids: tuple[str, ...] | None
+
+    def gene_names(self) -> GeneNames:
+        """Return the genes of the slide as it names them."""
+        return GeneNames(where=f"slide {self.name}", names=self.genes, gene_ids=self.gene_ids)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +110,8 @@ def read_headers(slide: Slide) -> list[SlideHeader]:
 def read_slide(
     slide: Slide,
     header: SlideHeader,
-    genes: Sequence[str],
+    to_corpus: npt.NDArray[np.int32],
+    n_genes: int,
     *,
     split_key: str,
     colocalization_key: str | None,
@@ -120,8 +125,11 @@ def read_slide(
         Slide AnnData, or the path of its h5ad file.
     header
         Of the slide to read, where the table holds several.
-    genes
-        Genes of the corpus; all genes of the slide are among them.
+    to_corpus
+        For each gene of the slide its code in the corpus. Counts of genes of one code are added up, and a pair of genes
+        is co-localised where some pair of these codes is.
+    n_genes
+        Number of genes of the corpus.
     split_key
         Column of ``obs`` with the split of each cell; cells of the split ``gap`` are left out.
     colocalization_key
@@ -156,19 +164,18 @@ def read_slide(
     try:
         coordinates = check_coordinates(adata.obsm[keys.SPATIAL]).astype(np.float32)
         counts = _counts(adata, names)
-        colocalized, gene_pairs = _colocalized(adata, genes, colocalization_key, min_colocalization)
+        colocalized, gene_pairs = _colocalized(adata, to_corpus, colocalization_key, min_colocalization)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
     order = np.lexsort((names, coordinates[:, 1], coordinates[:, 0]))
     order = order[split[order] != keys.GAP]
-    to_corpus = pd.Index(list(genes)).get_indexer(adata.var_names.astype(str))
     return SlideTable(
         header=header,
         cell_ids=names[order],
         coordinates=coordinates[order],
         split=split[order],
-        counts=_take(counts, order, to_corpus, len(genes)),
+        counts=_take(counts, order, to_corpus, n_genes),
         colocalized=_take(colocalized, order, np.arange(len(gene_pairs)), len(gene_pairs)),
         gene_pairs=gene_pairs,
     )
@@ -222,7 +229,7 @@ def _counts(adata: ad.AnnData, names: npt.NDArray[np.str_]) -> sparse.csr_matrix
 
 
 def _colocalized(
-    adata: ad.AnnData, genes: Sequence[str], key: str | None, minimum: float
+    adata: ad.AnnData, to_corpus: npt.NDArray[np.int32], key: str | None, minimum: float
 ) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
     """Return cells x gene pairs with columns in the order of the corpus' gene codes, and the pairs."""
     if key is None:
@@ -235,25 +242,30 @@ def _colocalized(
     matrix = sparse.csr_matrix(adata.obsm[key])
     if matrix.shape[1] != len(names):
         raise InputError(f"obsm {key!r} has {matrix.shape[1]} columns, but uns {key!r} names {len(names)} gene pairs.")
-    index = pd.Index(list(genes))
-    codes = np.stack([index.get_indexer(pd.Index(names[c].astype(str))) for c in ("gene_a", "gene_b")], axis=1)
-    if (codes < 0).any():
-        row, column = np.argwhere(codes < 0)[0]
+    index = adata.var_names.astype(str)
+    columns = np.stack([index.get_indexer(pd.Index(names[c].astype(str))) for c in ("gene_a", "gene_b")], axis=1)
+    if (columns < 0).any():
+        row, column = np.argwhere(columns < 0)[0]
         raise InputError(f"uns {key!r} names the gene {names.iloc[row, column]!r}, which the slide does not have.")
-    codes.sort(axis=1)
-    order = np.lexsort((codes[:, 1], codes[:, 0]))
-    repeated = (np.diff(codes[order], axis=0) == 0).all(axis=1)
-    if (codes[:, 0] == codes[:, 1]).any() or repeated.any():
+    columns.sort(axis=1)
+    if (columns[:, 0] == columns[:, 1]).any() or len(np.unique(columns, axis=0)) < len(columns):
         raise InputError(f"uns {key!r} names a gene pair twice, or a gene with itself.")
-    kept = sparse.csr_matrix((matrix.data > minimum, matrix.indices, matrix.indptr), shape=matrix.shape)
-    in_order = bool((order[:-1] < order[1:]).all())
-    return kept if in_order else kept[:, order], codes[order].astype(np.int32)
+    codes = np.sort(to_corpus[columns], axis=1)
+    # Two columns of the slide that are one gene are no pair, and two pairs may have become one.
+    kept = np.flatnonzero(codes[:, 0] != codes[:, 1])
+    pairs, place = np.unique(codes[kept], axis=0, return_inverse=True)
+    flags = sparse.csr_matrix((matrix.data > minimum, matrix.indices, matrix.indptr), shape=matrix.shape)
+    if len(kept) < len(codes):
+        flags = flags[:, kept]
+    if not (np.diff(place.reshape(-1)) > 0).all():
+        flags = _take(flags, np.arange(adata.n_obs), place.reshape(-1).astype(np.int32), len(pairs))
+    return flags, pairs.astype(np.int32)
 
 
 def _take(
-    matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], n_columns: int
+    matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.integer[Any]], n_columns: int
 ) -> sparse.csr_matrix:
-    """Return rows of a matrix with its columns renumbered, without explicit zeros, sorted."""
+    """Return rows of a matrix with columns renumbered, those of one number added, without explicit zeros, sorted."""
     result = matrix[rows]
     if not np.array_equal(columns, np.arange(n_columns)):
         indices = columns.astype(np.int32)[result.indices]

@@ -27,6 +27,7 @@ from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 from spaf_data.folders import claim
+from spaf_data.gene_identity import join_genes
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
@@ -105,7 +106,8 @@ def write_corpus(
     Raises
     ------
     InputError
-        If a slide cannot be used, two slides have one name or disagree about a gene's id, a positive pair crosses
+        If a slide cannot be used, two slides have one name or disagree about a gene's id or name genes so that they
+        cannot be compared, a positive pair crosses
         from one split to another, or the folder holds a finished corpus or something else or is being written.
     OSError
         If writing fails, for instance on a full disk. Nothing is then left under its final name but complete shards,
@@ -114,7 +116,9 @@ def write_corpus(
     Notes
     -----
     The genes of the corpus are those of the first slide in their order, then the new ones of the next slide, and so
-    on. A gene that a slide does not measure has no counts in its blocks. Memory is that of one slide.
+    on. Which are the same is told by Ensembl id without version where both slides have one, else by symbol; the
+    manifest says for each slide how many go by another name there, and which columns were added up. A gene that a slide
+    does not measure has no counts in its blocks. Memory is that of one slide.
 
     Examples
     --------
@@ -135,18 +139,20 @@ def write_corpus(
     versions = {"spaf-data": version("spaf-data")}
     tables = [(slide, header) for slide in slides for header in read_headers(slide)]
     headers = [header for _, header in tables]
-    genes, gene_ids = _union_genes(headers)
+    union = join_genes([header.gene_names() for header in headers])
+    genes = union.genes
     stems = _stems([header.name for header in headers])
     journal = _claim(folder, resume=resume, overwrite=overwrite)
 
     statistics = GeneStatistics.empty()
     records: dict[str, dict[str, Any]] = {}
     shards: list[Shard] = []
-    for slide, header in tables:
+    for (slide, header), columns in zip(tables, union.columns, strict=True):
         table = read_slide(
             slide,
             header,
-            genes,
+            columns,
+            len(genes),
             split_key=split_key,
             colocalization_key=colocalization_key,
             min_colocalization=min_colocalization,
@@ -157,7 +163,8 @@ def write_corpus(
         statistics = statistics.merge(GeneStatistics.of_slide(genes, _training_counts(table)))
         records[header.name] = {
             "context": header.context,
-            "n_genes": len(header.genes),
+            "n_genes": len(np.unique(columns)),
+            **_account_of_names(header, genes, columns),
             "n_gene_pairs": len(table.gene_pairs),
             "fingerprint": fingerprint,
         }
@@ -170,7 +177,7 @@ def write_corpus(
         distances=distances,
         versions=versions,
         genes=genes,
-        gene_ids=gene_ids,
+        gene_ids=union.gene_ids,
         gene_statistics=statistics.to_frame(),
         slides=records,
         shards=tuple(shards),
@@ -251,16 +258,18 @@ def _check_splits_apart(table: SlideTable, pairs: npt.NDArray[np.int32], radius:
         )
 
 
-def _union_genes(headers: Sequence[SlideHeader]) -> tuple[list[str], list[str] | None]:
-    """Return the genes of all slides in order of appearance, and their ids if any slide has some."""
-    ids: dict[str, str] = {}
-    for header in headers:
-        for gene, gene_id in zip(header.genes, header.gene_ids or [""] * len(header.genes), strict=True):
-            known = ids.get(gene)
-            if known and gene_id and known != gene_id:
-                raise InputError(f"slides disagree about gene {gene!r}: it has the ids {known} and {gene_id}.")
-            ids[gene] = known or gene_id
-    return list(ids), list(ids.values()) if any(ids.values()) else None
+def _account_of_names(header: SlideHeader, genes: Sequence[str], columns: npt.NDArray[np.int32]) -> dict[str, Any]:
+    """Say how many genes of a slide the corpus calls by another name, and which of its columns became one gene."""
+    names: dict[str, list[str]] = {}
+    for name, column in zip(header.genes, columns.tolist(), strict=True):
+        names.setdefault(genes[column], []).append(name)
+    renamed = [(name, gene) for gene, found in names.items() for name in found if name != gene]
+    added = {gene: found for gene, found in names.items() if len(found) > 1}
+    if renamed:
+        logger.info("slide %s: %d genes go by another name, such as %s: %s", header.name, len(renamed), *renamed[0])
+    if added:
+        logger.info("slide %s: counts of several columns are added up for %d genes", header.name, len(added))
+    return {"n_genes_renamed": len(renamed), "genes_added_up": added}
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:

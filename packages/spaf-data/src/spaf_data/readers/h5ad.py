@@ -16,6 +16,7 @@ from anndata.io import read_elem
 from spaf_data import keys
 from spaf_data._matrices import as_csr
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import ensembl_id
 from spaf_data.gene_statistics import check_counts
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
@@ -33,6 +34,9 @@ _ROWS_LOOKED_AT = 1000
 
 # Columns and names of columns that may hold Ensembl ids.
 _ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "feature_id")
+
+# The same for symbols, where rows go by Ensembl id.
+_SYMBOL_COLUMNS = ("feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols")
 
 
 def has_counts(path: Path) -> bool:
@@ -122,7 +126,7 @@ def counts_of(
         check_slides_apart(centroids, of_cell, adata.obs, where=where)
     matrix, var, layer = _counts(adata, options.layer, where)
     counts = as_csr(matrix)
-    ids = next((var[name] for name in _ID_COLUMNS if name in var), None)
+    genes, gene_ids, symbols = _gene_names(var)
     metadata, columns = _context(adata.obs, of_cell, where)
     areas = None
     if keys.AREA in adata.obs:
@@ -132,8 +136,8 @@ def counts_of(
         counts=counts,
         other_layers=() if layer != "X" or _are_counts(counts) else _with_counts(adata),
         cells=names,
-        genes=[str(name) for name in var.index],
-        gene_ids=None if ids is None else ["" if pd.isna(value) else str(value) for value in ids],
+        genes=genes,
+        gene_ids=gene_ids,
         centroids=centroids * (options.pixel_size or 1.0),
         areas=None if areas is None else areas * (options.pixel_size or 1.0) ** 2,
         obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
@@ -145,6 +149,7 @@ def counts_of(
             "layer": layer,
             "pixel_size": options.pixel_size or "not applied: coordinates are um",
             **({} if key is None else {"slide_key": key}),
+            **({} if symbols is None else {"gene_names": symbols}),
         },
     )
 
@@ -171,6 +176,21 @@ def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any,
     if layer == _RAW and adata.raw is not None:
         return adata.raw.X, adata.raw.var, _RAW
     raise InputError(f"{where} has no layer {layer!r}; it has: {_layers(adata)}")
+
+
+def _gene_names(var: pd.DataFrame) -> tuple[list[str], list[str] | None, str | None]:
+    """Return names and ids of the genes, and the column of the names where rows go by Ensembl id."""
+    rows = [str(name) for name in var.index]
+    ids = next((_texts(var[name]) for name in _ID_COLUMNS if name in var), None)
+    column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+    if column is None or 2 * sum(bool(ensembl_id(name)) for name in rows) <= len(rows):
+        return rows, ids, None
+    names = [symbol or row for symbol, row in zip(_texts(var[column]), rows, strict=True)]
+    return names, ids or rows, column
+
+
+def _texts(column: pd.Series) -> list[str]:
+    return ["" if pd.isna(value) else str(value) for value in column]
 
 
 def _layers(adata: anndata.AnnData) -> str:
