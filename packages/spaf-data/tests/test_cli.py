@@ -116,7 +116,7 @@ def test_account_is_shown(spaf_data, bundle, transcripts, tmp_path):
 
 
 def test_account_of_many_slides_is_their_sum(spaf_data, bundle, transcripts, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_MOST_COLUMNS", 1)
+    monkeypatch.setattr("spaf_data._build_summary._MOST_COLUMNS", 1)
     sheet = tmp_path / "slides.csv"
     sheet.write_text(f"input,slide\n{bundle},a\n{bundle},b\n")
     code, answer, _ = spaf_data("build", "--sheet", sheet, "--out", tmp_path / "out")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 import spaf_analysis.run as pipeline
 from spaf_analysis.cell_pairs import MAX_PAIRS
@@ -134,7 +135,7 @@ def run(
 
 
 def _announce(stage: str) -> None:
-    Console(stderr=True).print(f"[bold]spaf-analysis[/bold] {stage}", highlight=False)
+    Console(stderr=True, markup=False).print(Text.assemble(("spaf-analysis", "bold"), f" {stage}"), highlight=False)
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -144,10 +145,12 @@ def _print_json(content: dict[str, Any]) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Show what is being done on stderr; quiet when that is not a terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal:
         yield lambda name: None
         return
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), console=console
+    ) as bar:
         task = bar.add_task("", total=None)
         yield lambda name: bar.update(task, description=name)

@@ -13,6 +13,7 @@ from sklearn.preprocessing import normalize
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, EMBEDDING
 from spaf_analysis.metrics import log_normalize
+from spaf_model import check_key
 
 N_NEIGHBORS = 15
 
@@ -50,6 +51,7 @@ def cluster(
     InputError
         If there is no such embedding, or fewer than 3 cells have one.
     """
+    check_key(key_added)
     embedding, embedded = embedded_cells(adata, key)
     graph = _neighbor_graph(embedding, n_neighbors, seed)
     sc.tl.leiden(graph, resolution=resolution, flavor="igraph", n_iterations=-1, directed=False, random_state=seed)

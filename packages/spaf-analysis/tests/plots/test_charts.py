@@ -64,3 +64,14 @@ def test_gene_pairs_read_from_top_to_bottom():
     bottom, top = axes.get_ylim()
     assert bottom > top
     np.testing.assert_allclose(axes.collections[2].get_offsets()[:, 0], [50, 40])
+
+
+def test_dollar_signs_in_names_are_no_formula():
+    table = pd.DataFrame(
+        {"gene_a": ["A$_{$"], "gene_b": ["$\\frac$"], "observed": [9.0], "expected": [2.0], "fold": [4.5], "z": [5.0]}
+    )
+    figure = plots.gene_pair_enrichment(table, label="joins in s$1$")
+    figure.draw_without_rendering()
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert any("A$_{$" in text for text in shown)
+    assert not any(text.get_parse_math() for text in figure.axes[0].get_yticklabels())

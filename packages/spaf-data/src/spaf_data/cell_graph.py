@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from spaf_data import keys
+from spaf_data._names import check_key
 from spaf_data.errors import InputError
 from spaf_data.pairs import cells_by_library, check_coordinates, positive_pairs, sorted_pairs
 from spaf_data.places import check_reach, check_spacing
@@ -76,6 +77,7 @@ def spatial_neighbors(
     >>> adata.obsp["spatial_distances"].toarray()[0].tolist()
     [0.0, 10.0, 0.0]
     """
+    check_key(key_added)
     if keys.SPATIAL not in adata.obsm:
         raise InputError(f"the AnnData has no obsm {keys.SPATIAL!r} with the coordinates of its cells in um.")
     points = check_coordinates(adata.obsm[keys.SPATIAL])

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from spaf_data._build_summary import print_build
+from spaf_data._console import console, progress
 from spaf_data.errors import InputError
 from spaf_data.options import PLATFORMS, BuildOptions, ReadOptions
 
@@ -79,7 +77,6 @@ _DEFAULTS = BuildOptions()
 _READ_DEFAULTS = ReadOptions()
 
 # Slides that the account of a build shows one by one; of more it shows the sum.
-_MOST_COLUMNS = 6
 
 
 @app.command()
@@ -263,14 +260,14 @@ def build(
         reading=reading,
         described=given,
     )
-    with _progress() as report:
+    with progress() as report:
         record = build_corpus(
             sources, out, options, jobs=jobs, scheduler=scheduler, overwrite=overwrite, progress=report
         )
     if as_json:
         _print_json(record)
     else:
-        _print_build(record, out)
+        print_build(record, out)
     for failure in record["failed"]:
         _say(f"slide {failure['slide']} failed and is not in the corpus: {failure['reason']}")
     if record["failed"]:
@@ -311,11 +308,11 @@ def info(
         sizes.add_column(column, justify="right")
     for split, counts in sorted(totals.items(), key=lambda item: (item[0] == "all", item[0])):
         sizes.add_row(split, *(f"{counts[key]:,}" for key in ("blocks", "cells", "pairs", "shards", "bytes")))
-    console = Console()
-    console.print(table)
-    console.print(sizes)
+    shown = console()
+    shown.print(table)
+    shown.print(sizes)
     of = corpus.distances
-    console.print(
+    shown.print(
         f"neighbours within {of.positive:g} um; negatives: hard {of.hard_min:g} to {of.hard_max:g} um away, easy "
         f"beyond {of.easy_min:g} um",
         soft_wrap=True,
@@ -333,7 +330,7 @@ def verify(path: Annotated[Path, typer.Argument(help="A corpus, or the folder of
     folder = _corpus_folder(path)
     corpus = Corpus(folder)
     corpus.verify()
-    Console().print(f"{folder}: {len(corpus.block_refs())} blocks, every byte as recorded", soft_wrap=True)
+    console().print(f"{folder}: {len(corpus.block_refs())} blocks, every byte as recorded", soft_wrap=True)
 
 
 @app.command()
@@ -350,7 +347,7 @@ def simulate(
     """
     from spaf_data.simulate import simulate_bundle
 
-    with _progress() as report:
+    with progress() as report:
         simulate_bundle(
             out,
             n_cells=cells,
@@ -365,63 +362,5 @@ def _corpus_folder(path: Path) -> Path:
     return path / "corpus" if (path / "corpus").is_dir() else path
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, str, float], None]]:
-    """Yield a function that shows how far a thing is, as a bar on stderr; silent where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(name: str, step: str, fraction: float) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(step, total=1.0, name=name)
-            progress.update(tasks[name], description=step, completed=fraction)
-
-        yield report
-
-
 def _print_json(content: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(content, indent=2) + "\n")
-
-
-def _print_build(record: dict[str, Any], out: Path) -> None:
-    slides = record["slides"]
-    if len(slides) > _MOST_COLUMNS:
-        columns = {f"{len(slides)} slides": slides}
-    else:
-        columns = {slide["slide"]: [slide] for slide in slides}
-    table = Table(title="What went in and what was dropped")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    labels = {
-        "read": "transcripts read",
-        "controls": "- control features",
-        "low_quality": "- low quality",
-        "unassigned": "- in no cell",
-        "unlisted": "- in cells not listed",
-        "in_small_cells": "- in small cells",
-        "binned": "= counted",
-        "cells": "cells",
-        "small_cells": "- small cells",
-        "kept_cells": "= kept",
-    }
-    for key, label in labels.items():
-        if any(key in slide["account"] for slide in slides):
-            table.add_row(
-                label, *(f"{sum(slide['account'].get(key, 0) for slide in part):,}" for part in columns.values())
-            )
-    for split in ("train", "validation", "gap"):
-        table.add_row(
-            f"{split} cells", *(f"{sum(slide['split'][split] for slide in part):,}" for part in columns.values())
-        )
-    for key, label in {"n_genes": "genes", "n_gene_pairs": "co-localised gene pairs"}.items():
-        # Slides share genes and pairs: those of all are counted once.
-        table.add_row(label, *(f"{(part[0] if len(part) == 1 else record)[key]:,}" for part in columns.values()))
-    console = Console()
-    console.print(table)
-    for key in dict.fromkeys(slide["slide_key"] for slide in slides if "slide_key" in slide):
-        parted = sum(slide.get("slide_key") == key for slide in slides)
-        console.print(f"slides by obs column {key!r}: {parted}", soft_wrap=True, markup=False)
-    console.print(f"{out}: {record['seconds']:.1f} s, {record['peak_rss_mb']:,.0f} MB at most", soft_wrap=True)

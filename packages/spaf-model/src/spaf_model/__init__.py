@@ -13,6 +13,7 @@ from spaf_model.gene_attention import GeneAttention, average_gene_attention
 from spaf_model.gene_pairs import CellGenePairs, colocalized_gene_pairs
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import SpatialFormer
+from spaf_model.outputs import check_key, check_output
 from spaf_model.published import convert_published
 from spaf_model.shipped import shipped_models
 from spaf_model.spatialformer import SpatialFormerNetwork
@@ -39,6 +40,8 @@ __all__ = [
     "Vocabulary",
     "average_gene_attention",
     "check_counts",
+    "check_key",
+    "check_output",
     "colocalized_gene_pairs",
     "context_ids",
     "convert_published",

@@ -11,6 +11,7 @@ from typing import Any
 
 import anndata
 import h5py
+import numpy as np
 from anndata.io import write_elem
 
 from spaf_model._files import replace_file
@@ -74,9 +75,19 @@ def write_copy(source: Path, output: Path, added: Mapping[str, Mapping[str, Any]
         shutil.copyfile(source, temporary)
         with h5py.File(temporary, "r+") as file:
             for group, elements in added.items():
-                if group not in file:
-                    write_elem(file, group, {})
+                _make_group(file, group)
                 for key, value in elements.items():
                     write_elem(file[group], key, value)
 
     replace_file(output, write)
+
+
+def _make_group(file: h5py.File, name: str) -> None:
+    """Make a group where there is none, or of the one table that files of before anndata 0.7 have in its place."""
+    table = file.get(name)
+    if isinstance(table, h5py.Dataset):
+        values = table[()]
+        del file[name]
+        write_elem(file, name, {field: np.asarray(values[field]) for field in values.dtype.names or ()})
+    elif table is None:
+        write_elem(file, name, {})

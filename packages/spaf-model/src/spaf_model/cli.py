@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.embedding import EmbeddingMethod, Precision
@@ -24,6 +24,7 @@ from spaf_model.errors import InputError
 from spaf_model.gene_attention import DIRECTIONS
 from spaf_model.kernels import KernelName, available_kernels, select_convolution, select_kernel, select_matmul
 from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
+from spaf_model.outputs import check_key, check_output
 from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
 from spaf_model.published import AttentionVariant, convert_published
 from spaf_model.shipped import STARTER
@@ -74,7 +75,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse cells without any
 @app.callback()
 def _configure(context: typer.Context) -> None:
     logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True), show_path=False)]
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=plain_console(stderr=True), show_path=False)],
     )
     if launched_by_torchrun() and context.invoked_subcommand != "embed":
         raise InputError(f"{context.invoked_subcommand} works in one process: start it without torchrun.")
@@ -113,6 +116,8 @@ def embed(
     torchrun --nproc-per-node 4 -m spaf_model.cli embed slide.h5ad -m breast-model --device cuda -o embedded.h5ad
     """
     refuse_overwriting(source, output)
+    check_output(output)
+    check_key(key, "--key")
     shared = launched_by_torchrun()
     with torchrun_group() if shared else contextlib.nullcontext((0, 0)) as (rank, local_rank):
         network = _load(_or_starter(model), f"cuda:{local_rank}" if shared and device == "cuda" else device, threads)
@@ -173,6 +178,7 @@ def pairs(
     spaf-model pairs slide.h5ad --pairs pairs.csv --model breast-model -o out.parquet --embeddings out.npy
     """
     refuse_overwriting(source, output, embeddings)
+    check_output(output, embeddings)
     table_kind(output)
     table = read_pair_file(pair_file)
     with backed_h5ad(source) as adata:
@@ -232,6 +238,8 @@ def colocalization(
     spaf-model colocalization slide.h5ad --model breast-model --threshold 0.9 -o pairs.h5ad
     """
     refuse_overwriting(source, output)
+    check_output(output)
+    check_key(key, "--key")
     network = _load(model, device, threads)
     with backed_h5ad(source) as adata:
         network.predict_colocalization(
@@ -290,6 +298,7 @@ def attention(
     spaf-model attention slide.h5ad --pairs pairs.csv --model breast-model --layers 8 --layers 9 -o attention.parquet
     """
     refuse_overwriting(source, output)
+    check_output(output)
     table_kind(output)
     table = read_pair_file(pair_file)
     network = _load(model, device, threads)
@@ -350,6 +359,7 @@ def convert(
     spaf-model convert v2.ckpt --from-wheel spatialformer-0.1.8-py3-none-any.whl -o model-v2
     spaf-model convert v1.ckpt --vocabulary tokenv4.json --scale gene_median.pkl --attention explicit -o model-v1
     """
+    check_output(output, folder=True)
     model = convert_published(checkpoint, vocabulary=vocabulary, scale=scale, wheel=from_wheel, attention=attention)
     model.save_pretrained(output)
     logger.info("Wrote %s, %s parameters", output, f"{model.n_parameters:,}")
@@ -389,10 +399,10 @@ def info(
         table.add_row(kind, ", ".join(vocabulary.context[kind]))
     for name, value in loaded.config.as_dict().items():
         table.add_row(name, str(value))
-    console = Console()
+    console = plain_console()
     console.print(table)
     if loaded.card:
-        console.print(loaded.card, markup=False)
+        console.print(loaded.card)
 
 
 @app.command()
@@ -434,7 +444,7 @@ def kernels(
         }
         typer.echo(json.dumps(content, indent=2))
         return
-    console = Console()
+    console = plain_console()
     table = Table(title=f"Attention kernels on {where}", title_justify="left")
     table.add_column("kernel")
     table.add_column("state")
@@ -447,8 +457,8 @@ def kernels(
     for choice in chosen:
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
-    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
-    console.print(f"Depthwise convolution (bf16): {convolution.name}; {convolution.reason}", markup=False)
+    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}")
+    console.print(f"Depthwise convolution (bf16): {convolution.name}; {convolution.reason}")
 
 
 def _or_starter(model: str | None) -> str:

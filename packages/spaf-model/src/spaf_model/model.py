@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from spaf_model._progress import progress_bar
+from spaf_model._console import progress_bar
 from spaf_model._record import run_record
 from spaf_model.cell_source import CellSource, ReadingOptions
 from spaf_model.config import SpatialFormerConfig
@@ -34,6 +34,7 @@ from spaf_model.gene_pairs import gene_pair_matrix
 from spaf_model.inputs import Cells, CellTables, table_of, tables_of
 from spaf_model.kernels import KernelName
 from spaf_model.model_directory import load_tensors, read_model_directory, write_model_directory
+from spaf_model.outputs import check_key
 from spaf_model.pairs import CellNames, pair_positions, sides_of
 from spaf_model.shipped import STARTER, model_path
 from spaf_model.spatialformer import SpatialFormerNetwork
@@ -211,6 +212,7 @@ class SpatialFormer:
         )  # fmt: skip
         tables = tables_of(adata, table_key)
         sources = [self._source(table, options) for table in tables]
+        check_key(key_added)
         parameters = {"method": method, "key_added": key_added, **self._parameters(options, settings)}
         with shared_processes(distributed) as processes:
             for table, source in zip(tables, sources, strict=True):
@@ -363,6 +365,7 @@ class SpatialFormer:
         )  # fmt: skip
         tables = tables_of(adata, table_key)
         sources = [self._source(table, options) for table in tables]
+        check_key(key_added)
         parameters = {
             "threshold": float(threshold),
             "key_added": key_added,

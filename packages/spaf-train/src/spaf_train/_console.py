@@ -1,4 +1,4 @@
-"""What commands show on a terminal."""
+"""What commands show on a terminal: names of slides and genes as they are, for brackets are no markup here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH = 120  # columns of tables in a file or a pipe, where there is no termina
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Show that something is going on, on stderr, where that is a terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal:
         yield
         return
@@ -23,5 +23,5 @@ def busy(what: str) -> Iterator[None]:
 
 def wide_console() -> Console:
     """Return a console for tables on stdout."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH)
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=_WIDTH, markup=False)

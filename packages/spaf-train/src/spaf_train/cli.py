@@ -43,7 +43,7 @@ def common(
     ] = False,
 ) -> None:
     """Pre-train, evaluate and fine-tune spatial single-cell foundation models."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    handler = RichHandler(console=Console(stderr=True, markup=False), show_path=False)
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 

@@ -24,12 +24,12 @@ class TrainingProgress:
     """
 
     def __init__(self, steps: int, *, completed: int = 0, enabled: bool = True, title: str = "pretrain") -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         self._progress = Progress(
-            TextColumn(title),
+            TextColumn(title, markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not (enabled and console.is_terminal),

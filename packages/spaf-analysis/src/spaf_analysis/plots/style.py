@@ -27,6 +27,8 @@ _STYLE = {
     "axes.grid": False,
     "grid.color": FAINT,
     "text.color": INK,
+    # Names of genes, slides and tissues are text: two dollar signs make no formula of what is between them.
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,

@@ -15,6 +15,7 @@ from spaf_analysis.report import wording
 from spaf_analysis.report.pictures import N_GENE_PAIRS
 from spaf_analysis.report.report import Report
 from spaf_data import write_text
+from spaf_model import check_output
 
 # Rows of the account: kind, name, key, what became of them.
 _ACCOUNT_ROWS = (
@@ -88,12 +89,13 @@ def write_report(report: Report, html: Path, summary: Path | None = None) -> Non
 
 
 def check_places(*paths: Path | None) -> None:
-    """Raise InputError if the folder of a file to write is missing: better before a report is made than after."""
+    """Raise InputError where a file could not be written: better before a report is made than after."""
     for path in paths:
-        if path is not None and not path.parent.is_dir():
+        if path is not None and not path.absolute().parent.exists():
             raise InputError(
                 f"the folder {path.parent} does not exist; make it or choose another place for {path.name}."
             )
+    check_output(*paths)
 
 
 def _account_rows(account: dict[str, int]) -> list[dict[str, Any]]:

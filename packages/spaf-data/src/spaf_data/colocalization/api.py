@@ -13,6 +13,7 @@ from scipy import sparse
 
 from spaf_data import keys
 from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
+from spaf_data._names import check_key
 from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import community_pairs
@@ -111,6 +112,7 @@ def colocalize(
     [['ACTB', 'KRT5']]
     """
     check_method(method)
+    check_key(key_added)
     if not adata.var_names.is_unique:
         raise InputError(f"the table has two genes named {adata.var_names[adata.var_names.duplicated()][0]!r}")
     cells = select_cells(transcripts, cells=adata.obs_names.to_numpy(), genes=adata.var_names, dimensions=dimensions)

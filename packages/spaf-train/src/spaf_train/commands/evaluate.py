@@ -45,6 +45,7 @@ def evaluate_command(
       spaf-train evaluate runs/first/model --data lung/corpus --fit-on build/corpus -o results --json
     """
     from spaf_data import claim
+    from spaf_model import check_output
     from spaf_train._record import plain, write_json
     from spaf_train.evaluation import EvaluationOptions, evaluate, evaluation_tables
 
@@ -53,6 +54,7 @@ def evaluate_command(
         n_replicates=replicates, seed=seed,
     )  # fmt: skip
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
+    check_output(out, folder=True)
     with nullcontext() if out is None else claim(out, "spaf-train evaluate"):
         with busy("Evaluating"):
             result = evaluate(model, data, fit_on=fit_on, options=options, context=context)

@@ -138,13 +138,15 @@ def predict_labels_command(
 
       spaf-train predict-labels slide.h5ad --model models/types -o labelled.h5ad
     """
-    from spaf_model import InputError
+    from spaf_model import InputError, check_key, check_output
     from spaf_train.finetuning import predict_labels
     from spaf_train.finetuning.label_head import DEFAULT_KEY
 
     if out.exists() and cells.exists() and out.samefile(cells):
         raise InputError(f"The output would overwrite the input {cells}; name another file.")
-    key_added = key_added or DEFAULT_KEY
+    check_output(out)
+    key_added = DEFAULT_KEY if key_added is None else key_added
+    check_key(key_added, "--key-added")
     adata = _read(cells)
     predict_labels(
         adata, model, tissue=tissue, condition=condition, species=species, assay=assay, layer=layer,

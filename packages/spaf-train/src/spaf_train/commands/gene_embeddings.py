@@ -133,8 +133,8 @@ def gene_embeddings_command(
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float], None]]:
     """Yield a function that shows how far each slide is, on stderr; silent where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True, markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, check_key
 from spaf_model.embedding import EmbeddingMethod
 from spaf_train._record import run_record
 
@@ -178,6 +178,7 @@ def predict_labels(
         raise InputError(
             f"{model_dir}: the label head reads {head.weight.shape[1]} dimensions, and the model has others."
         )
+    check_key(key_added)
     # Embedded in a table of its own, so that nothing but the labels is written.
     cells = anndata.AnnData(X=None if layer else adata.X, obs=adata.obs, var=adata.var)
     if layer is not None:
