@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from spaf_model import InputError, select_kernel
+from spaf_model.attention_bias import AlibiBias, alibi_slopes
 from spaf_model.kernels import (
     KERNELS,
-    AttentionBias,
-    alibi_slopes,
     attend,
     attention_weights,
     available_kernels,
@@ -47,7 +46,7 @@ def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: l
 def test_kernels_agree_with_slow_attention(name: str, lengths: list[int], head_dim: int) -> None:
     q, k, v = random_qkv(len(lengths), 3, 9, head_dim)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(3, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias = AlibiBias(3, 9, None if mask.all() else mask, device=torch.device("cpu"))
     out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
     expected = slow_attention(q, k, v, lengths, 0.3)
     for cell, n in enumerate(lengths):
@@ -59,7 +58,7 @@ def test_kernels_agree_with_slow_attention(name: str, lengths: list[int], head_d
 def test_padded_keys_weigh_nothing_however_far_off_the_values() -> None:
     q, k, v = random_qkv(2, 3, 9, 8)
     mask = torch.arange(9) < torch.tensor([[9], [3]])
-    bias = AttentionBias(3, 9, mask, device=torch.device("cpu"))
+    bias = AlibiBias(3, 9, mask, device=torch.device("cpu"))
     before = attend("sdpa", q, k, v, bias, scale=0.01)
     k[1, :, 3:] *= 1e4
     v[1, :, 3:] = 1e30
@@ -71,7 +70,7 @@ def test_gradients_agree_between_kernels() -> None:
     mask = torch.arange(9) < torch.tensor([[9], [5]])
     for name in ("explicit", "sdpa"):
         q, k, v = (tensor.requires_grad_() for tensor in random_qkv(2, 4, 9, 8))
-        bias = AttentionBias(4, 9, mask, device=torch.device("cpu"))
+        bias = AlibiBias(4, 9, mask, device=torch.device("cpu"))
         out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
         (out * mask[:, None, :, None]).square().sum().backward()
         gradients[name] = torch.stack([q.grad, k.grad, v.grad])  # type: ignore[list-item]
@@ -84,7 +83,7 @@ def test_flex_agrees_with_explicit_uncompiled(lengths: list[int], monkeypatch: p
     monkeypatch.setattr("spaf_model.kernels._flex_attention", lambda: flex.flex_attention)
     q, k, v = random_qkv(2, 4, 9, 16)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias = AlibiBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*flex_attention.* called without torch.compile")
         out = attend("flex", q, k, v, bias, scale=0.3)
@@ -124,7 +123,7 @@ def test_flash_agrees_with_explicit_through_a_stand_in(lengths: list[int], monke
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=stand_in_for_flash))
     q, k, v = random_qkv(len(lengths), 4, 9, 8)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias = AlibiBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
     out = attend("flash", q, k, v, bias, scale=0.3)
     expected = attend("explicit", q, k, v, bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -161,7 +160,7 @@ def test_flash_agrees_on_a_gpu() -> None:
     lengths = [300, 17, 120]
     q, k, v = (tensor.cuda().bfloat16() for tensor in random_qkv(3, 4, 300, 32))
     mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
-    bias = AttentionBias(4, 300, mask, device=q.device)
+    bias = AlibiBias(4, 300, mask, device=q.device)
     out = attend("flash", q, k, v, bias, scale=0.3)
     expected = attend("explicit", q.float(), k.float(), v.float(), bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -175,7 +174,7 @@ def test_kernels_agree_on_a_gpu(name: str) -> None:
     lengths = [300, 17, 120]
     q, k, v = (tensor.cuda() for tensor in random_qkv(3, 4, 300, 32))
     mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
-    bias = AttentionBias(4, 300, mask, device=q.device)
+    bias = AlibiBias(4, 300, mask, device=q.device)
     out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
     expected = attend("explicit", q, k, v, bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -185,7 +184,7 @@ def test_kernels_agree_on_a_gpu(name: str) -> None:
 def test_weights_sum_to_one_over_real_keys() -> None:
     q, k, _ = random_qkv(2, 4, 7, 8)
     mask = torch.arange(7) < torch.tensor([[7], [3]])
-    weights = attention_weights(q, k, AttentionBias(4, 7, mask, device=torch.device("cpu")), scale=1.0)
+    weights = attention_weights(q, k, AlibiBias(4, 7, mask, device=torch.device("cpu")), scale=1.0)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
     assert (weights[1, :, :, 3:] == 0).all()
 

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from spaf_model import InputError, check_counts
+
+INDPTR = np.array([0, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 2.0, np.nan, 1.0], "finite: cell 'b' has the value nan"),
+        ([1.0, np.inf, 1.0, 1.0], "finite: cell 'a' has the value inf"),
+        ([1.0, 2.0, 3.0, -2.0], "negative: cell 'b' has the value -2.0"),
+        ([1.0, 2.0, 0.69, 1.1], "log-normalised or scaled .cell 'b' has the value 0.69.*layer="),
+        ([1.0, -0.5, 0.69, 1.1], "log-normalised or scaled"),
+        ([1.0, 250.5, 3.0, 1.0], "whole numbers: cell 'a' has the value 250.5"),
+    ],
+)
+def test_what_is_not_a_count_is_refused_by_name(values: list[float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_counts(INDPTR, np.array(values), cell_names=["a", "b"])
+
+
+def test_counts_are_accepted_in_any_dtype() -> None:
+    for dtype in (np.int32, np.uint8, np.float64, np.float32, bool):
+        check_counts(INDPTR, np.array([0, 1, 1, 0]).astype(dtype))
+    check_counts(np.array([0, 0]), np.array([], dtype=np.float32))
+
+
+def test_integer_counts_may_not_be_negative() -> None:
+    with pytest.raises(InputError, match="the cell at position 1 has the value -3"):
+        check_counts(INDPTR, np.array([1, 2, 3, -3]))
+
+
+def test_empty_rows_between_cells_do_not_shift_the_name() -> None:
+    with pytest.raises(InputError, match="'c'"):
+        check_counts(np.array([0, 1, 1, 2]), np.array([1.0, -1.0]), cell_names=["a", "b", "c"])
