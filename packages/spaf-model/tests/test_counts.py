@@ -1,7 +1,8 @@
+import anndata
 import numpy as np
 import pytest
 
-from spaf_model import InputError, check_counts
+from spaf_model import CellCounts, CellSource, InputError, ReadingOptions, Vocabulary, check_counts
 
 INDPTR = np.array([0, 2, 4])
 
@@ -36,3 +37,31 @@ def test_integer_counts_may_not_be_negative() -> None:
 def test_empty_rows_between_cells_do_not_shift_the_name() -> None:
     with pytest.raises(InputError, match="'c'"):
         check_counts(np.array([0, 1, 1, 2]), np.array([1.0, -1.0]), cell_names=["a", "b", "c"])
+
+
+def test_what_is_read_of_an_anndata(adata: anndata.AnnData, vocabulary: Vocabulary) -> None:
+    some = adata[:, :39].copy()
+    source = CellSource(some, vocabulary, ReadingOptions())
+    cells = source.read()
+    assert cells.n_cells == 60
+    np.testing.assert_array_equal(cells.n_genes, np.diff(some.X.indptr))
+    genes = vocabulary.gene_token_ids
+    np.testing.assert_array_equal(cells.matrix().toarray()[:, genes[:39]], some.X.toarray())
+    assert cells.measured[genes].tolist() == [True] * 39 + [False]  # the last gene is unknown, not zero
+    assert not cells.measured[: genes[0]].any()
+    assert cells.counts.dtype == np.float32
+    assert cells.slides.tolist() == [0] * 60
+    assert source.none().n_cells == 0
+
+
+def test_chunks_join_to_the_whole(
+    adata: anndata.AnnData, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata.obs["slide"] = np.repeat(["b", "a", "c"], 20)
+    whole = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True).read()
+    assert whole.slides.tolist() == np.repeat([0, 1, 2], 20).tolist()
+    monkeypatch.setattr("spaf_model.cell_source._ROWS_AT_A_TIME", 17)
+    source = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True)
+    joined = CellCounts.joined([cells for _, cells in source.chunks()])
+    for name in ("indptr", "tokens", "counts", "context", "measured", "slides"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))

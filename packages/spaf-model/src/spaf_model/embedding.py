@@ -67,7 +67,7 @@ def embed_tokenised(
 def inference(network: Network[Any], settings: EmbeddingSettings) -> Iterator[tuple[torch.device, int]]:
     """Yield device and token budget, in evaluation mode without gradients; running out of memory becomes advice."""
     was_training = network.training
-    device = next(network.parameters()).device
+    device = network.device
     budget = settings.token_budget or network.token_budget(device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
     network.eval()

@@ -12,6 +12,7 @@ by an entry point in the group ``spaf_model.families`` of their package, which t
 from __future__ import annotations
 
 import importlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -99,6 +100,12 @@ class Network(nn.Module, ABC, Generic[BatchT]):
     @abstractmethod
     def width(self) -> int:
         """Dimensions of the state of a cell."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
 
     @abstractmethod
     def encode(self, batch: BatchT) -> torch.Tensor:

@@ -329,7 +329,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         return CellSource(adata, self.vocabulary, options, cells=cells, by_slide=self.reads_whole_slides)
 
     def _parameters(self, call: CallOptions) -> dict[str, Any]:
-        device = str(next(self.network.parameters()).device)
+        device = str(self.network.device)
         set_ones = {name: value for name, value in dataclasses.asdict(call.settings).items() if value is not None}
         return {"device": device, **call.reading.as_record(), **set_ones}
 

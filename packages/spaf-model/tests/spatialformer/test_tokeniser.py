@@ -1,8 +1,19 @@
+import anndata
 import numpy as np
 import pytest
 import torch
 
-from spaf_model import InputError, RankedCells, TokenBatch, Vocabulary
+from spaf_model import (
+    CellSource,
+    InputError,
+    RankedCells,
+    ReadingOptions,
+    SpatialFormer,
+    TokenBatch,
+    Vocabulary,
+    rank_genes,
+    sequence_lengths,
+)
 
 
 def test_single_cells_are_laid_out_as_documented(
@@ -54,3 +65,34 @@ def test_bad_arguments(ranked: RankedCells, context: np.ndarray, vocabulary: Voc
         TokenBatch.from_cells(ranked, context, np.array([30]), vocabulary)
     with pytest.raises(InputError, match=r"shape \(30, 4\)"):
         TokenBatch.from_cells(ranked, context[:5], np.array([0]), vocabulary)
+
+
+def test_tokeniser_ranks_counts_and_makes_the_batches_of_old(
+    model: SpatialFormer, adata: anndata.AnnData, vocabulary: Vocabulary
+) -> None:
+    dense = adata.X.toarray()
+    dense[3] = 0
+    adata.X = dense
+    counts = CellSource(adata, vocabulary, ReadingOptions()).read()
+    cells = model.tokeniser(counts)
+    ranked = rank_genes(counts.indptr, counts.tokens, counts.counts, vocabulary.scale)
+    np.testing.assert_array_equal(cells.ranked.tokens, ranked.tokens)
+    rows = np.array([5, 1, 8])
+    batch, expected = cells.batch(rows), TokenBatch.from_cells(ranked, counts.context, rows, vocabulary)
+    assert torch.equal(batch.ids, expected.ids)
+    assert cells.lengths[3] == 0
+    assert cells.lengths[rows].tolist() == batch.lengths[:, 0].tolist()
+    assert batch.n_tokens == int(batch.mask.sum())
+    again = model.tokeniser(counts)
+    assert torch.equal(again.batch(rows).ids, batch.ids)
+
+
+def test_lengths_of_sequences_are_those_of_batches(
+    ranked: RankedCells, context: np.ndarray, vocabulary: Vocabulary
+) -> None:
+    left, right = np.array([0, 4]), np.array([2, 4])
+    cells = TokenBatch.from_cells(ranked, context, left, vocabulary)
+    pairs = TokenBatch.from_pairs(ranked, context, left, right, vocabulary)
+    n_genes = ranked.n_genes
+    assert sequence_lengths(n_genes[left]).tolist() == cells.mask.sum(dim=1).tolist()
+    assert sequence_lengths(n_genes[left], n_genes[right]).tolist() == pairs.mask.sum(dim=1).tolist()

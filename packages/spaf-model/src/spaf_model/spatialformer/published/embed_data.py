@@ -287,7 +287,7 @@ def _token_budget(
     if model.config.max_genes is not None:
         n_genes = np.minimum(n_genes, model.config.max_genes)
     lengths = sequence_lengths(*n_genes[segments].reshape(n_segments, -1))
-    suitable = model.network.token_budget(next(model.network.parameters()).device)
+    suitable = model.network.token_budget(model.network.device)
     return min(suitable, batch_size * int(lengths.max(initial=1)))
 
 
