@@ -29,12 +29,12 @@ from spaf_model._commands import (
     load,
     or_starter,
     shared_options,
-)  # fmt: skip
+)
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
 from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
-from spaf_model.kernels import available_kernels, select_convolution, select_kernel, select_matmul
+from spaf_model.kernels import kernel_report
 from spaf_model.model import DEFAULT_KEY, load_model
 from spaf_model.options import KernelOptions, SharedOptions
 from spaf_model.pairs import pair_positions, read_pair_file
@@ -52,8 +52,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 logger = logging.getLogger(__name__)
-
-_KERNEL_CASES = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, length) that `kernels` reports on
 
 
 @app.callback()
@@ -345,41 +343,26 @@ def kernels(
         where = torch.device(asked)
     except RuntimeError as error:
         raise InputError(f"There is no device {asked!r}: {str(error).splitlines()[0]}") from error
-    available = available_kernels(where)
-    chosen = [
-        {"head_dim": head_dim, "length": length, "kernel": choice.name, "reason": choice.reason}
-        for head_dim, length in _KERNEL_CASES
-        for choice in [select_kernel(where, torch.float32, head_dim, length)]
-    ]
-    matmul = select_matmul(where, torch.float32)
-    convolution = select_convolution(where, torch.bfloat16)
+    report = kernel_report(where)
     if as_json:
-        content = {
-            "device": str(where),
-            "matmul": {"path": matmul.name, "reason": matmul.reason},
-            "convolution": {"path": convolution.name, "reason": convolution.reason},
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "kernels": available,
-            "choices": chosen,
-        }
-        typer.echo(json.dumps(content, indent=2))
+        typer.echo(json.dumps(report, indent=2))
         return
     console = Console()
     table = Table(title=f"Attention kernels on {where}", title_justify="left")
     table.add_column("kernel")
     table.add_column("state")
-    for name, state in available.items():
+    for name, state in report["kernels"].items():
         table.add_row(name, state)
     console.print(table)
     choices = Table(title="What would be chosen (fp32)", title_justify="left")
     for column in ("head size", "length", "kernel", "why"):
         choices.add_column(column)
-    for choice in chosen:
+    for choice in report["choices"]:
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
-    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}", markup=False)
-    console.print(f"Depthwise convolution (bf16): {convolution.name}; {convolution.reason}", markup=False)
+    matmul, convolution = report["matmul"], report["convolution"]
+    console.print(f"Matrix products (fp32): {matmul['path']}; {matmul['reason']}", markup=False)
+    console.print(f"Depthwise convolution (bf16): {convolution['path']}; {convolution['reason']}", markup=False)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ _FLEX_MIN_LENGTH = 1024  # below it, the bias tensor costs less than compiling
 _FLASH_VECTOR = 8  # flash-attn wants heads of a multiple of it
 _FLASH_MAX_HEAD_DIM = 256
 _CPU_HEAD_DIM = 16  # least head size at which fused attention on a CPU is worth its overhead
+_REPORTED = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, length) that `kernel_report` asks about
 _CPU_VECTOR = 8  # single-precision numbers in a vector of AVX2
 
 
@@ -194,6 +195,25 @@ def available_kernels(device: torch.device | str) -> dict[str, str]:
         "sdpa": "available",
         "flex": flex or f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions",
         "flash": _flash_obstacle(device, torch.bfloat16, _FLASH_VECTOR, "alibi") or "available in half precision",
+    }
+
+
+def kernel_report(device: torch.device) -> dict[str, Any]:
+    """Say which kernels and matrix products work on a device, which would be chosen, and why."""
+    matmul = select_matmul(device, torch.float32)
+    convolution = select_convolution(device, torch.bfloat16)
+    choices = [(*case, select_kernel(device, torch.float32, *case)) for case in _REPORTED]
+    return {
+        "device": str(device),
+        "matmul": {"path": matmul.name, "reason": matmul.reason},
+        "convolution": {"path": convolution.name, "reason": convolution.reason},
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": available_kernels(device),
+        "choices": [
+            {"head_dim": head_dim, "length": length, "kernel": choice.name, "reason": choice.reason}
+            for head_dim, length, choice in choices
+        ],
     }
 
 

@@ -5,6 +5,8 @@ It returns what `SpatialFormerNetwork.encode` does in evaluation mode, to roundi
 - the running statistics of the batch norm, and scale and bias of each branch, are folded into the weights beside them;
 - gates and residual sums are part of the matrix products where the matmul path can do that (`select_matmul`);
 - where CLS alone is read, the last attention block makes keys and values everywhere and all else for CLS alone.
+
+Shapes are named as in `layers`.
 """
 
 from __future__ import annotations
@@ -146,7 +148,7 @@ class InferenceEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: TokenBatch, *, cls_only: bool = False, kernel: KernelName | None = None) -> torch.Tensor:
-        """Return hidden states (B, L, D), or (B, 1, D) of CLS alone; those at padding mean nothing.
+        """Return hidden states x_BLD, or (B, 1, D) of CLS alone; those at padding mean nothing.
 
         Parameters
         ----------
@@ -159,13 +161,13 @@ class InferenceEncoder:
         """
         assert not self.network.training
         context = self.network.sequence_context(batch, kernel=kernel)
-        x = self.network.embedding(batch.ids, batch.types)
+        x_BLD = self.network.embedding(batch.ids, batch.types)
         for block in self._blocks[:-1]:
-            x = block(x, context)
-        x = self._blocks[-1](x, context, n_wanted=1 if cls_only else None)
-        x = self.network.final_norm(x)
-        assert isinstance(x, torch.Tensor)
-        return x
+            x_BLD = block(x_BLD, context)
+        x_BLD = self._blocks[-1](x_BLD, context, n_wanted=1 if cls_only else None)
+        x_BLD = self.network.final_norm(x_BLD)
+        assert isinstance(x_BLD, torch.Tensor)
+        return x_BLD
 
 
 class _Block:
@@ -181,19 +183,19 @@ class _Block:
         self.value, self.control = _halves(block.mlp.expand, pack)
         self.project = pack(*_scaled(block.mlp.project, block.mlp_affine))
 
-    def __call__(self, x: torch.Tensor, context: SequenceContext, *, n_wanted: int | None = None) -> torch.Tensor:
-        """Transform x (B, L, D), and return the first `n_wanted` positions, or all."""
+    def __call__(self, x_BLD: torch.Tensor, context: SequenceContext, *, n_wanted: int | None = None) -> torch.Tensor:
+        """Transform x, and return the first `n_wanted` positions, or all."""
         if self.pre_norm:
-            x = self.mix(self.mixer_norm(x), x, context, n_wanted)
-            y = self.mlp_norm(x)
-            return self.project.plus(self.value.times(y, self.control.silu(y)), x)
-        x = self.mixer_norm(self.mix(x, x, context, n_wanted))
-        x = self.mlp_norm(self.project.plus(self.value.times(x, self.control.silu(x)), x))
-        assert isinstance(x, torch.Tensor)
-        return x
+            x_BLD = self.mix(self.mixer_norm(x_BLD), x_BLD, context, n_wanted)
+            y_BLD = self.mlp_norm(x_BLD)
+            return self.project.plus(self.value.times(y_BLD, self.control.silu(y_BLD)), x_BLD)
+        x_BLD = self.mixer_norm(self.mix(x_BLD, x_BLD, context, n_wanted))
+        x_BLD = self.mlp_norm(self.project.plus(self.value.times(x_BLD, self.control.silu(x_BLD)), x_BLD))
+        assert isinstance(x_BLD, torch.Tensor)
+        return x_BLD
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
         raise NotImplementedError
 
@@ -208,12 +210,12 @@ class _ConvolutionBlock(_Block):
         self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
         assert n_wanted is None
-        gated = context.zero_padding(self.mixer_value.times(x, self.mixer_control.silu(x)))
-        mixed = F.silu(depthwise_convolution(gated, self.taps, self.shift), inplace=True)
-        return self.mixer_project.plus(mixed, residual)
+        gated_BLD = context.zero_padding(self.mixer_value.times(x_BLD, self.mixer_control.silu(x_BLD)))
+        mixed_BLD = F.silu(depthwise_convolution(gated_BLD, self.taps, self.shift), inplace=True)
+        return self.mixer_project.plus(mixed_BLD, residual_BLD)
 
 
 class _AttentionBlock(_Block):
@@ -229,19 +231,19 @@ class _AttentionBlock(_Block):
         self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
-        k, v = self._heads(self.key_value(x), 2)
+        k_BHLK, v_BHLK = self._heads(self.key_value(x_BLD), 2)
         if n_wanted is not None:
-            x, residual = x[:, :n_wanted].contiguous(), residual[:, :n_wanted].contiguous()
-        (q,) = self._heads(self.query(x), 1)
-        y = attend(context.kernel.name, q, k, v, context.bias, scale=self.scale)
-        return self.mixer_project.plus(y.transpose(1, 2).reshape(residual.shape), residual)
+            x_BLD, residual_BLD = x_BLD[:, :n_wanted].contiguous(), residual_BLD[:, :n_wanted].contiguous()
+        (q_BHLK,) = self._heads(self.query(x_BLD), 1)
+        y_BHLK = attend(context.kernel.name, q_BHLK, k_BHLK, v_BHLK, context.bias, scale=self.scale)
+        return self.mixer_project.plus(y_BHLK.transpose(1, 2).reshape(residual_BLD.shape), residual_BLD)
 
-    def _heads(self, x: torch.Tensor, n_parts: int) -> tuple[torch.Tensor, ...]:
+    def _heads(self, x_BLD: torch.Tensor, n_parts: int) -> tuple[torch.Tensor, ...]:
         """Split (B, L, parts D) into parts (B, H, L, K)."""
-        n_cells, length, width = x.shape
-        parts = x.view(n_cells, length, n_parts, self.n_heads, width // n_parts // self.n_heads)
+        n_cells, length, width = x_BLD.shape
+        parts = x_BLD.view(n_cells, length, n_parts, self.n_heads, width // n_parts // self.n_heads)
         return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
 
