@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from _machine import describe, write_results
 from torch import Tensor
 
-from spaf_model.spatialformer.convolution import depthwise_convolution
+from spaf_model.spatialformer import depthwise_convolution
 
 TAPS = 17
 SIZES = ((1, 66, 64), (64, 64, 64), (16, 90, 512), (64, 130, 512))  # cells, length, width

@@ -22,7 +22,7 @@ from _machine import describe, write_results
 from published_parity import TOLERANCE, random_cells, run_published
 
 import spaf_model
-from spaf_model.published.vocabulary import read_wheel_vocabulary
+from spaf_model.spatialformer.published.vocabulary import read_wheel_vocabulary
 
 N_CELLS = 12  # the pairs are the first half with the second
 

@@ -37,7 +37,7 @@ from spaf_model import (
     match_genes,
     rank_genes,
 )
-from spaf_model.published.vocabulary import read_wheel_vocabulary
+from spaf_model.spatialformer.published.vocabulary import read_wheel_vocabulary
 
 CASES = ("v1_explicit", "v1_flash", "v2_explicit", "v2_flash")
 CONTEXT = {"tissue": "Breast", "condition": "Disease", "species": "Human", "assay": "Xenium"}

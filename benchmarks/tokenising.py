@@ -22,15 +22,15 @@ from _random_cells import random_cells
 
 from spaf_model import (
     SpatialFormerConfig,
+    SpatialFormerNetwork,
     TokenBatch,
     Vocabulary,
     context_ids,
     match_genes,
     rank_genes,
+    sequence_lengths,
     token_budget_batches,
 )
-from spaf_model.embedding import default_token_budget
-from spaf_model.token_batch import N_PREFIX
 
 MEAN_GENES = 100
 N_GENES = 5000  # of the panel
@@ -62,7 +62,8 @@ def main() -> None:
     vocabulary = Vocabulary.build(genes, scale=np.ones(N_GENES), **named)
     match = match_genes(adata.var, vocabulary, min_fraction=0.5)
     context = context_ids(vocabulary, adata.obs)
-    budget = default_token_budget(SpatialFormerConfig.published(), torch.device("cpu"))
+    with torch.device("meta"):
+        budget = SpatialFormerNetwork(SpatialFormerConfig.published()).token_budget(torch.device("cpu"))
     counts = adata.X
 
     def rank() -> Any:
@@ -71,7 +72,7 @@ def main() -> None:
     ranked = rank()
 
     def batch() -> None:
-        for cells in token_budget_batches(ranked.n_genes + N_PREFIX + 1, budget):
+        for cells in token_budget_batches(sequence_lengths(ranked.n_genes), budget):
             TokenBatch.from_cells(ranked, context, cells, vocabulary)
 
     times = {"rank": median_time(rank, arguments.repeats), "batch": median_time(batch, arguments.repeats)}

@@ -11,7 +11,8 @@ def bracketed(tmp_path_factory):
     """A build whose slide and tissue have names that would be markup."""
     folder = tmp_path_factory.mktemp("names")
     simulate_bundle(folder / "bundle", n_cells=300, n_genes=40, seed=0)
-    words = ["build", "--input", folder / "bundle", "-o", folder / "built", "--slide", "s[tumour]1", "--tissue", "Breast [/left]"]
+    named = ["--slide", "s[tumour]1", "--tissue", "Breast [/left]"]
+    words = ["build", "--input", folder / "bundle", "-o", folder / "built", *named]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["spaf-data", *map(str, words)])
         cli.app(standalone_mode=False)

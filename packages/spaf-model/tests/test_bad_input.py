@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spaf_model.spatialformer.embeddings import TokenEmbedding
+from spaf_model.spatialformer.layers import TokenEmbedding
 
 Run = Callable[..., int]
 Embed = Callable[..., str]

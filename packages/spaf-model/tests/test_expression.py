@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spaf_model import InputError, Vocabulary, match_genes, rank_genes
+from spaf_model import InputError, Vocabulary, match_genes
 from spaf_model.expression import ExpressionReader
+
+
+def in_order(read: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[list[tuple[int, float]]]:
+    """Tokens and counts of each cell, by token."""
+    indptr, tokens, counts = read
+    entries = list(zip(tokens.tolist(), counts.tolist(), strict=True))
+    return [sorted(entries[start:stop]) for start, stop in zip(indptr[:-1], indptr[1:], strict=True)]
 
 
 def test_genes_by_index_by_symbol_column_or_by_id(vocabulary: Vocabulary, genes: list[str]) -> None:
@@ -55,15 +62,13 @@ def test_columns_of_one_gene_are_added(vocabulary: Vocabulary, form: Any) -> Non
     split = anndata.AnnData(form(counts), var=pd.DataFrame({"gene_ids": ids}, index=names))
     match = match_genes(split.var, vocabulary, min_fraction=0.0)
     assert match.joined == ["old name"]
-    reader = ExpressionReader(split, match, vocabulary, layer=None, max_genes=None)
+    reader = ExpressionReader(split, match, layer=None)
     added = anndata.AnnData(
         np.c_[counts[:, 0] + counts[:, 1], counts[:, 2]], var=pd.DataFrame(index=["GENE7", "GENE1"])
     )
-    plain = ExpressionReader(
-        added, match_genes(added.var, vocabulary, min_fraction=0.0), vocabulary, layer=None, max_genes=None
-    )
-    found, expected = reader.rank(slice(0, 3)), plain.rank(slice(0, 3))
-    assert (found.tokens.tolist(), found.indptr.tolist()) == (expected.tokens.tolist(), expected.indptr.tolist())
+    plain = ExpressionReader(added, match_genes(added.var, vocabulary, min_fraction=0.0), layer=None)
+    for found, expected in zip(in_order(reader.read(slice(0, 3))), in_order(plain.read(slice(0, 3))), strict=True):
+        assert found == expected
     assert (reader.n_counts, reader.n_read) == (26.0, 12.0)
 
 
@@ -75,7 +80,7 @@ def test_all_forms_of_a_matrix_give_the_same_tokens(
 ) -> None:
     counts = adata.X.tocsr()
     match = match_genes(adata.var, vocabulary, min_fraction=1.0)
-    expected = rank_genes(counts.indptr, match.token_ids[counts.indices], counts.data, vocabulary.scale)
+    expected = (counts.indptr, match.token_ids[counts.indices], counts.data)
     converted: dict[str, Any] = {
         "csr": counts,
         "csc": counts.tocsc(),
@@ -93,24 +98,47 @@ def test_all_forms_of_a_matrix_give_the_same_tokens(
     if form.endswith("backed"):
         adata.write_h5ad(tmp_path / "slide.h5ad")
         adata = anndata.read_h5ad(tmp_path / "slide.h5ad", backed="r")
-    reader = ExpressionReader(adata, match, vocabulary, layer=layer, max_genes=None)
-    pieces = [reader.rank(slice(0, 25)), reader.rank(np.arange(25, 60))]
+    reader = ExpressionReader(adata, match, layer=layer)
+    pieces = [reader.read(slice(0, 25)), reader.read(np.arange(25, 60))]
     if form.endswith("backed"):
         adata.file.close()
-    np.testing.assert_array_equal(np.concatenate([piece.tokens for piece in pieces]), expected.tokens)
-    np.testing.assert_array_equal(np.concatenate([piece.n_genes for piece in pieces]), expected.n_genes)
+    found = [in_order(piece) for piece in pieces]
+    assert found[0] + found[1] == in_order(expected)
+    assert all(counts.dtype == np.float32 for _, _, counts in pieces)
 
 
 def test_repeated_entries_of_a_csr_are_added_and_the_input_is_left_alone(vocabulary: Vocabulary) -> None:
     counts = sp.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 40))
     adata = anndata.AnnData(counts, var=pd.DataFrame(index=vocabulary.tokens[-40:]))
     match = match_genes(adata.var, vocabulary, min_fraction=1.0)
-    ranked = ExpressionReader(adata, match, vocabulary, layer=None, max_genes=None).rank(slice(0, 1))
-    assert ranked.tokens.tolist() == vocabulary.gene_token_ids[:2].tolist()
+    read = ExpressionReader(adata, match, layer=None).read(slice(0, 1))
+    first, second = vocabulary.gene_token_ids[:2].tolist()
+    assert in_order(read) == [[(first, 3.0), (second, 2.0)]]
     assert adata.X.nnz == 3
 
 
 def test_missing_layer_lists_the_layers(adata: anndata.AnnData, vocabulary: Vocabulary) -> None:
     match = match_genes(adata.var, vocabulary, min_fraction=1.0)
     with pytest.raises(InputError, match="no layer 'counts'; the layers are: none"):
-        ExpressionReader(adata, match, vocabulary, layer="counts", max_genes=None)
+        ExpressionReader(adata, match, layer="counts")
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, np.asarray])
+def test_stored_zeros_and_genes_without_a_token_are_left_out(vocabulary: Vocabulary, form: Any) -> None:
+    counts = sp.csr_matrix(np.array([[2, 0, 5], [0, 0, 7], [1, 3, 0]], dtype=np.int64))
+    counts.data[0] = 0
+    adata = anndata.AnnData(form(counts) if form is sp.csr_matrix else counts.toarray())
+    adata.var_names = ["GENE3", "GENE1", "nothing"]
+    reader = ExpressionReader(adata, match_genes(adata.var, vocabulary, min_fraction=0.0), layer=None)
+    one, three = (vocabulary.tokens.index(name) for name in ("GENE1", "GENE3"))
+    assert in_order(reader.read(slice(0, 3))) == [[], [], sorted([(three, 1.0), (one, 3.0)])]
+    assert (reader.n_counts, reader.n_read) == (16.0, 4.0)
+
+
+def test_values_are_checked_before_columns_of_one_gene_are_added(vocabulary: Vocabulary) -> None:
+    # 1.5 + 1.5 would look like a count.
+    var = pd.DataFrame({"gene_ids": ["ENSG00000000007", "ENSG00000000007.2"]}, index=["GENE7", "old name"])
+    adata = anndata.AnnData(np.array([[1.5, 1.5]], dtype=np.float32), var=var)
+    reader = ExpressionReader(adata, match_genes(var, vocabulary, min_fraction=0.0), layer=None)
+    with pytest.raises(InputError, match="log-normalised"):
+        reader.read(slice(0, 1))

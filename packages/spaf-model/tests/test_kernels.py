@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from spaf_model import InputError, select_kernel
+from spaf_model.attention_bias import AlibiBias, AttentionBias, MatrixBias, NoBias, alibi_slopes
 from spaf_model.kernels import (
     KERNELS,
-    AttentionBias,
-    alibi_slopes,
     attend,
     attention_weights,
     available_kernels,
@@ -24,16 +23,30 @@ def random_qkv(n_cells: int, n_heads: int, length: int, head_dim: int) -> tuple[
     return torch.randn(3, n_cells, n_heads, length, head_dim, generator=generator).unbind(0)
 
 
-def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int], scale: float) -> torch.Tensor:
+def bias_of(kind: str, n_heads: int, length: int, mask: torch.Tensor | None) -> tuple[AttentionBias, torch.Tensor]:
+    """A bias of a kind, and its numbers (H, L, L) worked out one by one."""
+    if kind == "none":
+        return NoBias(mask, device=torch.device("cpu")), torch.zeros(n_heads, length, length)
+    if kind == "matrix":
+        shape = (1 if n_heads % 2 == 0 else n_heads, length, length)
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+        matrix[:, 1:, 0] = -math.inf  # nobody but itself sees the first position
+        return MatrixBias(matrix, mask), matrix.expand(n_heads, length, length)
+    numbers = [[[-slope * abs(i - j) for j in range(length)] for i in range(length)] for slope in alibi_slopes(n_heads)]
+    return AlibiBias(n_heads, length, mask, device=torch.device("cpu")), torch.tensor(numbers)
+
+
+def slow_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int], scale: float, bias: torch.Tensor
+) -> torch.Tensor:
     """One query of one head of one cell at a time, in double precision."""
     out = torch.full(q.shape, math.nan, dtype=torch.float64)
-    slopes = alibi_slopes(q.shape[1])
     for cell, n in enumerate(lengths):
-        for head, slope in enumerate(slopes):
+        for head in range(q.shape[1]):
             for i in range(n):
                 scores = torch.stack(
                     [
-                        q[cell, head, i].double() @ k[cell, head, j].double() * scale - slope * abs(i - j)
+                        q[cell, head, i].double() @ k[cell, head, j].double() * scale + bias[head, i, j].double()
                         for j in range(n)
                     ]
                 )
@@ -44,12 +57,14 @@ def slow_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: l
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
 @pytest.mark.parametrize("name", ["explicit", "sdpa"])
 @pytest.mark.parametrize("head_dim", [4, 15, 16])
-def test_kernels_agree_with_slow_attention(name: str, lengths: list[int], head_dim: int) -> None:
+@pytest.mark.parametrize("kind", ["none", "alibi", "matrix"])
+def test_kernels_agree_with_slow_attention(kind: str, name: str, lengths: list[int], head_dim: int) -> None:
     q, k, v = random_qkv(len(lengths), 3, 9, head_dim)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(3, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias, numbers = bias_of(kind, 3, 9, None if mask.all() else mask)
+    assert bias.kind == kind
     out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
-    expected = slow_attention(q, k, v, lengths, 0.3)
+    expected = slow_attention(q, k, v, lengths, 0.3, numbers)
     for cell, n in enumerate(lengths):
         torch.testing.assert_close(out[cell, :, :n].double(), expected[cell, :, :n], atol=1e-5, rtol=1e-5)
     first = attend(name, q[:, :, :2], k, v, bias, scale=0.3)  # type: ignore[arg-type]
@@ -59,7 +74,7 @@ def test_kernels_agree_with_slow_attention(name: str, lengths: list[int], head_d
 def test_padded_keys_weigh_nothing_however_far_off_the_values() -> None:
     q, k, v = random_qkv(2, 3, 9, 8)
     mask = torch.arange(9) < torch.tensor([[9], [3]])
-    bias = AttentionBias(3, 9, mask, device=torch.device("cpu"))
+    bias = AlibiBias(3, 9, mask, device=torch.device("cpu"))
     before = attend("sdpa", q, k, v, bias, scale=0.01)
     k[1, :, 3:] *= 1e4
     v[1, :, 3:] = 1e30
@@ -71,20 +86,57 @@ def test_gradients_agree_between_kernels() -> None:
     mask = torch.arange(9) < torch.tensor([[9], [5]])
     for name in ("explicit", "sdpa"):
         q, k, v = (tensor.requires_grad_() for tensor in random_qkv(2, 4, 9, 8))
-        bias = AttentionBias(4, 9, mask, device=torch.device("cpu"))
+        bias = AlibiBias(4, 9, mask, device=torch.device("cpu"))
         out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
         (out * mask[:, None, :, None]).square().sum().backward()
         gradients[name] = torch.stack([q.grad, k.grad, v.grad])  # type: ignore[list-item]
     torch.testing.assert_close(gradients["explicit"], gradients["sdpa"], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["none", "alibi", "matrix"])
+def test_some_cells_of_a_bias_are_those_of_their_own(kind: str) -> None:
+    mask = torch.arange(9) < torch.tensor([[9], [3], [5]])
+    cells = torch.tensor([2, 0])
+    taken = bias_of(kind, 4, 9, mask)[0].take(cells)
+    alone = bias_of(kind, 4, 9, mask[cells])[0]
+    assert type(taken) is type(alone)
+    for padded in (False, True):
+        assert torch.equal(*(bias.dense(padded=padded, dtype=torch.float32) for bias in (taken, alone)))
+    whole = bias_of(kind, 4, 9, None)[0]
+    assert whole.take(cells) is whole
+
+
+@pytest.mark.parametrize("kind", ["none", "alibi", "matrix"])
+@pytest.mark.parametrize("n_heads", [3, 4])
+def test_a_bias_as_a_function_of_one_score_is_its_matrix(kind: str, n_heads: int) -> None:
+    bias, numbers = bias_of(kind, n_heads, 5, None)
+    score = bias.score()
+    places = [torch.tensor(place) for place in (n_heads - 1, 3, 1)]
+    assert float(score(torch.tensor(2.0), *places)) == pytest.approx(2.0 + float(numbers[n_heads - 1, 3, 1]))
+
+
+def test_the_kind_of_a_bias_decides_among_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    asked = (torch.device("cuda"), torch.bfloat16, 64, 4096)
+    chosen = {kind: select_kernel(*asked, bias=kind).name for kind in ("none", "alibi", "matrix")}  # type: ignore[arg-type]
+    assert chosen == {"none": "flash", "alibi": "flash", "matrix": "flex"}
+    with pytest.raises(InputError, match="'flash' knows no bias but ALiBi"):
+        select_kernel(*asked, bias="matrix", forced="flash")
+    with pytest.raises(InputError, match="no attention bias 'rope'; the kinds are: none, alibi, matrix"):
+        select_kernel(*asked, bias="rope")  # type: ignore[arg-type]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flash_attn" else object())
+    assert select_kernel(*asked, bias="none").name == "sdpa"
+    assert select_kernel(*asked, bias="alibi").name == "flex"
+
+
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4]])
-def test_flex_agrees_with_explicit_uncompiled(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["none", "alibi", "matrix"])
+def test_flex_agrees_with_explicit_uncompiled(kind: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     flex = pytest.importorskip("torch.nn.attention.flex_attention")
     monkeypatch.setattr("spaf_model.kernels._flex_attention", lambda: flex.flex_attention)
     q, k, v = random_qkv(2, 4, 9, 16)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias, _ = bias_of(kind, 4, 9, None if mask.all() else mask)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*flex_attention.* called without torch.compile")
         out = attend("flex", q, k, v, bias, scale=0.3)
@@ -104,15 +156,16 @@ def stand_in_for_flash(  # the call and the bias that flash-attn documents, one 
     *,
     dropout_p: float,
     softmax_scale: float,
-    alibi_slopes: torch.Tensor,
+    alibi_slopes: torch.Tensor | None,
 ) -> torch.Tensor:
+    slopes = torch.zeros(q.shape[1]) if alibi_slopes is None else alibi_slopes
     assert dropout_p == 0.0
     assert query_starts.dtype == key_starts.dtype == torch.int32
     assert longest_query == longest_key == 9
     out = torch.empty_like(q)
     for a, b in zip(query_starts[:-1].tolist(), query_starts[1:].tolist(), strict=True):
         position = torch.arange(b - a, dtype=torch.float32)
-        bias = -alibi_slopes[:, None, None] * (position[:, None] - position[None, :]).abs()
+        bias = -slopes[:, None, None] * (position[:, None] - position[None, :]).abs()
         scores = torch.einsum("ihd,jhd->hij", q[a:b], k[a:b]) * softmax_scale + bias
         out[a:b] = torch.einsum("hij,jhd->ihd", scores.softmax(-1), v[a:b])
     assert b == len(q)
@@ -120,11 +173,14 @@ def stand_in_for_flash(  # the call and the bias that flash-attn documents, one 
 
 
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
-def test_flash_agrees_with_explicit_through_a_stand_in(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["none", "alibi"])
+def test_flash_agrees_with_explicit_through_a_stand_in(
+    kind: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=stand_in_for_flash))
     q, k, v = random_qkv(len(lengths), 4, 9, 8)
     mask = torch.arange(9) < torch.tensor(lengths)[:, None]
-    bias = AttentionBias(4, 9, None if mask.all() else mask, device=torch.device("cpu"))
+    bias, _ = bias_of(kind, 4, 9, None if mask.all() else mask)
     out = attend("flash", q, k, v, bias, scale=0.3)
     expected = attend("explicit", q, k, v, bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -161,7 +217,7 @@ def test_flash_agrees_on_a_gpu() -> None:
     lengths = [300, 17, 120]
     q, k, v = (tensor.cuda().bfloat16() for tensor in random_qkv(3, 4, 300, 32))
     mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
-    bias = AttentionBias(4, 300, mask, device=q.device)
+    bias = AlibiBias(4, 300, mask, device=q.device)
     out = attend("flash", q, k, v, bias, scale=0.3)
     expected = attend("explicit", q.float(), k.float(), v.float(), bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -175,7 +231,7 @@ def test_kernels_agree_on_a_gpu(name: str) -> None:
     lengths = [300, 17, 120]
     q, k, v = (tensor.cuda() for tensor in random_qkv(3, 4, 300, 32))
     mask = (torch.arange(300) < torch.tensor(lengths)[:, None]).cuda()
-    bias = AttentionBias(4, 300, mask, device=q.device)
+    bias = AlibiBias(4, 300, mask, device=q.device)
     out = attend(name, q, k, v, bias, scale=0.3)  # type: ignore[arg-type]
     expected = attend("explicit", q, k, v, bias, scale=0.3)
     for cell, n in enumerate(lengths):
@@ -185,7 +241,7 @@ def test_kernels_agree_on_a_gpu(name: str) -> None:
 def test_weights_sum_to_one_over_real_keys() -> None:
     q, k, _ = random_qkv(2, 4, 7, 8)
     mask = torch.arange(7) < torch.tensor([[7], [3]])
-    weights = attention_weights(q, k, AttentionBias(4, 7, mask, device=torch.device("cpu")), scale=1.0)
+    weights = attention_weights(q, k, AlibiBias(4, 7, mask, device=torch.device("cpu")), scale=1.0)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
     assert (weights[1, :, :, 3:] == 0).all()
 

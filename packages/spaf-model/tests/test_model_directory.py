@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, Vocabulary, model_directory
+from spaf_model import InputError, SpatialFormer, SpatialFormerConfig, Vocabulary, load_model, model_directory
 from spaf_model.model_directory import read_model_directory
 
 
@@ -110,10 +110,11 @@ def test_long_lists_are_cut(directory: Path) -> None:
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2, and this spaf-model reads up to 1"),
-        ({"family": "scgpt"}, "family 'scgpt'; known families: spatialformer"),
+        ({"family": "scgpt"}, r"config\.json: There is no family 'scgpt'; known families: spatialformer"),
+        ({"family": 3}, r"config\.json has the family 3, which is no name"),
         ({"config": []}, "no 'config'"),
         ({"config": {"width": "wide"}}, r"config\.json: width must be"),
-        ({"config": {"n_tokens": 5}}, r"n_tokens 5, vocabulary\.json has"),
+        ({"config": {"n_tokens": 5}}, r"config\.json and vocabulary\.json do not fit: config\.n_tokens is 5"),
     ],
 )
 def test_other_configs_are_refused(directory: Path, change: dict[str, object], message: str) -> None:
@@ -121,6 +122,24 @@ def test_other_configs_are_refused(directory: Path, change: dict[str, object], m
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(InputError, match=message):
         SpatialFormer.from_pretrained(directory)
+
+
+def test_a_directory_without_a_family_is_one_of_the_first(directory: Path) -> None:
+    file = directory / "config.json"
+    content = json.loads(file.read_text())
+    del content["family"]
+    file.write_text(json.dumps(content))
+    assert isinstance(load_model(directory), SpatialFormer)
+    assert isinstance(SpatialFormer.from_pretrained(directory), SpatialFormer)
+
+
+def test_a_vocabulary_without_a_special_token_is_no_spatialformers(directory: Path) -> None:
+    file = directory / "vocabulary.json"
+    content = json.loads(file.read_text())
+    del content["special"]["sep"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="do not fit: The vocabulary has no special token .sep.; it has: pad, cls"):
+        load_model(directory)
 
 
 def test_what_is_not_a_model_directory(tmp_path: Path, directory: Path) -> None:

@@ -90,5 +90,5 @@ def test_commands_look_at_their_output_before_the_model(run, tmp_path, command, 
     assert "is a folder; give the name of the file" in capsys.readouterr().err
     if not pairs:
         assert run(*words, "-o", tmp_path / "x.h5ad", "--key", "a/b") == 2
-        assert "--key is the name of a key" in capsys.readouterr().err
+        assert "--key-added is the name of a key" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

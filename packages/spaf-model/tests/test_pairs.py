@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from spaf_model import InputError
-from spaf_model.pairs import read_pair_file, table_kind, write_array, write_table
+from spaf_model.pairs import read_pair_file
+from spaf_model.tables import table_kind, write_array, write_table
 
 
 @pytest.mark.parametrize(

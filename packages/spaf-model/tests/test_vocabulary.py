@@ -121,7 +121,6 @@ def test_save_and_load(vocabulary: Vocabulary, tmp_path: Path) -> None:
         ({"tokens": ["A"]}, "outside the 1 tokens"),
         ({"scale": [1.0]}, "one value per token"),
         ({"scale": "abc"}, "not a vocabulary"),
-        ({"special": {"pad": 0}}, "keys pad, cls, mask, sep"),
         ({"special": None}, "not a vocabulary"),
     ],
 )
@@ -164,3 +163,14 @@ def test_build_refuses(arguments: dict[str, object], message: str) -> None:
 def test_one_id_one_meaning() -> None:
     with pytest.raises(InputError, match="id 1 has more than one meaning"):
         Vocabulary(["a", "b"], special={"pad": 0, "cls": 1, "mask": 1, "sep": 1}, context={}, scale=[1, 1])
+
+
+def test_vocabulary_of_genes_alone(genes: list[str], tmp_path: Path) -> None:
+    vocabulary = Vocabulary.of_genes(genes)
+    np.testing.assert_array_equal(vocabulary.gene_token_ids, np.arange(len(genes)))
+    vocabulary.save(tmp_path / "vocabulary.json")
+    assert Vocabulary.load(tmp_path / "vocabulary.json") == vocabulary
+    with pytest.raises(InputError, match="no special token 'cls'; it has: none"):
+        _ = vocabulary.cls
+    with pytest.raises(InputError, match="at least one gene"):
+        Vocabulary.of_genes([])

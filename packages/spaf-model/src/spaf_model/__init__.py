@@ -1,43 +1,89 @@
-"""Spatial single-cell foundation models: architecture, model directories and inference."""
+"""Spatial single-cell foundation models: families of architectures, model directories and inference."""
 
 from importlib.metadata import version
 
 from spaf_model import tl
 from spaf_model.batching import token_budget_batches
-from spaf_model.config import SpatialFormerConfig
+from spaf_model.cell_source import CellSource
 from spaf_model.context import context_ids
-from spaf_model.embedding import EmbeddingSettings, PairEmbeddings, embed_cell_pairs, embed_cells
+from spaf_model.counts import CellCounts, check_counts
+from spaf_model.embedding import embed_tokenised, inference
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
-from spaf_model.gene_attention import GeneAttention, average_gene_attention
-from spaf_model.gene_pairs import CellGenePairs, colocalized_gene_pairs
+from spaf_model.family import (
+    EmbedsPairs,
+    Network,
+    PredictsColocalization,
+    PredictsExpression,
+    ReadsWithoutGenes,
+    ShowsAttention,
+    Tokeniser,
+    asked,
+    families,
+    register_family,
+)
 from spaf_model.kernels import KernelChoice, select_kernel
-from spaf_model.model import SpatialFormer
+from spaf_model.model import Model, load_model
+from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
-from spaf_model.published import convert_published
+from spaf_model.results import GeneAttention, PairEmbeddings
 from spaf_model.shipped import shipped_models
-from spaf_model.spatialformer import SpatialFormerNetwork
-from spaf_model.token_batch import TokenBatch
-from spaf_model.tokens import RankedCells, check_counts, rank_genes
+from spaf_model.spatialformer import (
+    N_PREFIX,
+    CellGenePairs,
+    ConvolutionMixer,
+    EmbeddingMethod,
+    MaskedBatchNorm,
+    RankedCells,
+    SeparatePairs,
+    SpatialFormer,
+    SpatialFormerConfig,
+    SpatialFormerNetwork,
+    TokenBatch,
+    average_gene_attention,
+    colocalized_gene_pairs,
+    convert_published,
+    embed_cell_pairs,
+    embed_cells,
+    rank_genes,
+    sequence_lengths,
+)
 from spaf_model.vocabulary import CONTEXT_KINDS, GeneMatch, Vocabulary
 
 __version__ = version("spaf-model")
 
 __all__ = [
     "CONTEXT_KINDS",
+    "N_PREFIX",
+    "CellCounts",
     "CellGenePairs",
+    "CellSource",
+    "ConvolutionMixer",
+    "EmbeddingMethod",
     "EmbeddingSettings",
+    "EmbedsPairs",
     "GeneAttention",
     "GeneMatch",
     "InputError",
     "KernelChoice",
+    "MaskedBatchNorm",
+    "Model",
+    "Network",
     "PairEmbeddings",
+    "PredictsColocalization",
+    "PredictsExpression",
     "RankedCells",
+    "ReadingOptions",
+    "ReadsWithoutGenes",
+    "SeparatePairs",
+    "ShowsAttention",
     "SpatialFormer",
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
     "TokenBatch",
+    "Tokeniser",
     "Vocabulary",
+    "asked",
     "average_gene_attention",
     "check_counts",
     "check_key",
@@ -47,9 +93,15 @@ __all__ = [
     "convert_published",
     "embed_cell_pairs",
     "embed_cells",
+    "embed_tokenised",
+    "families",
+    "inference",
+    "load_model",
     "match_genes",
     "rank_genes",
+    "register_family",
     "select_kernel",
+    "sequence_lengths",
     "shipped_models",
     "tl",
     "token_budget_batches",

@@ -1,39 +1,25 @@
-"""The cells of an AnnData as a model reads them: context and ranked genes, some thousand cells at a time."""
+"""The cells of an AnnData as a model reads them: context and counts, some thousand cells at a time."""
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 from collections.abc import Iterator
-from typing import Any
 
 import anndata
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_model.context import context_ids
+from spaf_model.context import context_ids, slide_numbers
+from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.expression import ExpressionReader, match_genes
-from spaf_model.tokens import RankedCells
-from spaf_model.vocabulary import Vocabulary
+from spaf_model.options import ReadingOptions
+from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
+
+logger = logging.getLogger(__name__)
 
 _ROWS_AT_A_TIME = 16_384  # of the expression matrix; bounds the memory of backed files
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadingOptions:
-    """How an AnnData is read."""
-
-    tissue: str | None = None  # context of all cells; None: the obs column of that name
-    condition: str | None = None
-    species: str | None = None
-    assay: str | None = None
-    layer: str | None = None  # with the counts; None: X
-    min_gene_fraction: float = 0.5  # least share of genes that must match
-    strict: bool = False  # refuse cells without any gene of the vocabulary
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the options that are set, as plain values."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+_LITTLE = 0.5  # of the counts and of the model's genes, below which a model hardly knows a panel
 
 
 class CellSource:
@@ -46,11 +32,11 @@ class CellSource:
     vocabulary
         Of the model.
     options
-        Context, layer, and how many genes must match.
-    max_genes
-        Highest-ranked genes kept a cell; None keeps all.
+        Context, layer, column of slides, and how many genes must match.
     cells
         Positions of the cells to read, ascending; None reads all.
+    by_slide
+        Whether the slides of the cells are wanted; else all cells count as one slide.
 
     Raises
     ------
@@ -65,44 +51,54 @@ class CellSource:
         vocabulary: Vocabulary,
         options: ReadingOptions,
         *,
-        max_genes: int | None,
         cells: NDArray[np.int64] | None = None,
+        by_slide: bool = False,
     ) -> None:
-        given = {kind: getattr(options, kind) for kind in ("condition", "tissue", "species", "assay")}
+        given = {kind: getattr(options, kind) for kind in CONTEXT_KINDS}
         obs = adata.obs if cells is None else adata.obs.iloc[cells]
         self.context = context_ids(vocabulary, obs, given)  # (n_cells, 4)
+        self.slides = np.zeros(len(obs), dtype=np.int64)  # (n_cells,)
+        if by_slide:
+            self.slides = slide_numbers(obs, options.slide_key)
         self.match = match_genes(adata.var, vocabulary, min_fraction=options.min_gene_fraction)
         self.n_cells = len(obs)
         self.n_empty = 0  # cells without any gene of the vocabulary, of those read so far
         self._names = obs.index
         self._strict = options.strict
         self._cells = cells
-        self._reader = ExpressionReader(adata, self.match, vocabulary, layer=options.layer, max_genes=max_genes)
+        self._reader = ExpressionReader(adata, self.match, layer=options.layer)
+        self._measured = np.zeros(vocabulary.n_tokens, dtype=bool)
+        self._measured[self.match.token_ids[self.match.token_ids >= 0]] = True
 
     @property
     def n_counts(self) -> tuple[int, int]:
         """Counts of the cells read so far, and those among them that are of genes of the model."""
         return round(self._reader.n_counts), round(self._reader.n_read)
 
-    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, RankedCells]]:
-        """Yield the cells from `start` to `stop`: where a chunk of them is, and its ranked tokens."""
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[slice, CellCounts]]:
+        """Yield the cells from `start` to `stop`: where a chunk of them is, and its counts."""
         stop = self.n_cells if stop is None else stop
         for first in range(start, stop, _ROWS_AT_A_TIME):
             rows = slice(first, min(first + _ROWS_AT_A_TIME, stop))
-            ranked = self._reader.rank(rows if self._cells is None else self._cells[rows])
-            empty = np.flatnonzero(ranked.n_genes == 0)
+            indptr, tokens, counts = self._reader.read(rows if self._cells is None else self._cells[rows])
+            cells = CellCounts(indptr, tokens, counts, self.context[rows], self._measured, self.slides[rows])
+            empty = np.flatnonzero(cells.n_genes == 0)
             if self._strict and empty.size:
                 name = self._names[first + empty[0]]
                 raise InputError(f"Cell {name!r} has no transcript of a gene of the model, and strict is set.")
             self.n_empty += empty.size
-            yield rows, ranked
+            yield rows, cells
 
-    def rank(self) -> RankedCells:
-        """Return the ranked tokens of all cells."""
-        ranked = [chunk for _, chunk in self.chunks()]
-        n_genes = np.concatenate([np.zeros(1, dtype=np.int64), *(chunk.n_genes for chunk in ranked)])
-        tokens = np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.tokens for chunk in ranked)])
-        return RankedCells(indptr=np.cumsum(n_genes), tokens=tokens)
+    def read(self) -> CellCounts:
+        """Return the counts of all cells."""
+        return CellCounts.joined([self.none(), *(cells for _, cells in self.chunks())])
+
+    def none(self) -> CellCounts:
+        """Return the counts of no cell, for what follows from the kind of data alone."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return CellCounts(
+            np.zeros(1, dtype=np.int64), nothing, nothing.astype(np.float32), self.context[:0], self._measured, nothing
+        )
 
     def columns_of_tokens(self, n_tokens: int) -> NDArray[np.int64]:
         """Return for each token id the column of the AnnData that holds the gene, -1 where there is none."""
@@ -110,3 +106,16 @@ class CellSource:
         matched = np.flatnonzero(self.match.token_ids >= 0)[::-1]  # the first of several columns of one gene stays
         columns[self.match.token_ids[matched]] = matched
         return columns
+
+
+def say_what_was_read(source: CellSource, n_counts: int, n_read: int) -> None:
+    """Log how much of the cells the model read, as a warning where it was little."""
+    match, share = source.match, n_read / max(n_counts, 1)
+    little = share < _LITTLE and match.model_fraction < _LITTLE
+    logger.log(
+        logging.WARNING if little else logging.INFO,
+        "The model read %d of %d genes (%.0f %% of its own %d) and %.0f %% of the counts%s.",
+        len(match.matched) + len(match.joined), match.token_ids.size, 100 * match.model_fraction, match.n_known,
+        100 * share,
+        ": it hardly knows this panel, so that its embeddings say little of the cells" if little else "",
+    )  # fmt: skip

@@ -16,18 +16,33 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
+from spaf_model._commands import (
+    CopyOutput,
+    Device,
+    ModelDirectory,
+    OptionalModel,
+    PairFile,
+    Source,
+    TableOutput,
+    Threads,
+    load,
+    or_starter,
+    shared_options,
+)
 from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
-from spaf_model.embedding import EmbeddingMethod, Precision
 from spaf_model.errors import InputError
-from spaf_model.gene_attention import DIRECTIONS
-from spaf_model.kernels import KernelName, available_kernels, select_convolution, select_kernel, select_matmul
-from spaf_model.model import COLOCALIZATION_KEY, DEFAULT_KEY, SpatialFormer
+from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
+from spaf_model.kernels import kernel_report
+from spaf_model.model import DEFAULT_KEY, load_model
+from spaf_model.options import KernelOptions, SharedOptions
 from spaf_model.outputs import check_key, check_output
-from spaf_model.pairs import pair_positions, read_pair_file, table_kind, write_array, write_table
-from spaf_model.published import AttentionVariant, convert_published
+from spaf_model.pairs import pair_positions, read_pair_file
+from spaf_model.results import DIRECTIONS
 from spaf_model.shipped import STARTER
+from spaf_model.spatialformer import COLOCALIZATION_KEY, AttentionVariant, convert_published
+from spaf_model.tables import table_kind, write_array, write_table
 from spaf_model.vocabulary import CONTEXT_KINDS
 
 app = typer.Typer(
@@ -38,38 +53,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 logger = logging.getLogger(__name__)
-
-_KERNEL_CASES = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, length) that `kernels` reports on
-
-# Arguments and options that several commands have.
-Source = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")]
-ModelDirectory = Annotated[
-    str, typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model: starter.")
-]
-OptionalModel = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model. Default: starter."),
-]
-CopyOutput = Annotated[Path, typer.Option("--output", "-o", help="The h5ad to write: IN.h5ad with the result.")]
-TableOutput = Annotated[Path, typer.Option("--output", "-o", help="The table to write: .csv, .tsv or .parquet.")]
-PairFile = Annotated[
-    Path, typer.Option("--pairs", "-p", help="Table of pairs, .csv, .tsv or .parquet: cell names in 'left', 'right'.")
-]
-Tissue = Annotated[str | None, typer.Option(help="Tissue of all cells. Default: obs column 'tissue'.")]
-Condition = Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")]
-Species = Annotated[str | None, typer.Option(help="Species. Default: obs column 'species'.")]
-Assay = Annotated[str | None, typer.Option(help="Assay. Default: obs column 'assay'.")]
-CountLayer = Annotated[str | None, typer.Option(help="Layer with the counts. Default: X.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
-ComputePrecision = Annotated[Precision, typer.Option(help="bf16 is faster where the processor has it.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: what torch chooses.")]
-TokenBudget = Annotated[
-    int | None,
-    typer.Option(min=1, help="Most tokens of a batch; lower it when memory runs out. Default: by device and width."),
-]
-Kernel = Annotated[KernelName | None, typer.Option(help="Attention kernel. Default: see 'kernels'.")]
-MinGeneFraction = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least share of genes found.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse cells without any gene of the model.")]
 
 
 @app.callback()
@@ -84,24 +67,19 @@ def _configure(context: typer.Context) -> None:
 
 
 @app.command()
+@shared_options(KernelOptions)
 def embed(
     source: Source,
     output: CopyOutput,
     model: OptionalModel = None,
-    method: Annotated[EmbeddingMethod, typer.Option(help="State of the CLS token, or mean over genes.")] = "cls",
-    tissue: Tissue = None,
-    condition: Condition = None,
-    species: Species = None,
-    assay: Assay = None,
-    layer: CountLayer = None,
-    key: Annotated[str, typer.Option(help="Key of the embedding in obsm.")] = DEFAULT_KEY,
+    method: Annotated[
+        str | None, typer.Option(help="How a cell gets one state. Of a SpatialFormer: cls, the state of CLS, or gene.")
+    ] = None,
+    key: Annotated[str, typer.Option("--key-added", "--key", help="Key of the embedding in obsm.")] = DEFAULT_KEY,
+    parts: Annotated[bool, typer.Option("--parts", help="Also write the named parts of the embedding.")] = False,
     device: Device = "cpu",
-    precision: ComputePrecision = "fp32",
-    threads: Threads = None,
-    token_budget: TokenBudget = None,
-    kernel: Kernel = None,
-    min_gene_fraction: MinGeneFraction = 0.5,
-    strict: Strict = False,
+    n_threads: Threads = None,
+    **options: Any,
 ) -> None:
     """Embed the cells of an h5ad into obsm["X_SpaF"] of a new one.
 
@@ -117,35 +95,29 @@ def embed(
     """
     refuse_overwriting(source, output)
     check_output(output)
-    check_key(key, "--key")
+    check_key(key, "--key-added")
     shared = launched_by_torchrun()
     with torchrun_group() if shared else contextlib.nullcontext((0, 0)) as (rank, local_rank):
-        network = _load(_or_starter(model), f"cuda:{local_rank}" if shared and device == "cuda" else device, threads)
+        network = load(or_starter(model), f"cuda:{local_rank}" if shared and device == "cuda" else device, n_threads)
         with backed_h5ad(source) as adata:
             network.embed(
                 adata,
                 method=method,
-                tissue=tissue,
-                condition=condition,
-                species=species,
-                assay=assay,
-                layer=layer,
                 key_added=key,
-                token_budget=token_budget,
-                precision=precision,
-                kernel=kernel,
-                min_gene_fraction=min_gene_fraction,
-                strict=strict,
+                parts=parts,
                 distributed=shared,
                 progress=rank == 0,
+                **options,
             )
         if rank == 0:
-            added = {"obsm": {key: adata.obsm[key]}, "uns": {"spaf": adata.uns["spaf"]}}
+            keys = [key, *(f"{key}_{part}" for part in network.parts if parts)]
+            added = {"obsm": {name: adata.obsm[name] for name in keys}, "uns": {"spaf": adata.uns["spaf"]}}
             write_copy(source, output, added)
             logger.info("Wrote obsm[%r] of %d cells to %s", key, adata.n_obs, output)
 
 
 @app.command()
+@shared_options(KernelOptions)
 def pairs(
     source: Source,
     pair_file: PairFile,
@@ -154,17 +126,9 @@ def pairs(
     embeddings: Annotated[
         Path | None, typer.Option(help="Also write the embeddings of the pairs, as .npy: a row for each pair.")
     ] = None,
-    tissue: Tissue = None,
-    condition: Condition = None,
-    species: Species = None,
-    assay: Assay = None,
-    layer: CountLayer = None,
     device: Device = "cpu",
-    precision: ComputePrecision = "fp32",
-    threads: Threads = None,
-    token_budget: TokenBudget = None,
-    kernel: Kernel = None,
-    min_gene_fraction: MinGeneFraction = 0.5,
+    n_threads: Threads = None,
+    **options: Any,
 ) -> None:
     """Tell how likely pairs of cells are neighbours.
 
@@ -183,20 +147,12 @@ def pairs(
     table = read_pair_file(pair_file)
     with backed_h5ad(source) as adata:
         pair_positions(adata, table["left"], table["right"])  # before the model is loaded
-        result = _load(model, device, threads).embed_pairs(
+        result = asked(load(model, device, n_threads), EmbedsPairs).embed_pairs(
             adata,
             table["left"],
             table["right"],
-            tissue=tissue,
-            condition=condition,
-            species=species,
-            assay=assay,
-            layer=layer,
-            token_budget=token_budget,
-            precision=precision,
-            kernel=kernel,
-            min_gene_fraction=min_gene_fraction,
             progress=True,
+            **options,
         )
     n_empty = int(np.isnan(result.probabilities).sum())
     if n_empty:
@@ -208,24 +164,18 @@ def pairs(
 
 
 @app.command()
+@shared_options(KernelOptions)
 def colocalization(
     source: Source,
     model: ModelDirectory,
     output: CopyOutput,
     threshold: Annotated[float, typer.Option(help="Least probability of a gene pair, above 0 and below 1.")] = 0.7,
-    tissue: Tissue = None,
-    condition: Condition = None,
-    species: Species = None,
-    assay: Assay = None,
-    layer: CountLayer = None,
-    key: Annotated[str, typer.Option(help="Key of the result in obsm and uns.")] = COLOCALIZATION_KEY,
+    key: Annotated[
+        str, typer.Option("--key-added", "--key", help="Key of the result in obsm and uns.")
+    ] = COLOCALIZATION_KEY,
     device: Device = "cpu",
-    precision: ComputePrecision = "fp32",
-    threads: Threads = None,
-    token_budget: TokenBudget = None,
-    kernel: Kernel = None,
-    min_gene_fraction: MinGeneFraction = 0.5,
-    strict: Strict = False,
+    n_threads: Threads = None,
+    **options: Any,
 ) -> None:
     """Predict which genes lie together in each cell, into obsm["colocalization_pred"] of a new h5ad.
 
@@ -239,24 +189,15 @@ def colocalization(
     """
     refuse_overwriting(source, output)
     check_output(output)
-    check_key(key, "--key")
-    network = _load(model, device, threads)
+    check_key(key, "--key-added")
+    network = asked(load(model, device, n_threads), PredictsColocalization)
     with backed_h5ad(source) as adata:
         network.predict_colocalization(
             adata,
             threshold,
-            tissue=tissue,
-            condition=condition,
-            species=species,
-            assay=assay,
-            layer=layer,
             key_added=key,
-            token_budget=token_budget,
-            precision=precision,
-            kernel=kernel,
-            min_gene_fraction=min_gene_fraction,
-            strict=strict,
             progress=True,
+            **options,
         )
     result = adata.obsm[key]
     write_copy(source, output, {"obsm": {key: result}, "uns": {key: adata.uns[key], "spaf": adata.uns["spaf"]}})
@@ -264,6 +205,7 @@ def colocalization(
 
 
 @app.command()
+@shared_options(SharedOptions)
 def attention(
     source: Source,
     pair_file: PairFile,
@@ -275,16 +217,9 @@ def attention(
         bool, typer.Option("--with-alibi", help="Do not subtract what the distance in rank alone gives.")
     ] = False,
     min_pairs: Annotated[int, typer.Option(min=1, help="Leave out what fewer pairs of cells have.")] = 1,
-    tissue: Tissue = None,
-    condition: Condition = None,
-    species: Species = None,
-    assay: Assay = None,
-    layer: CountLayer = None,
     device: Device = "cpu",
-    precision: ComputePrecision = "fp32",
-    threads: Threads = None,
-    token_budget: TokenBudget = None,
-    min_gene_fraction: MinGeneFraction = 0.5,
+    n_threads: Threads = None,
+    **options: Any,
 ) -> None:
     """Tell which genes attend to which, between and within the two cells of pairs.
 
@@ -301,7 +236,7 @@ def attention(
     check_output(output)
     table_kind(output)
     table = read_pair_file(pair_file)
-    network = _load(model, device, threads)
+    network = asked(load(model, device, n_threads), ShowsAttention)
     with backed_h5ad(source) as adata:
         result = network.attention(
             adata,
@@ -309,15 +244,8 @@ def attention(
             layers,
             heads,
             minus_alibi=not with_alibi,
-            tissue=tissue,
-            condition=condition,
-            species=species,
-            assay=assay,
-            layer=layer,
-            token_budget=token_budget,
-            precision=precision,
-            min_gene_fraction=min_gene_fraction,
             progress=True,
+            **options,
         )
     if result.n_empty:
         logger.warning("%d of %d pairs have a cell without any gene of the model.", result.n_empty, len(table))
@@ -334,7 +262,7 @@ def attention(
 @app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of the published SpatialFormer.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model directory to write.")],
+    output: Annotated[Path, typer.Option("--out", "--output", "-o", help="The model directory to write.")],
     vocabulary: Annotated[
         Path | None, typer.Option(help="Published token file: tokenv5.json, for v1 tokenv4.json.")
     ] = None,
@@ -378,11 +306,11 @@ def info(
     spaf-model info breast-model
     spaf-model info breast-model --json
     """
-    loaded = SpatialFormer.from_pretrained(model)
+    loaded = load_model(model)
     vocabulary = loaded.vocabulary
     content: dict[str, Any] = {
         "path": str(model),
-        "family": "spatialformer",
+        "family": loaded.family,
         "n_parameters": loaded.n_parameters,
         "n_genes": int(vocabulary.gene_token_ids.size),
         "context": {kind: list(vocabulary.context[kind]) for kind in CONTEXT_KINDS},
@@ -393,6 +321,7 @@ def info(
         typer.echo(json.dumps(content, indent=2))
         return
     table = Table(title=str(model), show_header=False, title_justify="left")
+    table.add_row("family", loaded.family)
     table.add_row("parameters", f"{loaded.n_parameters:,}")
     table.add_row("genes", f"{vocabulary.gene_token_ids.size:,}")
     for kind in CONTEXT_KINDS:
@@ -424,55 +353,26 @@ def kernels(
         where = torch.device(asked)
     except RuntimeError as error:
         raise InputError(f"There is no device {asked!r}: {str(error).splitlines()[0]}") from error
-    available = available_kernels(where)
-    chosen = [
-        {"head_dim": head_dim, "length": length, "kernel": choice.name, "reason": choice.reason}
-        for head_dim, length in _KERNEL_CASES
-        for choice in [select_kernel(where, torch.float32, head_dim, length)]
-    ]
-    matmul = select_matmul(where, torch.float32)
-    convolution = select_convolution(where, torch.bfloat16)
+    report = kernel_report(where)
     if as_json:
-        content = {
-            "device": str(where),
-            "matmul": {"path": matmul.name, "reason": matmul.reason},
-            "convolution": {"path": convolution.name, "reason": convolution.reason},
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "kernels": available,
-            "choices": chosen,
-        }
-        typer.echo(json.dumps(content, indent=2))
+        typer.echo(json.dumps(report, indent=2))
         return
     console = plain_console()
     table = Table(title=f"Attention kernels on {where}", title_justify="left")
     table.add_column("kernel")
     table.add_column("state")
-    for name, state in available.items():
+    for name, state in report["kernels"].items():
         table.add_row(name, state)
     console.print(table)
     choices = Table(title="What would be chosen (fp32)", title_justify="left")
     for column in ("head size", "length", "kernel", "why"):
         choices.add_column(column)
-    for choice in chosen:
+    for choice in report["choices"]:
         choices.add_row(*(str(value) for value in choice.values()))
     console.print(choices)
-    console.print(f"Matrix products (fp32): {matmul.name}; {matmul.reason}")
-    console.print(f"Depthwise convolution (bf16): {convolution.name}; {convolution.reason}")
-
-
-def _or_starter(model: str | None) -> str:
-    if model is None:
-        logger.warning(
-            "No model named: the starter model is used, made from one section of breast (see: spaf-model info starter)."
-        )
-    return model or STARTER
-
-
-def _load(model: str, device: str, threads: int | None) -> SpatialFormer:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return SpatialFormer.from_pretrained(model, device=device)
+    matmul, convolution = report["matmul"], report["convolution"]
+    console.print(f"Matrix products (fp32): {matmul['path']}; {matmul['reason']}")
+    console.print(f"Depthwise convolution (bf16): {convolution['path']}; {convolution['reason']}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Context tokens of cells: condition, tissue, species and assay, from arguments or from ``obs``."""
+"""Context and slide of cells, from arguments or from ``obs``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import CONTEXT_KINDS, UNKNOWN, Vocabulary
 
+SLIDE_COLUMN = "slide"
+
 
 def context_ids(
     vocabulary: Vocabulary, obs: pd.DataFrame, given: Mapping[str, str | None] | None = None
 ) -> NDArray[np.int64]:
     """Return the ids of condition, tissue, species and assay of each cell, (n_cells, 4).
+
+    A model whose vocabulary knows no context reads none: its cells have -1.
 
     Parameters
     ----------
@@ -32,6 +36,8 @@ def context_ids(
         If a kind is neither given nor a column, a cell has no value, or a name is not in the vocabulary.
     """
     given = given or {}
+    if not any(vocabulary.context.values()):
+        return np.full((len(obs), len(CONTEXT_KINDS)), -1, dtype=np.int64)
     ids = np.empty((len(obs), len(CONTEXT_KINDS)), dtype=np.int64)
     for column, kind in enumerate(CONTEXT_KINDS):
         name = given.get(kind)
@@ -54,6 +60,35 @@ def context_ids(
                 f"one of: {', '.join(vocabulary.context[kind])}{_or_unknown(vocabulary, kind)}."
             )
     return ids
+
+
+def slide_numbers(obs: pd.DataFrame, key: str | None = None) -> NDArray[np.int64]:
+    """Return the number of the slide of each cell, in the order in which slides come, (n_cells,).
+
+    Parameters
+    ----------
+    obs
+        Table of cells.
+    key
+        Column that says the slide; None takes ``slide`` where there is one, and else all cells are of one slide.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a cell has no value in it.
+    """
+    if key is not None and key not in obs.columns:
+        raise InputError(
+            f"obs has no column {key!r} (slide_key); it has: {', '.join(map(str, obs.columns)) or 'none'}."
+        )
+    column = SLIDE_COLUMN if key is None else key
+    if column not in obs.columns:
+        return np.zeros(len(obs), dtype=np.int64)
+    codes, _ = pd.factorize(obs[column])
+    empty = np.flatnonzero(codes < 0)
+    if empty.size:
+        raise InputError(f"obs[{column!r}] has no slide for cell {obs.index[empty[0]]!r}.")
+    return codes.astype(np.int64)
 
 
 def _or_unknown(vocabulary: Vocabulary, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading the counts of an AnnData as ranked tokens, some rows at a time and never as a dense copy."""
+"""Reading the counts of an AnnData as tokens with counts, some rows at a time and never as a dense copy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
-from spaf_model.tokens import RankedCells, rank_genes
 from spaf_model.vocabulary import GeneMatch, Vocabulary
 
 _SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
@@ -51,7 +51,7 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
 
 
 class ExpressionReader:
-    """Counts of an AnnData, read by rows and ranked.
+    """Counts of an AnnData, read by rows.
 
     X or the layer may be CSR, CSC, dense, or a part of a backed file; only the rows asked for are converted. `n_counts`
     and `n_read` are the counts of the rows read so far, and those among them of genes of the vocabulary.
@@ -62,15 +62,7 @@ class ExpressionReader:
         If the layer does not exist, or there is no X.
     """
 
-    def __init__(
-        self,
-        adata: anndata.AnnData,
-        match: GeneMatch,
-        vocabulary: Vocabulary,
-        *,
-        layer: str | None,
-        max_genes: int | None,
-    ) -> None:
+    def __init__(self, adata: anndata.AnnData, match: GeneMatch, *, layer: str | None) -> None:
         if layer is not None and layer not in adata.layers:
             names = ", ".join(adata.layers) or "none"
             raise InputError(f"There is no layer {layer!r}; the layers are: {names}.")
@@ -87,11 +79,17 @@ class ExpressionReader:
         self._sums = _sums_of_joined(match.token_ids) if match.joined else None
         self.n_counts = 0.0
         self.n_read = 0.0
-        self._scale = vocabulary.scale
-        self._max_genes = max_genes
 
-    def rank(self, rows: slice | NDArray[np.int64]) -> RankedCells:
-        """Return the ranked gene tokens of some rows (ascending positions)."""
+    def read(self, rows: slice | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return row pointer, token ids and counts of some rows (ascending positions): genes that are there.
+
+        Entries of genes that have no token, and stored zeros, are left out.
+
+        Raises
+        ------
+        InputError
+            If a value is not a count (see `check_counts`).
+        """
         chunk: Any = self._source[rows]
         if not sparse.issparse(chunk):
             chunk = np.asarray(chunk)
@@ -99,20 +97,20 @@ class ExpressionReader:
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
+        check_counts(matrix.indptr, matrix.data, cell_names=self._names[rows])
         token_ids = self._token_ids
         self.n_counts += float(matrix.data.sum(dtype=np.float64))
         self.n_read += float(matrix.data[token_ids[matrix.indices] >= 0].sum(dtype=np.float64))
         if self._sums is not None:
             sums, token_ids = self._sums
             matrix = sparse.csr_array(matrix @ sums)
-        return rank_genes(
-            matrix.indptr,
-            token_ids[matrix.indices],
-            matrix.data,
-            self._scale,
-            max_genes=self._max_genes,
-            cell_names=self._names[rows],
-        )
+        indptr = np.asarray(matrix.indptr, dtype=np.int64)
+        tokens, counts = token_ids[matrix.indices], matrix.data
+        kept = (tokens >= 0) & (counts > 0)
+        if not kept.all():
+            tokens, counts = tokens[kept], counts[kept]
+            indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])[indptr]
+        return indptr, tokens, counts.astype(np.float32, copy=False)
 
 
 def _sums_of_joined(token_ids: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:

@@ -1,14 +1,14 @@
 """Attention kernels, and the one function that chooses among them.
 
-All kernels compute softmax(scale q.k + bias) v with the symmetric ALiBi bias ``-slope_h |i - j|`` and with padded keys
-left out. They agree to rounding, so the choice is one of speed and memory:
+All kernels compute softmax(scale q.k + bias) v with a bias (`attention_bias`: none, ALiBi, or any matrix) and with
+padded keys left out. They agree to rounding, so the choice is one of speed and memory:
 
 - ``explicit`` builds the weights (B, H, L, L): the reference, the only one that can return them, and for training with
   dropout on them the fastest on a CPU.
 - ``sdpa`` is `torch.nn.functional.scaled_dot_product_attention` with the bias as an additive mask.
 - ``flex`` is FlexAttention compiled for a GPU, which computes the bias inside the kernel, so that no (H, L, L) exists.
 - ``flash`` is the variable-length kernel of flash-attn (https://github.com/Dao-AILab/flash-attention), where that is
-  installed: half precision on a GPU, the bias inside the kernel, and no time for padding.
+  installed: half precision on a GPU, ALiBi inside the kernel or no bias, and no time for padding.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 
+from spaf_model.attention_bias import BIAS_KINDS, AlibiBias, AttentionBias, BiasKind
 from spaf_model.dropout import draws_fast
 from spaf_model.errors import InputError
 from spaf_model.explicit_attention import explicit_attention
@@ -37,6 +38,7 @@ _FLEX_MIN_LENGTH = 1024  # below it, the bias tensor costs less than compiling
 _FLASH_VECTOR = 8  # flash-attn wants heads of a multiple of it
 _FLASH_MAX_HEAD_DIM = 256
 _CPU_HEAD_DIM = 16  # least head size at which fused attention on a CPU is worth its overhead
+_REPORTED = ((8, 100), (8, 1000), (64, 100), (64, 2000))  # (head_dim, length) that `kernel_report` asks about
 _CPU_VECTOR = 8  # single-precision numbers in a vector of AVX2
 
 
@@ -71,6 +73,7 @@ def select_kernel(
     length: int,
     need_weights: bool = False,
     *,
+    bias: BiasKind = "alibi",
     dropout: bool = False,
     forced: KernelName | None = None,
 ) -> KernelChoice:
@@ -86,6 +89,8 @@ def select_kernel(
         Positions of the padded sequences.
     need_weights
         Whether the attention weights are wanted.
+    bias
+        Kind of the bias: none, alibi or matrix.
     dropout
         Whether dropout is drawn on the attention weights.
     forced
@@ -99,8 +104,10 @@ def select_kernel(
     device = torch.device(device)
     obstacles = {
         "flex": _flex_obstacle(device, dtype, head_dim, dropout=dropout),
-        "flash": _flash_obstacle(device, dtype, head_dim),
+        "flash": _flash_obstacle(device, dtype, head_dim, bias),
     }
+    if bias not in BIAS_KINDS:
+        raise InputError(f"There is no attention bias {bias!r}; the kinds are: {', '.join(BIAS_KINDS)}.")
     if forced is not None:
         if forced not in KERNELS:
             raise InputError(f"There is no kernel {forced!r}; the kernels are: {', '.join(KERNELS)}.")
@@ -115,6 +122,8 @@ def select_kernel(
         return KernelChoice("explicit", "no fused kernel of a CPU drops attention weights")
     if obstacles["flash"] is None:
         return KernelChoice("flash", "flash-attn is installed: no time for padding, the bias inside the kernel")
+    if bias == "none":
+        return KernelChoice("sdpa", "fused attention; without a bias no kernel has to hold one")
     if obstacles["flex"] is None and length >= _FLEX_MIN_LENGTH:
         return KernelChoice("flex", f"{length} positions on {device.type}: the bias is computed inside the kernel")
     why_not = obstacles["flex"] or f"'flex' pays from {_FLEX_MIN_LENGTH} positions"
@@ -185,7 +194,26 @@ def available_kernels(device: torch.device | str) -> dict[str, str]:
         "explicit": "available; returns attention weights",
         "sdpa": "available",
         "flex": flex or f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions",
-        "flash": _flash_obstacle(device, torch.bfloat16, _FLASH_VECTOR) or "available in half precision",
+        "flash": _flash_obstacle(device, torch.bfloat16, _FLASH_VECTOR, "alibi") or "available in half precision",
+    }
+
+
+def kernel_report(device: torch.device) -> dict[str, Any]:
+    """Say which kernels and matrix products work on a device, which would be chosen, and why."""
+    matmul = select_matmul(device, torch.float32)
+    convolution = select_convolution(device, torch.bfloat16)
+    choices = [(*case, select_kernel(device, torch.float32, *case)) for case in _REPORTED]
+    return {
+        "device": str(device),
+        "matmul": {"path": matmul.name, "reason": matmul.reason},
+        "convolution": {"path": convolution.name, "reason": convolution.reason},
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": available_kernels(device),
+        "choices": [
+            {"head_dim": head_dim, "length": length, "kernel": choice.name, "reason": choice.reason}
+            for head_dim, length, choice in choices
+        ],
     }
 
 
@@ -204,68 +232,19 @@ def _flex_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, *, d
     return None
 
 
-def _flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+def _flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int, bias: BiasKind) -> str | None:
     """Say why the kernel of flash-attn cannot be used, or None where it can."""
     if device.type != "cuda":
         return f"'flash' needs a CUDA device, not {device.type}"
     if importlib.util.find_spec("flash_attn") is None:
         return "the library flash-attn is not installed"
+    if bias == "matrix":
+        return "'flash' knows no bias but ALiBi"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"'flash' computes in half precision, not {str(dtype).removeprefix('torch.')}"
     if head_dim % _FLASH_VECTOR or head_dim > _FLASH_MAX_HEAD_DIM:
         return f"'flash' needs heads of {_FLASH_VECTOR}, {2 * _FLASH_VECTOR} ... {_FLASH_MAX_HEAD_DIM} dimensions"
     return None
-
-
-def alibi_slopes(n_heads: int) -> list[float]:
-    """Return the ALiBi slope of each head (Press et al. 2022, https://arxiv.org/abs/2108.12409).
-
-    For n = 2^k heads the slopes are s, s^2, .. s^n with s = 2^(-8/n). For other n they are those of the largest power
-    of two below n, followed by every other slope of the power of two above.
-    """
-    power = 1 << (n_heads.bit_length() - 1)
-    slopes = [2.0 ** (-8.0 / power * (head + 1)) for head in range(power)]
-    if power < n_heads:
-        slopes += alibi_slopes(2 * power)[0::2][: n_heads - power]
-    return slopes
-
-
-class AttentionBias:
-    """The ALiBi bias of one batch and its padding, in the form that a kernel asks for, each built once.
-
-    Parameters
-    ----------
-    n_heads, length
-        H and L.
-    mask
-        Real positions, bool (B, L), or None where nothing is padding.
-    """
-
-    def __init__(self, n_heads: int, length: int, mask: torch.Tensor | None, *, device: torch.device) -> None:
-        self.mask = mask
-        self.slopes = torch.tensor(alibi_slopes(n_heads), dtype=torch.float32, device=device)
-        self._length = length
-        self._dense: dict[tuple[bool, torch.dtype], torch.Tensor] = {}
-
-    def take(self, cells: torch.Tensor) -> AttentionBias:
-        """Return the bias of some cells of the batch."""
-        if self.mask is None:
-            return self
-        return AttentionBias(len(self.slopes), self._length, self.mask[cells], device=self.slopes.device)
-
-    def dense(self, *, padded: bool, dtype: torch.dtype) -> torch.Tensor:
-        """Return the bias as (1, H, L, L), or with padded keys at -inf as (B, H, L, L)."""
-        padded = padded and self.mask is not None
-        if (padded, dtype) not in self._dense:
-            if padded:
-                assert self.mask is not None
-                bias = self.dense(padded=False, dtype=dtype).masked_fill(~self.mask[:, None, None, :], -math.inf)
-            else:
-                position = torch.arange(self._length, device=self.slopes.device, dtype=torch.float32)
-                distance = (position[:, None] - position[None, :]).abs()
-                bias = (-self.slopes[:, None, None] * distance).to(dtype).unsqueeze(0)
-            self._dense[padded, dtype] = bias
-        return self._dense[padded, dtype]
 
 
 def attend(
@@ -308,10 +287,12 @@ def _sdpa(
 ) -> torch.Tensor:
     n_queries, head_dim = q.shape[2:]
     on_cpu = q.device.type == "cpu"
-    whole = bias.dense(padded=not on_cpu, dtype=q.dtype)
+    added: torch.Tensor | None = None
+    if bias.kind != "none" or not (on_cpu or bias.mask is None):
+        added = bias.dense(padded=not on_cpu, dtype=q.dtype)[:, :, :n_queries]
     if on_cpu:
         q, k, v = _widened(q, k, v, bias.mask)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=whole[:, :, :n_queries], dropout_p=dropout, scale=scale)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
     return out[..., :head_dim]
 
 
@@ -349,11 +330,11 @@ def _flex(
 ) -> torch.Tensor:
     assert dropout == 0.0
     attention = _flex_attention()
-    slopes = bias.slopes
+    biased = bias.score()
     real = None if bias.mask is None else bias.mask.sum(dim=1)
 
     def score(value: Any, cell: Any, head: Any, query: Any, key: Any) -> Any:
-        value = value - slopes[head] * (query - key).abs()
+        value = biased(value, head, query, key)
         return value if real is None else torch.where(key < real[cell], value, -math.inf)
 
     out = attention(q, k, v, score_mod=score, scale=scale)
@@ -374,11 +355,13 @@ def _flash(
         mask = torch.ones(n_cells, length, dtype=torch.bool, device=q.device)
     else:
         mask = bias.mask
+    assert bias.kind != "matrix"
+    slopes = bias.slopes if isinstance(bias, AlibiBias) else None
     lengths = mask.sum(dim=1, dtype=torch.int32)
     starts = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
     packed = (tensor.transpose(1, 2)[mask] for tensor in (q, k, v))  # (real positions, H, K)
     found = flash_attn_varlen_func(
-        *packed, starts, starts, length, length, dropout_p=dropout, softmax_scale=scale, alibi_slopes=bias.slopes
+        *packed, starts, starts, length, length, dropout_p=dropout, softmax_scale=scale, alibi_slopes=slopes
     )
     out = torch.zeros_like(q.transpose(1, 2))
     out[mask] = found

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,21 +16,22 @@ from safetensors.torch import save_file
 from torch import nn
 
 from spaf_model._files import read_json_object
-from spaf_model.config import SpatialFormerConfig
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
-FAMILY = "spatialformer"
+FIRST_FAMILY = "spatialformer"  # that of a directory that does not say its family
 CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "vocabulary.json", "model.safetensors", "card.md"
 _LISTED = 6  # tensors named in one message
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelDirectory:
-    """Contents of a model directory."""
+    """Contents of a model directory; what the configuration means, its family knows."""
 
-    config: SpatialFormerConfig
+    path: Path
+    family: str
+    config: dict[str, Any]
     vocabulary: Vocabulary
     tensors: dict[str, torch.Tensor]
     card: str
@@ -38,7 +40,8 @@ class ModelDirectory:
 def write_model_directory(
     path: str | Path,
     *,
-    config: SpatialFormerConfig,
+    family: str,
+    config: Mapping[str, Any],
     vocabulary: Vocabulary,
     tensors: Mapping[str, torch.Tensor],
     card: str,
@@ -62,7 +65,7 @@ def write_model_directory(
     try:
         new = staging / "new"
         new.mkdir()
-        content = {"family": FAMILY, "format_version": FORMAT_VERSION, "config": config.as_dict()}
+        content = {"family": family, "format_version": FORMAT_VERSION, "config": dict(config)}
         (new / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         vocabulary.save(new / VOCABULARY_FILE)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new / WEIGHTS_FILE)
@@ -114,7 +117,7 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     Raises
     ------
     InputError
-        If a file is missing, damaged, of another family or of a newer format version, or a weight is NaN or infinite.
+        If a file is missing, damaged or of a newer format version, or a weight is NaN or infinite.
     """
     path = Path(path)
     if not path.is_dir():
@@ -126,19 +129,12 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     if missing:
         raise InputError(f"{path} is not a model directory: it has no {', '.join(missing)}.")
     content = read_json_object(path / CONFIG_FILE, newest=FORMAT_VERSION)
-    if content.get("family") != FAMILY:
-        raise InputError(f"{path / CONFIG_FILE} has the family {content.get('family')!r}; known families: {FAMILY}.")
+    family = content.get("family", FIRST_FAMILY)
+    if not isinstance(family, str):
+        raise InputError(f"{path / CONFIG_FILE} has the family {family!r}, which is no name.")
     if not isinstance(content.get("config"), dict):
         raise InputError(f"{path / CONFIG_FILE} has no 'config'.")
-    try:
-        config = SpatialFormerConfig.from_dict(content["config"])
-    except InputError as error:
-        raise InputError(f"{path / CONFIG_FILE}: {error}") from error
     vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
-    if config.n_tokens != vocabulary.n_tokens:
-        raise InputError(
-            f"{path}: {CONFIG_FILE} has n_tokens {config.n_tokens}, {VOCABULARY_FILE} has {vocabulary.n_tokens} tokens."
-        )
     try:
         with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -149,7 +145,9 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
         raise InputError(f"{path / WEIGHTS_FILE} cannot be used: it holds weights that are NaN or infinite. {bad}.")
     card_file = path / CARD_FILE
     card = card_file.read_text("utf-8") if card_file.is_file() else ""
-    return ModelDirectory(config=config, vocabulary=vocabulary, tensors=tensors, card=card)
+    return ModelDirectory(
+        path=path, family=family, config=content["config"], vocabulary=vocabulary, tensors=tensors, card=card
+    )
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:

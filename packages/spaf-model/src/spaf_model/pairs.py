@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,15 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spaf_model._files import replace_file
 from spaf_model.errors import InputError
+from spaf_model.tables import read_table
 
 # Cells by name, or by position.
 CellNames: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic] | pd.Index | pd.Series
 
 _COLUMNS = ("left", "right")
-_SEPARATORS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
-_PARQUET = ".parquet"
 
 
 def cell_positions(adata: anndata.AnnData, cells: CellNames, side: str) -> NDArray[np.int64]:
@@ -115,65 +112,9 @@ def read_pair_file(path: Path) -> pd.DataFrame:
     FileNotFoundError
         If there is no such file.
     """
-    kind = table_kind(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist or is not a file.")
-    try:
-        # Names such as 0012, 1e5 or NA are names, not numbers or missing values.
-        table = (
-            pd.read_parquet(path).reset_index(drop=True)
-            if kind == _PARQUET
-            else pd.read_csv(path, sep=_SEPARATORS[kind], dtype=str, keep_default_na=False)
-        )
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:  # pandas' and Arrow's errors of parsing are ValueErrors
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus values of a row for its name
-        raise InputError(f"{path} has rows with more values than there are columns.")
+    table = read_table(path)
     left, right = _columns(table, str(path))
     return pd.DataFrame({"left": np.asarray(left, dtype=str), "right": np.asarray(right, dtype=str)})
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table whole or not at all, in the format of the file's name (see `read_pair_file`)."""
-    kind = table_kind(path)
-
-    def write(temporary: Path) -> None:
-        if kind == _PARQUET:
-            table.to_parquet(temporary, index=False)
-        else:
-            # The temporary file has another suffix, so compression has to be said.
-            zipped = kind.endswith(".gz")
-            table.to_csv(temporary, sep=_SEPARATORS[kind], index=False, compression="gzip" if zipped else None)
-
-    _replace(path, write)
-
-
-def write_array(path: Path, array: NDArray[np.generic]) -> None:
-    """Write an array as ``.npy``, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # by name, numpy would add its own suffix
-            np.save(file, array)
-
-    _replace(path, write)
-
-
-def table_kind(path: Path) -> str:
-    """Return the suffix that tells how a table is written.
-
-    Raises
-    ------
-    InputError
-        If it is not one of those known, or needs a library that is not installed.
-    """
-    for suffix in (*_SEPARATORS, _PARQUET):
-        if path.name.lower().endswith(suffix):
-            if suffix == _PARQUET and importlib.util.find_spec("pyarrow") is None:
-                raise InputError(f"{path} needs the library pyarrow: pip install pyarrow, or use a .csv file.")
-            return suffix
-    raise InputError(f"{path} must end in one of {', '.join((*_SEPARATORS, _PARQUET))}.")
 
 
 def _columns(table: pd.DataFrame, name: str) -> tuple[pd.Series, pd.Series]:
@@ -183,8 +124,3 @@ def _columns(table: pd.DataFrame, name: str) -> tuple[pd.Series, pd.Series]:
             f"{name} has no column {missing[0]!r}; it has: {', '.join(map(str, table.columns)) or 'none'}."
         )
     return table["left"], table["right"]
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write)

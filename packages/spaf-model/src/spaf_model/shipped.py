@@ -13,7 +13,7 @@ _FOLDER = Path(str(resources.files("spaf_model"))) / "models"
 
 
 def shipped_models() -> list[str]:
-    """Return the names of the models that come with the package, for `SpatialFormer.from_pretrained`."""
+    """Return the names of the models that come with the package, for `load_model`."""
     return sorted(file.parent.name for file in _FOLDER.glob(f"*/{CONFIG_FILE}"))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from spaf_model.family import PredictsColocalization, asked
 from spaf_model.inputs import CellTables
-from spaf_model.model import SpatialFormer
-from spaf_model.published.embed_data import embed_data
+from spaf_model.model import Model, load_model
 from spaf_model.shipped import STARTER
+from spaf_model.spatialformer.published.embed_data import embed_data
 
 __all__ = ["embed", "embed_data", "predict_colocalization"]
 
 
-def embed(adata: CellTables, model: SpatialFormer | str | Path = STARTER, **options: Any) -> None:
+def embed(adata: CellTables, model: Model[Any, Any] | str | Path = STARTER, **options: Any) -> None:
     """Embed the cells of an AnnData into ``obsm["X_SpaF"]``.
 
     Parameters
@@ -21,15 +22,15 @@ def embed(adata: CellTables, model: SpatialFormer | str | Path = STARTER, **opti
     adata
         Raw counts, cells x genes; or a SpatialData, or a list of either.
     model
-        A model, the path of a model directory, or the name of a model that comes with the package.
+        A model of any family, the path of a model directory, or the name of a model that comes with the package.
     **options
-        As for `SpatialFormer.embed`.
+        As for `Model.embed`.
     """
     _loaded(model).embed(adata, **options)
 
 
 def predict_colocalization(
-    adata: CellTables, model: SpatialFormer | str | Path, threshold: float = 0.7, **options: Any
+    adata: CellTables, model: Model[Any, Any] | str | Path, threshold: float = 0.7, **options: Any
 ) -> None:
     """Find the gene pairs that a model expects to lie together, into ``obsm["colocalization_pred"]``.
 
@@ -38,14 +39,19 @@ def predict_colocalization(
     adata
         Raw counts, cells x genes; or a SpatialData, or a list of either.
     model
-        A model, or the path of a model directory.
+        A model, the path of a model directory, or the name of a model that comes with the package.
     threshold
         Least probability of a pair.
     **options
         As for `SpatialFormer.predict_colocalization`.
+
+    Raises
+    ------
+    InputError
+        If the family of the model has no such output.
     """
-    _loaded(model).predict_colocalization(adata, threshold, **options)
+    asked(_loaded(model), PredictsColocalization).predict_colocalization(adata, threshold, **options)
 
 
-def _loaded(model: SpatialFormer | str | Path) -> SpatialFormer:
-    return model if isinstance(model, SpatialFormer) else SpatialFormer.from_pretrained(model)
+def _loaded(model: Model[Any, Any] | str | Path) -> Model[Any, Any]:
+    return model if isinstance(model, Model) else load_model(model)

@@ -16,10 +16,10 @@ from spaf_model._files import read_json_object, replace_file
 from spaf_model.errors import InputError
 from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of
 
-CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of a sequence
+CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of the columns of context ids
 UNKNOWN = "unknown"
 FORMAT_VERSION = 1
-_SPECIAL = ("pad", "cls", "mask", "sep")
+_SPECIAL = ("pad", "cls", "mask", "sep")  # of a vocabulary that `Vocabulary.build` makes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ class Vocabulary:
     tokens
         Text of each token, unique; a token's id is its position.
     special
-        Ids of ``pad``, ``cls``, ``mask`` and ``sep``.
+        Ids of the special tokens by name, such as ``pad``, ``cls``, ``mask`` and ``sep``; which a model needs, its
+        family says.
     context
         For each of the kinds condition, tissue, species and assay: name -> id.
     scale
@@ -87,13 +88,12 @@ class Vocabulary:
         self.tokens = [str(token) for token in tokens]
         self.n_tokens = len(self.tokens)
         self.scale: NDArray[np.float32] = np.asarray(scale, dtype=np.float32)
-        self.special = {name: int(special[name]) for name in _SPECIAL if name in special}
+        self.special = {str(name): int(token) for name, token in special.items()}
         self.context = {
             kind: {str(name): int(token) for name, token in context.get(kind, {}).items()} for kind in CONTEXT_KINDS
         }
         self.gene_ids = None if gene_ids is None else [str(gene) for gene in gene_ids]
-        self._check(special, context)
-        self.pad, self.cls, self.mask, self.sep = (self.special[name] for name in _SPECIAL)
+        self._check(context)
         is_gene = np.ones(self.n_tokens, dtype=bool)
         is_gene[self._reserved()] = False
         self.gene_token_ids: NDArray[np.int64] = np.flatnonzero(is_gene).astype(np.int64)
@@ -107,15 +107,47 @@ class Vocabulary:
             if name := ensembl_id(self.tokens[token]):
                 self._id_tokens.setdefault(name, int(token))
 
+    @property
+    def pad(self) -> int:
+        """Id of the token of padding."""
+        return self.special_id("pad")
+
+    @property
+    def cls(self) -> int:
+        """Id of the token that stands for the whole input."""
+        return self.special_id("cls")
+
+    @property
+    def mask(self) -> int:
+        """Id of the token in place of a hidden gene."""
+        return self.special_id("mask")
+
+    @property
+    def sep(self) -> int:
+        """Id of the token at the end of a cell."""
+        return self.special_id("sep")
+
+    def special_id(self, name: str) -> int:
+        """Return the id of a special token.
+
+        Raises
+        ------
+        InputError
+            If the vocabulary has no such token; the sentence lists those it has.
+        """
+        if name not in self.special:
+            raise InputError(
+                f"The vocabulary has no special token {name!r}; it has: {', '.join(self.special) or 'none'}."
+            )
+        return self.special[name]
+
     def _reserved(self) -> list[int]:
         return [*self.special.values(), *(token for names in self.context.values() for token in names.values())]
 
-    def _check(self, special: Mapping[str, int], context: Mapping[str, Mapping[str, int]]) -> None:
+    def _check(self, context: Mapping[str, Mapping[str, int]]) -> None:
         repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
         if repeated:
             raise InputError(f"Each token must be unique; {repeated[0]!r} occurs more than once.")
-        if set(special) != set(_SPECIAL):
-            raise InputError(f"special must have the keys {', '.join(_SPECIAL)}; it has: {', '.join(special)}.")
         if not set(context) <= set(CONTEXT_KINDS):
             raise InputError(f"context has the kinds {', '.join(CONTEXT_KINDS)}, not {', '.join(context)}.")
         reserved = self._reserved()
@@ -193,6 +225,19 @@ class Vocabulary:
             scale=np.concatenate([np.ones(n_before, dtype=np.float32), np.asarray(scale, dtype=np.float32)]),
             gene_ids=None if gene_ids is None else [*[""] * n_before, *gene_ids],
         )
+
+    @classmethod
+    def of_genes(cls, genes: Sequence[str], gene_ids: Sequence[str] | None = None) -> Vocabulary:
+        """Make a vocabulary of genes alone, for a model without sequences: a gene's token is its position.
+
+        Examples
+        --------
+        >>> Vocabulary.of_genes(["EPCAM", "CD4"]).gene_token_ids
+        array([0, 1])
+        """
+        if len(genes) == 0:
+            raise InputError("A vocabulary needs at least one gene.")
+        return cls(genes, special={}, context={}, scale=np.ones(len(genes), dtype=np.float32), gene_ids=gene_ids)
 
     def context_id(self, kind: str, name: str) -> int:
         """Return the token id of a condition, tissue, species or assay.

@@ -244,3 +244,31 @@ def test_training_does_not_depend_on_padding(vocabulary: Vocabulary, pairs: Toke
         results.append((hidden.detach(), gradient, statistics))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_pooled_states(model: SpatialFormer, ranked: RankedCells, context: np.ndarray) -> None:
+    batch = TokenBatch.from_cells(ranked, context, np.array([0, 7]), model.vocabulary)
+    hidden = model.network.encode(batch)
+    assert torch.equal(model.network.pool(hidden, batch, "cls"), hidden[:, 0])
+    genes = model.network.pool(hidden, batch, "gene")
+    for row, n_genes in enumerate(ranked.n_genes[[0, 7]]):
+        # CLS and four words of context stand before the genes, SEP behind them.
+        torch.testing.assert_close(genes[row], hidden[row, 5 : 5 + n_genes + 1].mean(dim=0))
+
+
+def test_what_a_trainer_asks_of_the_network(vocabulary: Vocabulary, ranked: RankedCells, context: np.ndarray) -> None:
+    config = SpatialFormerConfig(n_tokens=vocabulary.n_tokens, width=16, n_layers=2, n_heads=2, conv_kernel=3)
+    network = SpatialFormerNetwork(config)
+    assert list(network.blocks()) == list(network.layers)
+    names = [f"{block}.{part}" for block in ("convolution", "attention") for part in ("mlp.expand", "mlp.project")]
+    names += ["attention.mixer.qkv", "attention.mixer.project"]
+    assert sorted(network.adapted_layers) == sorted(f"layers.{layer}.{name}" for layer in (0, 1) for name in names)
+    assert all(isinstance(network.get_submodule(name), torch.nn.Linear) for name in network.adapted_layers)
+    batch = TokenBatch.from_cells(ranked, context, np.array([3, 4]), vocabulary)
+    lengths = ranked.n_genes[[3, 4]] + 6
+    of_mlp = 16 * 64 + 32 * 16
+    of_layer = 2 * of_mlp + (16 * 32 + 16 * 3 + 16 * 16) + (16 * 48 + 16 * 16)
+    expected = 2 * (2 * of_layer * lengths.sum() + 2 * 2 * 16 * (lengths**2).sum())
+    assert network.operations(batch) == expected
+    assert network.token_budget(torch.device("cpu")) == (8 << 20) // (4 * 64)
+    assert network.token_budget(torch.device("meta")) == (128 << 20) // (4 * 64)

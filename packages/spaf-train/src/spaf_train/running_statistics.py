@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from spaf_model import SpatialFormerNetwork
-from spaf_model.spatialformer.convolution import MaskedBatchNorm
+from spaf_model import MaskedBatchNorm, SpatialFormerNetwork
 from spaf_train.distributed import Ranks
 
 

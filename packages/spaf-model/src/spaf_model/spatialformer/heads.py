@@ -10,6 +10,8 @@ Gene pairs: three heads.
 and with a bias, because co-localised pairs are rare. ``bilinear`` (published v2) has two projections,
 ``(P h_i) . (Q h_j)``.
 ``additive`` (published v1) is a linear map of [h_i ; h_j], which is a sum of a term of i and a term of j.
+
+Shapes are named as in `layers`; R is the rank of a head.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from spaf_model.config import SpatialFormerConfig
+from spaf_model.spatialformer.config import SpatialFormerConfig
 
 
 class SeparatePairs(nn.Module):
@@ -62,10 +64,10 @@ class SymmetricColocalization(nn.Module):
         self.weight = nn.Parameter(signs * rank**-0.5)
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, L, L) of hidden (B, L, D)."""
-        p = self.project(hidden)
-        return torch.matmul(p * self.weight, p.transpose(-1, -2)) + self.bias
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, L, L) of hidden states."""
+        p_BLR = self.project(x_BLD)
+        return torch.matmul(p_BLR * self.weight, p_BLR.transpose(-1, -2)) + self.bias
 
 
 class BilinearColocalization(nn.Module):
@@ -76,9 +78,9 @@ class BilinearColocalization(nn.Module):
         self.project_i = nn.Linear(width, rank, bias=False)
         self.project_j = nn.Linear(width, rank, bias=False)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, L, L) of hidden (B, L, D)."""
-        return torch.matmul(self.project_i(hidden), self.project_j(hidden).transpose(-1, -2))
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, L, L) of hidden states."""
+        return torch.matmul(self.project_i(x_BLD), self.project_j(x_BLD).transpose(-1, -2))
 
 
 class AdditiveColocalization(nn.Module):
@@ -88,10 +90,10 @@ class AdditiveColocalization(nn.Module):
         super().__init__()
         self.project = nn.Linear(2 * width, 1, bias=False)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, L, L) of hidden (B, L, D)."""
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, L, L) of hidden states."""
         weight_i, weight_j = self.project.weight[0].chunk(2)
-        return (hidden @ weight_i).unsqueeze(-1) + (hidden @ weight_j).unsqueeze(-2)
+        return (x_BLD @ weight_i).unsqueeze(-1) + (x_BLD @ weight_j).unsqueeze(-2)
 
 
 def pair_head(config: SpatialFormerConfig) -> nn.Module:

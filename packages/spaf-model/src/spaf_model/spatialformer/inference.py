@@ -5,11 +5,14 @@ It returns what `SpatialFormerNetwork.encode` does in evaluation mode, to roundi
 - the running statistics of the batch norm, and scale and bias of each branch, are folded into the weights beside them;
 - gates and residual sums are part of the matrix products where the matmul path can do that (`select_matmul`);
 - where CLS alone is read, the last attention block makes keys and values everywhere and all else for CLS alone.
+
+Shapes are named as in `layers`.
 """
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -17,13 +20,102 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaf_model.kernels import KernelName, MatmulName, attend, select_matmul
-from spaf_model.spatialformer.attention import SelfAttention
-from spaf_model.spatialformer.blocks import Block, ChannelAffine, Layer
-from spaf_model.spatialformer.convolution import ConvolutionMixer, depthwise_convolution
+from spaf_model.spatialformer.layers import (
+    Block,
+    ChannelAffine,
+    ConvolutionMixer,
+    Layer,
+    SelfAttention,
+    SequenceContext,
+    depthwise_convolution,
+)
 from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.packed_linear import PackedLinear, pack_linear
-from spaf_model.spatialformer.sequences import SequenceContext
-from spaf_model.token_batch import TokenBatch
+from spaf_model.spatialformer.tokeniser import TokenBatch
+
+
+class PackedLinear(ABC):
+    """A linear map of the last dimension with fixed weights; no gradients."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return W x + b."""
+
+    @abstractmethod
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return SiLU(W x + b)."""
+
+    @abstractmethod
+    def times(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) * factor."""
+
+    @abstractmethod
+    def plus(self, x: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) + term."""
+
+
+class TorchLinear(PackedLinear):
+    """Torch's own linear map: any device, any dtype, autocast."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return W x + b."""
+        return F.linear(x, self.weight, self.bias)
+
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return SiLU(W x + b)."""
+        return F.silu(self(x), inplace=True)
+
+    def times(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) * factor."""
+        return self(x).mul_(factor)
+
+    def plus(self, x: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) + term, in the dtype of the term."""
+        return term + self(x)
+
+
+class OneDNNLinear(PackedLinear):
+    """oneDNN's linear map in single precision on a CPU: weights in its blocked layout, the rest in its epilogue."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        self.bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return W x + b."""
+        return self._unary(x, "none")
+
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return SiLU(W x + b)."""
+        return self._unary(x, "swish")
+
+    def times(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) * factor."""
+        return self._binary(x, factor, "mul")
+
+    def plus(self, x: torch.Tensor, term: torch.Tensor) -> torch.Tensor:
+        """Return (W x + b) + term."""
+        return self._binary(x, term, "add")
+
+    def _unary(self, x: torch.Tensor, function: str) -> torch.Tensor:
+        y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, function, [], "")
+        assert isinstance(y, torch.Tensor)
+        return y
+
+    def _binary(self, x: torch.Tensor, other: torch.Tensor, function: str) -> torch.Tensor:
+        y = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, function)
+        assert isinstance(y, torch.Tensor)
+        return y
+
+
+def pack_linear(weight: torch.Tensor, bias: torch.Tensor, *, dtype: torch.dtype, matmul: MatmulName) -> PackedLinear:
+    """Pack weight (out, in) and bias (out,) in a dtype for a matmul path."""
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    return OneDNNLinear(weight, bias) if matmul == "onednn" else TorchLinear(weight, bias)
+
 
 Pack = Callable[[torch.Tensor, torch.Tensor], PackedLinear]  # of weight (out, in) and bias (out,)
 
@@ -56,7 +148,7 @@ class InferenceEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: TokenBatch, *, cls_only: bool = False, kernel: KernelName | None = None) -> torch.Tensor:
-        """Return hidden states (B, L, D), or (B, 1, D) of CLS alone; those at padding mean nothing.
+        """Return hidden states x_BLD, or (B, 1, D) of CLS alone; those at padding mean nothing.
 
         Parameters
         ----------
@@ -69,13 +161,13 @@ class InferenceEncoder:
         """
         assert not self.network.training
         context = self.network.sequence_context(batch, kernel=kernel)
-        x = self.network.embedding(batch.ids, batch.types)
+        x_BLD = self.network.embedding(batch.ids, batch.types)
         for block in self._blocks[:-1]:
-            x = block(x, context)
-        x = self._blocks[-1](x, context, n_wanted=1 if cls_only else None)
-        x = self.network.final_norm(x)
-        assert isinstance(x, torch.Tensor)
-        return x
+            x_BLD = block(x_BLD, context)
+        x_BLD = self._blocks[-1](x_BLD, context, n_wanted=1 if cls_only else None)
+        x_BLD = self.network.final_norm(x_BLD)
+        assert isinstance(x_BLD, torch.Tensor)
+        return x_BLD
 
 
 class _Block:
@@ -91,19 +183,19 @@ class _Block:
         self.value, self.control = _halves(block.mlp.expand, pack)
         self.project = pack(*_scaled(block.mlp.project, block.mlp_affine))
 
-    def __call__(self, x: torch.Tensor, context: SequenceContext, *, n_wanted: int | None = None) -> torch.Tensor:
-        """Transform x (B, L, D), and return the first `n_wanted` positions, or all."""
+    def __call__(self, x_BLD: torch.Tensor, context: SequenceContext, *, n_wanted: int | None = None) -> torch.Tensor:
+        """Transform x, and return the first `n_wanted` positions, or all."""
         if self.pre_norm:
-            x = self.mix(self.mixer_norm(x), x, context, n_wanted)
-            y = self.mlp_norm(x)
-            return self.project.plus(self.value.times(y, self.control.silu(y)), x)
-        x = self.mixer_norm(self.mix(x, x, context, n_wanted))
-        x = self.mlp_norm(self.project.plus(self.value.times(x, self.control.silu(x)), x))
-        assert isinstance(x, torch.Tensor)
-        return x
+            x_BLD = self.mix(self.mixer_norm(x_BLD), x_BLD, context, n_wanted)
+            y_BLD = self.mlp_norm(x_BLD)
+            return self.project.plus(self.value.times(y_BLD, self.control.silu(y_BLD)), x_BLD)
+        x_BLD = self.mixer_norm(self.mix(x_BLD, x_BLD, context, n_wanted))
+        x_BLD = self.mlp_norm(self.project.plus(self.value.times(x_BLD, self.control.silu(x_BLD)), x_BLD))
+        assert isinstance(x_BLD, torch.Tensor)
+        return x_BLD
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
         raise NotImplementedError
 
@@ -118,12 +210,12 @@ class _ConvolutionBlock(_Block):
         self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
         assert n_wanted is None
-        gated = context.zero_padding(self.mixer_value.times(x, self.mixer_control.silu(x)))
-        mixed = F.silu(depthwise_convolution(gated, self.taps, self.shift), inplace=True)
-        return self.mixer_project.plus(mixed, residual)
+        gated_BLD = context.zero_padding(self.mixer_value.times(x_BLD, self.mixer_control.silu(x_BLD)))
+        mixed_BLD = F.silu(depthwise_convolution(gated_BLD, self.taps, self.shift), inplace=True)
+        return self.mixer_project.plus(mixed_BLD, residual_BLD)
 
 
 class _AttentionBlock(_Block):
@@ -139,19 +231,19 @@ class _AttentionBlock(_Block):
         self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
 
     def mix(
-        self, x: torch.Tensor, residual: torch.Tensor, context: SequenceContext, n_wanted: int | None
+        self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
     ) -> torch.Tensor:
-        k, v = self._heads(self.key_value(x), 2)
+        k_BHLK, v_BHLK = self._heads(self.key_value(x_BLD), 2)
         if n_wanted is not None:
-            x, residual = x[:, :n_wanted].contiguous(), residual[:, :n_wanted].contiguous()
-        (q,) = self._heads(self.query(x), 1)
-        y = attend(context.kernel.name, q, k, v, context.bias, scale=self.scale)
-        return self.mixer_project.plus(y.transpose(1, 2).reshape(residual.shape), residual)
+            x_BLD, residual_BLD = x_BLD[:, :n_wanted].contiguous(), residual_BLD[:, :n_wanted].contiguous()
+        (q_BHLK,) = self._heads(self.query(x_BLD), 1)
+        y_BHLK = attend(context.kernel.name, q_BHLK, k_BHLK, v_BHLK, context.bias, scale=self.scale)
+        return self.mixer_project.plus(y_BHLK.transpose(1, 2).reshape(residual_BLD.shape), residual_BLD)
 
-    def _heads(self, x: torch.Tensor, n_parts: int) -> tuple[torch.Tensor, ...]:
+    def _heads(self, x_BLD: torch.Tensor, n_parts: int) -> tuple[torch.Tensor, ...]:
         """Split (B, L, parts D) into parts (B, H, L, K)."""
-        n_cells, length, width = x.shape
-        parts = x.view(n_cells, length, n_parts, self.n_heads, width // n_parts // self.n_heads)
+        n_cells, length, width = x_BLD.shape
+        parts = x_BLD.view(n_cells, length, n_parts, self.n_heads, width // n_parts // self.n_heads)
         return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
 

@@ -1,24 +1,28 @@
-"""The network: embeddings, layers and heads."""
+"""The network: embeddings, layers and heads. Shapes are named as in `layers`; V is the size of the vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
-from spaf_model.config import SpatialFormerConfig
+from spaf_model.attention_bias import AlibiBias
 from spaf_model.errors import InputError
-from spaf_model.kernels import AttentionBias, KernelName, select_kernel
-from spaf_model.spatialformer.attention import SelfAttention
-from spaf_model.spatialformer.blocks import Layer
-from spaf_model.spatialformer.embeddings import TokenEmbedding
+from spaf_model.family import Network
+from spaf_model.kernels import KernelName, select_kernel
+from spaf_model.options import EmbeddingSettings
+from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
-from spaf_model.spatialformer.sequences import SequenceContext
-from spaf_model.token_batch import TokenBatch
+from spaf_model.spatialformer.layers import Layer, SelfAttention, SequenceContext, TokenEmbedding
+from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch
+
+# The linear maps of attention, and of the MLPs behind attention and convolution.
+_ADAPTED = re.compile(r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))")
 
 
-class SpatialFormerNetwork(nn.Module):
+class SpatialFormerNetwork(Network[TokenBatch]):
     """Encoder of ranked gene tokens with heads for masked genes, cell pairs and co-localised genes.
 
     Nothing is computed unless asked for: `encode` gives the hidden states, and each head is a method on them.
@@ -41,8 +45,13 @@ class SpatialFormerNetwork(nn.Module):
         self.colocalization_head = colocalization_head(config)
         self.apply(_initialise)
 
+    @property
+    def width(self) -> int:
+        """Dimensions of the state of a cell."""
+        return self.config.width
+
     def encode(self, batch: TokenBatch, *, kernel: KernelName | None = None) -> torch.Tensor:
-        """Return hidden states (B, L, D); those at padding mean nothing.
+        """Return hidden states x_BLD; those at padding mean nothing.
 
         Parameters
         ----------
@@ -52,24 +61,79 @@ class SpatialFormerNetwork(nn.Module):
             Name of an attention kernel to force; None lets `select_kernel` decide.
         """
         context = self.sequence_context(batch, kernel=kernel)
-        x = self.embedding(batch.ids, batch.types)
+        x_BLD = self.embedding(batch.ids, batch.types)
         for layer in self.layers:
-            x = layer(x, context)
-        x = self.final_norm(x)
-        assert isinstance(x, torch.Tensor)
-        return x
+            x_BLD = layer(x_BLD, context)
+        x_BLD = self.final_norm(x_BLD)
+        assert isinstance(x_BLD, torch.Tensor)
+        return x_BLD
+
+    def pool(self, hidden: torch.Tensor, batch: TokenBatch, method: str) -> torch.Tensor:
+        """Return one state of each cell, (B, D), of hidden states.
+
+        Parameters
+        ----------
+        hidden
+            x_BLD of single cells; for ``"cls"`` that of CLS is enough.
+        batch
+            Their tokens.
+        method
+            ``"cls"``: the state at CLS. ``"gene"``: the mean of the states of genes and SEP.
+        """
+        if method == "cls":
+            return hidden[:, 0]
+        mask = batch.mask[:, N_PREFIX:].unsqueeze(-1)
+        genes = hidden[:, N_PREFIX:].float().masked_fill(~mask, 0.0)
+        return genes.sum(dim=1) / mask.sum(dim=1)
+
+    def embedder(self, method: str, settings: EmbeddingSettings) -> Callable[[TokenBatch], torch.Tensor]:
+        """Return the way from a batch to one state a cell, with weights laid out for inference."""
+        from spaf_model.spatialformer.inference import InferenceEncoder  # which is made of networks
+
+        encoder = InferenceEncoder(self)
+
+        def embed(batch: TokenBatch) -> torch.Tensor:
+            hidden = encoder.encode(batch, cls_only=method == "cls", kernel=settings.kernel)
+            return self.pool(hidden, batch, method)
+
+        return embed
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the layers."""
+        return list(self.layers)
+
+    @property
+    def adapted_layers(self) -> Sequence[str]:
+        """Names of the linear maps of attention, and of the MLPs behind attention and convolution."""
+        return [name for name, _ in self.named_modules() if _ADAPTED.fullmatch(name)]
+
+    def operations(self, batch: TokenBatch) -> float:
+        """Return the floating-point operations of `encode`, padding not counted.
+
+        Counted are the matrices of the layers, and attention among the tokens of each sequence; norms and gates are
+        left out.
+        """
+        weights = sum(parameter.numel() for parameter in self.layers.parameters() if parameter.ndim >= 2)
+        # Scores and their products with the values are 2 L D each for a token.
+        pairs_of_tokens = float(batch.lengths.sum(dim=1).square().sum())
+        return 2.0 * weights * batch.n_tokens + 4.0 * self.config.width * self.config.n_layers * pairs_of_tokens
+
+    @property
+    def activation_width(self) -> int:
+        """Values of a position in the MLP before its gate, the widest activation."""
+        return self.config.mlp_expansion * self.config.width
 
     def attention_weights(self, batch: TokenBatch) -> Iterator[torch.Tensor]:
         """Yield the attention weights (B, H, L, L) of each layer, one layer at a time."""
         context = self.sequence_context(batch, kernel=None)
-        x = self.embedding(batch.ids, batch.types)
+        x_BLD = self.embedding(batch.ids, batch.types)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            x = layer.convolution(x, context)
+            x_BLD = layer.convolution(x_BLD, context)
             block = layer.attention
             assert isinstance(block.mixer, SelfAttention)
-            yield block.mixer.weights(block.mixer_norm(x) if block.pre_norm else x, context)
-            x = block(x, context)
+            yield block.mixer.weights(block.mixer_norm(x_BLD) if block.pre_norm else x_BLD, context)
+            x_BLD = block(x_BLD, context)
 
     def masked_gene_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits over the vocabulary, (..., V), of hidden states (..., D)."""
@@ -78,7 +142,7 @@ class SpatialFormerNetwork(nn.Module):
         return logits
 
     def pair_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, 2) of pairs from hidden states (B, L, D), read at CLS; class 1 means neighbours.
+        """Return logits (B, 2) of pairs from hidden states x_BLD, read at CLS; class 1 means neighbours.
 
         Raises
         ------
@@ -112,10 +176,10 @@ class SpatialFormerNetwork(nn.Module):
 
         They mean something between two genes of one cell only; 0 wherever the two positions are not of the same cell.
         """
-        logits = self.colocalization_head(hidden)
-        types = batch.types
-        same_cell = (types.unsqueeze(-1) == types.unsqueeze(-2)) & (types > 0).unsqueeze(-1)
-        return torch.where(same_cell, logits, torch.zeros_like(logits))
+        logits_BLL = self.colocalization_head(hidden)
+        types_BL = batch.types
+        same_cell_BLL = (types_BL.unsqueeze(-1) == types_BL.unsqueeze(-2)) & (types_BL > 0).unsqueeze(-1)
+        return torch.where(same_cell_BLL, logits_BLL, torch.zeros_like(logits_BLL))
 
     def sequence_context(self, batch: TokenBatch, *, kernel: KernelName | None) -> SequenceContext:
         """Work out what all layers share in a pass over a batch."""
@@ -134,10 +198,11 @@ class SpatialFormerNetwork(nn.Module):
             self.config.head_dim,
             length,
             need_weights=False,
+            bias=AlibiBias.kind,
             dropout=self.training and self.config.attention_dropout > 0,
             forced=kernel,
         )
-        bias = AttentionBias(self.config.n_heads, length, mask, device=device)
+        bias = AlibiBias(self.config.n_heads, length, mask, device=device)
         return SequenceContext(mask=mask, positions=positions, shape=(n_cells, length), bias=bias, kernel=choice)
 
     def compute_dtype(self, device: torch.device) -> torch.dtype:

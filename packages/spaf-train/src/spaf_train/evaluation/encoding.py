@@ -9,9 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_model import RankedCells, SpatialFormer, SpatialFormerNetwork, TokenBatch, token_budget_batches
-from spaf_model.embedding import default_token_budget
-from spaf_model.token_batch import N_PREFIX
+from spaf_model import (
+    RankedCells,
+    SpatialFormer,
+    SpatialFormerNetwork,
+    TokenBatch,
+    sequence_lengths,
+    token_budget_batches,
+)
 
 
 @contextmanager
@@ -34,7 +39,6 @@ def encoded_cells(
     To be read inside `inference`.
     """
     device = next(model.network.parameters()).device
-    lengths = ranked.n_genes + N_PREFIX + 1
-    for cells in token_budget_batches(lengths, default_token_budget(model.config, device)):
+    for cells in token_budget_batches(sequence_lengths(ranked.n_genes), model.network.token_budget(device)):
         tokens = TokenBatch.from_cells(ranked, context, cells, model.vocabulary)
         yield cells, tokens, model.network.encode(tokens.to(device))

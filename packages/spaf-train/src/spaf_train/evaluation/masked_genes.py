@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from spaf_model import RankedCells, SpatialFormer
-from spaf_model.token_batch import N_PREFIX
+from spaf_model import N_PREFIX, RankedCells, SpatialFormer
 from spaf_train._csr import csr_rows
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
 from spaf_train.evaluation.cells import TokenCells

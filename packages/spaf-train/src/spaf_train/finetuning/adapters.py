@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from spaf_model import SpatialFormerNetwork
-from spaf_model.spatialformer.convolution import ConvolutionMixer
+from spaf_model import ConvolutionMixer, SpatialFormerNetwork
 from spaf_train.finetuning.config import FinetuneConfig
 
 # The linear maps of attention, and of the MLPs behind attention and convolution.

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from spaf_model import InputError, SpatialFormer, check_key
-from spaf_model.embedding import EmbeddingMethod
+from spaf_model import EmbeddingMethod, InputError, SpatialFormer, check_key
 from spaf_train._record import run_record
 
 FORMAT_VERSION = 1

@@ -19,10 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spaf_data import slides_of_cells
-from spaf_model import InputError, RankedCells, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
-from spaf_model.cell_source import CellSource, ReadingOptions
-from spaf_model.embedding import EmbeddingMethod
-from spaf_model.token_batch import N_PREFIX
+from spaf_model import (
+    CellSource,
+    EmbeddingMethod,
+    InputError,
+    RankedCells,
+    ReadingOptions,
+    SpatialFormer,
+    TokenBatch,
+    embed_cells,
+    sequence_lengths,
+    token_budget_batches,
+)
 from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
 from spaf_train.distributed import claimed, ranks
@@ -63,12 +71,7 @@ class LabelNetwork(nn.Module):
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits (B, n_classes)."""
         hidden = self.network.encode(batch)
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            mask = batch.mask[:, N_PREFIX:].unsqueeze(-1)
-            pooled = hidden[:, N_PREFIX:].masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
-        logits = self.head(pooled)
+        logits = self.head(self.network.pool(hidden, batch, self.pooling))
         assert isinstance(logits, Tensor)
         return logits
 
@@ -168,8 +171,8 @@ def finetune_labels(
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = SpatialFormer.from_pretrained(model_dir, device=group.device)
         options = ReadingOptions(tissue=tissue, condition=condition, species=species, assay=assay, layer=layer)
-        source = CellSource(adata, model.vocabulary, options, max_genes=model.config.max_genes)
-        ranked = source.rank()
+        source = CellSource(adata, model.vocabulary, options)
+        ranked = model.tokeniser(source.read()).ranked
         readable = ranked.n_genes > 0
         labels = labelled_cells(
             adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap, readable=readable
@@ -261,7 +264,7 @@ def _batches(
     model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], config: FinetuneConfig
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield a seed for dropout and the cells of a batch, epoch after epoch without end."""
-    lengths = cells.ranked.n_genes[rows] + N_PREFIX + 1
+    lengths = sequence_lengths(cells.ranked.n_genes[rows])
     epoch = 0
     while True:
         generator = np.random.default_rng([config.seed, epoch])
@@ -280,7 +283,7 @@ def _validation(
     model: SpatialFormer, network: LabelNetwork, cells: _Cells, weights: Tensor, config: FinetuneConfig
 ) -> dict[str, float]:
     rows = cells.rows(VALIDATION)
-    lengths = cells.ranked.n_genes[rows] + N_PREFIX + 1
+    lengths = sequence_lengths(cells.ranked.n_genes[rows])
     total = weight = 0.0
     confusion = np.zeros((weights.numel(), weights.numel()))
     for places in token_budget_batches(lengths, config.token_budget):

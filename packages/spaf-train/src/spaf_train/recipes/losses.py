@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaf_model import CONTEXT_KINDS, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
-from spaf_model.spatialformer.heads import SeparatePairs
+from spaf_model import CONTEXT_KINDS, SeparatePairs, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
 from spaf_train.chance import LEAST_AUROC, auroc_error
 from spaf_train.objectives import colocalized_genes, focal_loss, mask_genes, masked_genes_loss
 from spaf_train.recipes.config import ContrastConfig

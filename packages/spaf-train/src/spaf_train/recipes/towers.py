@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spaf_model.spatialformer.heads import SeparatePairs
+from spaf_model import SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.evaluation import log_normalize
 from spaf_train.loop import TrainingDivergedError

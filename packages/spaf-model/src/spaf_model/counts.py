@@ -1,0 +1,114 @@
+"""Counts of cells as a model reads them: tokens of genes with their counts, and what a count may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_model.errors import InputError
+
+# The largest log1p of a count that a slide can reach: exp(20) is 5 x 10^8 transcripts of one gene in one cell.
+_LARGEST_LOG = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CellCounts:
+    """Counts of cells in the tokens of a vocabulary: what the reader gives and a tokeniser takes.
+
+    Cell ``i`` has the genes ``tokens[indptr[i]:indptr[i + 1]]`` with ``counts`` at the same places, in no order that
+    means anything; each gene at most once. A gene of the vocabulary that is not among them is zero where ``measured``
+    says that the data measure it, and unknown elsewhere.
+    """
+
+    indptr: NDArray[np.int64]  # (n_cells + 1,)
+    tokens: NDArray[np.int64]  # (n_entries,), token ids of genes
+    counts: NDArray[np.float32]  # (n_entries,), transcripts, above 0
+    context: NDArray[np.int64]  # (n_cells, 4), ids in the order of `CONTEXT_KINDS`; -1 where the model reads none
+    measured: NDArray[np.bool_]  # (n_tokens,), genes that the data measure
+    slides: NDArray[np.int64]  # (n_cells,), number of the slide of each cell
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, those without a gene included."""
+        return self.indptr.size - 1
+
+    @property
+    def n_genes(self) -> NDArray[np.int64]:
+        """Number of genes of each cell."""
+        return np.diff(self.indptr)
+
+    def matrix(self) -> sparse.csr_array:
+        """Return the counts as CSR, (n_cells, n_tokens)."""
+        return sparse.csr_array((self.counts, self.tokens, self.indptr), shape=(self.n_cells, self.measured.size))
+
+    @classmethod
+    def joined(cls, chunks: Sequence[CellCounts]) -> CellCounts:
+        """Put chunks of one table, at least one, behind each other."""
+        n_genes = np.concatenate([np.zeros(1, dtype=np.int64), *(chunk.n_genes for chunk in chunks)])
+        return cls(
+            indptr=np.cumsum(n_genes),
+            tokens=np.concatenate([chunk.tokens for chunk in chunks]),
+            counts=np.concatenate([chunk.counts for chunk in chunks]),
+            context=np.concatenate([chunk.context for chunk in chunks]),
+            measured=chunks[0].measured,
+            slides=np.concatenate([chunk.slides for chunk in chunks]),
+        )
+
+
+def check_counts(
+    indptr: NDArray[Any], counts: NDArray[Any], *, cell_names: Sequence[str] | NDArray[Any] | None = None
+) -> None:
+    """Refuse what cannot be transcript counts.
+
+    Parameters
+    ----------
+    indptr
+        Row pointer of the CSR of counts, n_cells + 1.
+    counts
+        Stored values of the CSR.
+    cell_names
+        Names for the messages; without them cells are told by position.
+
+    Raises
+    ------
+    InputError
+        For a NaN, infinite, negative or non-integer value, naming the first cell that has one. Values that look
+        log-normalised are called so, with the hint to choose another layer.
+    """
+    if counts.dtype.kind == "u" or counts.dtype.kind == "b":
+        return
+    is_float = counts.dtype.kind == "f"
+    if counts.size == 0:
+        return
+    # One cheap pass for good data; the pass that finds the culprit runs for bad data only. NaN fails both comparisons.
+    if is_float:
+        if bool(np.all((counts >= 0) & (counts == np.floor(counts)) & (counts < np.inf))):
+            return
+    elif counts.min() >= 0:
+        return
+
+    def first(bad: NDArray[np.bool_]) -> str:
+        entry = int(np.flatnonzero(bad)[0])
+        cell = int(np.searchsorted(indptr, entry, side="right")) - 1
+        name = f"cell {str(cell_names[cell])!r}" if cell_names is not None else f"the cell at position {cell}"
+        return f"{name} has the value {counts[entry]}"
+
+    if is_float and not np.isfinite(counts).all():
+        raise InputError(f"Counts must be finite: {first(~np.isfinite(counts))}.")
+    fractional = is_float and bool((counts != np.floor(counts)).any())
+    if fractional:
+        where = first(counts != np.floor(counts))
+        if counts.max() <= _LARGEST_LOG:
+            raise InputError(
+                f"The values look log-normalised or scaled ({where}); the model needs raw counts: "
+                "name the layer that holds them with layer=."
+            )
+        raise InputError(
+            f"Counts must be whole numbers: {where}; if the raw counts are in a layer, name it with layer=."
+        )
+    raise InputError(f"Counts must not be negative: {first(counts < 0)}.")

@@ -1,0 +1,277 @@
+"""What every family of models gives, what it may be asked beyond embedding, and the registry of families.
+
+A family is a configuration, a tokeniser, a network and the `Model` that joins them:
+
+    counts of cells --Tokeniser--> TokenisedCells --batch--> Batch --Network.encode, pool--> one state a cell
+
+Nothing is said of what a batch is: sequences of tokens, a matrix of counts, counts that were standardised by slide. The
+built-in families are the folders of this package that have a `model.py`; those of others join by `register_family`, or
+by an entry point in the group ``spaf_model.families`` of their package, which the command line finds too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from spaf_model.counts import CellCounts
+from spaf_model.errors import InputError
+from spaf_model.inputs import Cells, CellTables
+from spaf_model.options import EmbeddingSettings
+from spaf_model.pairs import CellNames
+from spaf_model.results import GeneAttention, PairEmbeddings
+
+if TYPE_CHECKING:
+    from spaf_model.model import Model
+
+ENTRY_POINTS = "spaf_model.families"
+
+# Bytes of the widest activation of one batch, fp32. On a CPU larger ones leave the caches and are mapped anew by the
+# allocator in every layer; a GPU needs more to be busy.
+_WIDEST_ACTIVATION = {"cpu": 8 << 20}
+_WIDEST_ACTIVATION_ELSEWHERE = 128 << 20
+
+
+class FamilyConfig(Protocol):
+    """Every number that a network needs: a frozen dataclass, which `config.json` of a model directory holds."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, which JSON can hold."""
+        ...
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a configuration from plain values; what is not an option is an `InputError` that names it."""
+        ...
+
+
+class Batch(Protocol):
+    """What a network reads at once."""
+
+    def to(self, device: torch.device, /) -> Self:
+        """Return the batch on a device."""
+        ...
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+MadeT = TypeVar("MadeT", bound=Batch, covariant=True)  # by what makes batches
+ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
+
+
+class TokenisedCells(Protocol[MadeT]):
+    """Cells as a family reads them, of which batches can be made."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Positions that each cell takes in a batch, (n_cells,); 0 for a cell in which there is nothing to read."""
+        ...
+
+    def batch(self, cells: NDArray[np.int64], /) -> MadeT:
+        """Return the cells at some positions as a batch, in that order."""
+        ...
+
+
+class Tokeniser(Protocol[MadeT]):
+    """From counts to what a family reads; nothing is random, and equal counts give equal batches everywhere."""
+
+    def __call__(self, cells: CellCounts, /) -> TokenisedCells[MadeT]:
+        """Prepare cells.
+
+        They are some thousand cells of a table or, for a family that reads whole slides (`Model.reads_whole_slides`),
+        all of them, with the slide of each.
+        """
+        ...
+
+
+class Network(nn.Module, ABC, Generic[BatchT]):
+    """The weights of a model, and what they compute. Nothing is computed unless asked for; heads are methods."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Dimensions of the state of a cell."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @abstractmethod
+    def encode(self, batch: BatchT) -> torch.Tensor:
+        """Return the hidden states of a batch."""
+
+    @abstractmethod
+    def pool(self, hidden: torch.Tensor, batch: BatchT, method: str) -> torch.Tensor:
+        """Return one state a cell, (B, width), of the hidden states of a batch, by one of `Model.methods`."""
+
+    def embedder(self, method: str, settings: EmbeddingSettings) -> Callable[[BatchT], torch.Tensor]:
+        """Return the way from a batch to one state a cell for a run in which the weights do not change.
+
+        It is made and used in evaluation mode, without gradients and under the autocast of the settings.
+        """
+        if settings.kernel is not None:
+            raise InputError(f"kernel {settings.kernel!r} cannot be chosen: {type(self).__name__} has no attention.")
+        return lambda batch: self.pool(self.encode(batch), batch, method)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the modules that are worth dividing, recomputing and compiling one by one; none by default."""
+        return ()
+
+    @property
+    def adapted_layers(self) -> Sequence[str]:
+        """Names of the linear maps that low-rank adapters go into; none by default."""
+        return ()
+
+    def operations(self, batch: BatchT) -> float:
+        """Return the floating-point operations of `encode`, padding not counted; 0 where they are not known."""
+        return 0.0
+
+    @property
+    def activation_width(self) -> int:
+        """Most values that one position of a batch takes in any activation."""
+        return self.width
+
+    def token_budget(self, device: torch.device) -> int:
+        """Return the positions of a batch that suit a device."""
+        widest = _WIDEST_ACTIVATION.get(device.type, _WIDEST_ACTIVATION_ELSEWHERE)
+        return max(widest // (4 * self.activation_width), 1)
+
+
+NetworkT = TypeVar("NetworkT", bound=Network[Any])
+
+
+@runtime_checkable
+class EmbedsPairs(Protocol):
+    """A model that says of two cells how likely they are neighbours."""
+
+    def embed_pairs(self, adata: Cells, left: CellNames, right: CellNames, **options: Any) -> PairEmbeddings:
+        """Embed pairs of cells; swapping the two changes nothing."""
+        ...
+
+
+@runtime_checkable
+class PredictsColocalization(Protocol):
+    """A model that says which genes lie together in a cell."""
+
+    def predict_colocalization(self, adata: CellTables, threshold: float = 0.7, **options: Any) -> None:
+        """Write the pairs of genes into ``obsm`` and ``uns``, as `spaf_data.colocalize` writes measured ones."""
+        ...
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """A model in which genes attend to genes."""
+
+    def attention(
+        self, adata: Cells, pairs: Any, layers: Any = None, heads: Any = None, **options: Any
+    ) -> GeneAttention:
+        """Average the attention from gene to gene, between and within the two cells of pairs."""
+        ...
+
+
+@runtime_checkable
+class ReadsWithoutGenes(Protocol):
+    """A model that can read cells as if some of their genes were not there."""
+
+    def without_genes(self, adata: Cells, genes: Sequence[str], **options: Any) -> NDArray[np.float32]:
+        """Return the embeddings (n_cells, width) of cells without the genes."""
+        ...
+
+
+@runtime_checkable
+class PredictsExpression(Protocol):
+    """A model that predicts counts of genes."""
+
+    def expression(self, adata: Cells, genes: Sequence[str], **options: Any) -> NDArray[np.float32]:
+        """Return the expected counts (n_cells, n_genes) of genes, measured or not."""
+        ...
+
+
+_WORDS: dict[type, str] = {
+    EmbedsPairs: "tell whether two cells are neighbours",
+    PredictsColocalization: "tell which genes lie together in a cell",
+    ShowsAttention: "show attention between genes",
+    ReadsWithoutGenes: "read cells without some of their genes",
+    PredictsExpression: "predict the counts of genes",
+}
+AskedT = TypeVar("AskedT")
+
+
+def asked(model: Model[Any, Any], what: type[AskedT]) -> AskedT:
+    """Return a model as one that can be asked something, such as `EmbedsPairs`.
+
+    Raises
+    ------
+    InputError
+        If its family cannot; the sentence says what is missing.
+    """
+    if not isinstance(model, what):
+        words = _WORDS.get(what, f"do what {what.__name__} asks")
+        raise InputError(f"The model {model.source} cannot {words}: its family {model.family!r} has no such output.")
+    return model
+
+
+_registered: dict[str, type[Model[Any, Any]]] = {}
+
+
+def register_family(model: type[Model[Any, Any]]) -> type[Model[Any, Any]]:
+    """Make a family known, so that `load_model` and every command read its model directories.
+
+    Parameters
+    ----------
+    model
+        Its class. Its ``family`` is the name in `config.json`; a name that was registered before now means this class.
+
+    Returns
+    -------
+    The class, so that this is a decorator too.
+
+    Raises
+    ------
+    InputError
+        If the name is that of a built-in family.
+    """
+    if model.family in _built_in():
+        raise InputError(f"The family {model.family!r} is built in; give yours another name.")
+    _registered[model.family] = model
+    return model
+
+
+def families() -> list[str]:
+    """Return the names of all families: built-in, registered, and of installed packages."""
+    return sorted({*_built_in(), *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def family_of(name: str) -> type[Model[Any, Any]]:
+    """Return the class of a family, which is imported when it is first asked for.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name; the sentence lists those there are.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _built_in():
+        found: type[Model[Any, Any]] = importlib.import_module(f"spaf_model.{name}.model").FAMILY
+        return found
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            loaded: type[Model[Any, Any]] = point.load()
+            return loaded
+    raise InputError(f"There is no family {name!r}; known families: {', '.join(families())}.")
+
+
+def _built_in() -> list[str]:
+    return [file.parent.name for file in Path(__file__).parent.glob("*/model.py")]

@@ -1,5 +1,0 @@
-"""Import of checkpoints of the published SpatialFormer."""
-
-from spaf_model.published.convert import AttentionVariant, convert_published
-
-__all__ = ["AttentionVariant", "convert_published"]

@@ -1,0 +1,70 @@
+"""What models of any family return when they are asked for more than embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_model.errors import InputError
+
+AttentionDirection = Literal["left_to_right", "right_to_left", "within_left", "within_right"]
+DIRECTIONS: tuple[AttentionDirection, ...] = get_args(AttentionDirection)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairEmbeddings:
+    """What a model says of pairs of cells; row i belongs to pair i, NaN where a cell has no gene of the vocabulary."""
+
+    embeddings: NDArray[np.float32]  # (n_pairs, D), mean over both orders or both cells
+    probabilities: NDArray[np.float32]  # (n_pairs,), that the two cells are neighbours; symmetric
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneAttention:
+    """Mean attention from gene to gene, in four directions.
+
+    A direction names where the asking gene (the query, row) and the gene it looks at (the key, column) are:
+    ``"left_to_right"`` is how much genes of the left cells attend to genes of the right cells.
+    """
+
+    genes: list[str]  # names of rows and columns, in the order of ``adata.var``
+    weights: dict[AttentionDirection, sparse.csr_array]  # (n_genes, n_genes), mean over the pairs that have both genes
+    n_pairs: dict[AttentionDirection, sparse.csr_array]  # (n_genes, n_genes), how many pairs of cells have both genes
+    n_cell_pairs: int  # pairs of cells that were read
+    n_empty: int  # pairs left out, because a cell has no gene of the model
+
+    def table(self, direction: AttentionDirection, *, min_pairs: int = 1) -> pd.DataFrame:
+        """Return one direction as a table, strongest first: ``query``, ``key``, ``weight`` and ``n_pairs``.
+
+        Parameters
+        ----------
+        direction
+            One of ``left_to_right``, ``right_to_left``, ``within_left``, ``within_right``.
+        min_pairs
+            Leave out what fewer pairs of cells have; a mean over few says little.
+
+        Raises
+        ------
+        InputError
+            If there is no such direction.
+        """
+        if direction not in DIRECTIONS:
+            raise InputError(f"direction must be one of {', '.join(DIRECTIONS)}, not {direction!r}.")
+        weights, n_pairs = self.weights[direction], self.n_pairs[direction]
+        query = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+        names = np.array(self.genes, dtype=object)
+        table = pd.DataFrame(
+            {
+                "query": names[query],
+                "key": names[weights.indices],
+                "weight": weights.data,
+                "n_pairs": n_pairs.data,
+            }
+        )
+        table = table[table["n_pairs"] >= min_pairs]
+        return table.sort_values("weight", ascending=False, kind="stable", ignore_index=True)

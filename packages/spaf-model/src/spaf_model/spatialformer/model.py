@@ -1,0 +1,282 @@
+"""The SpatialFormer as users meet it: embeddings of cells and of pairs, co-localised genes, attention between genes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Unpack
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from spaf_model._console import progress_bar
+from spaf_model.cell_source import CellSource
+from spaf_model.errors import InputError
+from spaf_model.inputs import Cells, CellTables, table_of, tables_of
+from spaf_model.model import Model
+from spaf_model.options import CallOptions, KernelOptions, ReadingOptions, SharedOptions
+from spaf_model.outputs import check_key
+from spaf_model.pairs import CellNames, pair_positions, sides_of
+from spaf_model.results import GeneAttention, PairEmbeddings
+from spaf_model.spatialformer.config import SpatialFormerConfig
+from spaf_model.spatialformer.embedding import embed_cell_pairs
+from spaf_model.spatialformer.gene_attention import average_gene_attention
+from spaf_model.spatialformer.gene_pairs import gene_pair_matrix
+from spaf_model.spatialformer.network import SpatialFormerNetwork
+from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
+from spaf_model.vocabulary import Vocabulary
+
+COLOCALIZATION_KEY = "colocalization_pred"
+
+
+class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
+    """A SpatialFormer with its vocabulary.
+
+    Parameters
+    ----------
+    config
+        Sizes; its `n_tokens` is taken from the vocabulary where it is None.
+    vocabulary
+        Meaning of the token ids.
+    seed
+        Of the random weights; the global random state is left as it was.
+
+    Raises
+    ------
+    InputError
+        If `config.n_tokens` is not the size of the vocabulary, or the vocabulary lacks a special token.
+
+    Examples
+    --------
+    Embed the cells of a slide with a trained model::
+
+        model = SpatialFormer.from_pretrained("starter")
+        model.embed(adata, tissue="Breast", condition="Disease", species="Human", assay="Xenium")
+        adata.obsm["X_SpaF"]
+    """
+
+    family = "spatialformer"
+    Config = SpatialFormerConfig
+    methods = ("cls", "gene")
+
+    @classmethod
+    def fitting_config(cls, config: SpatialFormerConfig, vocabulary: Vocabulary) -> SpatialFormerConfig:
+        """Return the configuration with the number of tokens of the vocabulary."""
+        for name in SPECIAL_TOKENS:
+            vocabulary.special_id(name)
+        if config.n_tokens is None:
+            config = dataclasses.replace(config, n_tokens=vocabulary.n_tokens)
+        if config.n_tokens != vocabulary.n_tokens:
+            raise InputError(f"config.n_tokens is {config.n_tokens}, but the vocabulary has {vocabulary.n_tokens}.")
+        return config
+
+    def make_network(self) -> SpatialFormerNetwork:
+        """Make the network of the configuration, with random weights."""
+        return SpatialFormerNetwork(self.config)
+
+    @property
+    def tokeniser(self) -> SpatialFormerTokeniser:
+        """What ranks the genes of cells and makes sequences of them."""
+        return SpatialFormerTokeniser(self.vocabulary, self.config.max_genes)
+
+    def embed_pairs(
+        self,
+        adata: Cells,
+        left: CellNames,
+        right: CellNames,
+        *,
+        both_orders: bool = True,
+        **options: Unpack[KernelOptions],
+    ) -> PairEmbeddings:
+        """Embed pairs of cells and say how likely they are neighbours.
+
+        Swapping `left` and `right` changes nothing: a model that reads two cells as one sequence reads them in both
+        orders and averages; one that reads cells apart (`SpatialFormerConfig.pair_input`) compares their states.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`; nothing is written to it.
+        left, right
+            The two cells of each pair: cell names, or integer positions.
+        both_orders
+            Without it, pairs are read once, the left cell first: half the work, and a result that depends on the order.
+        **options
+            The shared ones, as for `embed`.
+
+        Returns
+        -------
+        PairEmbeddings
+            Embeddings (n_pairs, D) and probabilities (n_pairs,); NaN where a cell has no gene of the vocabulary.
+
+        Raises
+        ------
+        InputError
+            If left and right differ in length or name a cell that is not there, and as for `embed`.
+        """
+        call = CallOptions.of(options)
+        table = table_of(adata, call.table_key)
+        source, first, second = self._pair_source(table, left, right, call.reading)
+        cells = self.tokeniser(source.read())
+        with progress_bar("Embedding pairs", first.size, shown=call.progress) as advance:
+            return embed_cell_pairs(
+                self.network,
+                self.vocabulary,
+                cells.ranked,
+                cells.context,
+                first,
+                second,
+                both_orders=both_orders,
+                settings=call.settings,
+                on_batch=advance,
+            )
+
+    def predict_colocalization(
+        self,
+        adata: CellTables,
+        threshold: float = 0.7,
+        *,
+        key_added: str = COLOCALIZATION_KEY,
+        **options: Unpack[KernelOptions],
+    ) -> None:
+        """Find the gene pairs that the model expects to lie together in each cell.
+
+        Writes ``obsm[key_added]``, float32 CSR of cells x gene pairs with the probabilities that reach the threshold,
+        and ``uns[key_added]`` with ``pairs`` (a row for each column: gene_a, gene_b, in the order of ``adata.var``),
+        ``method`` (``"model"``), ``threshold`` and ``parameters``. That is the form in which `spaf_data.colocalize`
+        writes measured pairs. ``uns["spaf"]["predict_colocalization"]`` has the record of the run.
+
+        Only genes of the cell form pairs, and a pair has no order: its logit is the mean of both, since the heads of
+        published models are not symmetric.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`.
+        threshold
+            Least probability of a pair, above 0 and below 1. A focal loss in training leaves probabilities low, so a
+            model may need a lower one than 0.7.
+        key_added
+            Key in ``obsm`` and ``uns``.
+        **options
+            The shared ones, as for `embed`.
+
+        Raises
+        ------
+        InputError
+            If the threshold is out of range, and as for `embed`.
+        """
+        call = CallOptions.of(options)
+        tables = tables_of(adata, call.table_key)
+        sources = [self._source(table, call.reading) for table in tables]
+        check_key(key_added)
+        parameters = {
+            "threshold": float(threshold),
+            "key_added": key_added,
+            **self._parameters(call),
+        }
+        for table, source in zip(tables, sources, strict=True):
+            started = time.perf_counter()
+            with progress_bar("Predicting gene pairs", source.n_cells, shown=call.progress) as advance:
+                result = gene_pair_matrix(
+                    self.network,
+                    self.tokeniser,
+                    source,
+                    n_genes=table.n_vars,
+                    threshold=threshold,
+                    settings=call.settings,
+                    on_batch=advance,
+                )
+            names = table.var_names.to_numpy()
+            table.obsm[key_added] = result.probabilities
+            table.uns[key_added] = {
+                "pairs": pd.DataFrame({"gene_a": names[result.gene_a], "gene_b": names[result.gene_b]}),
+                "method": "model",
+                "threshold": float(threshold),
+                "parameters": parameters,
+            }
+            self._write_record(
+                table, "predict_colocalization", parameters, source, n_empty=source.n_empty, started=started
+            )
+
+    def attention(
+        self,
+        adata: Cells,
+        pairs: pd.DataFrame | Sequence[Sequence[str]] | NDArray[np.generic],
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        *,
+        minus_alibi: bool = True,
+        **options: Unpack[SharedOptions],
+    ) -> GeneAttention:
+        """Average the attention from gene to gene, between and within the two cells of pairs.
+
+        Each pair is read in both orders, so swapping its cells swaps the directions and changes nothing else.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`; nothing is written to it.
+        pairs
+            (n_pairs, 2) cell names or positions, or a table with the columns ``left`` and ``right``.
+        layers, heads
+            Which to average, from 0; None takes all.
+        minus_alibi
+            Subtract what the ALiBi bias alone would give at the same ranks. Without it, a mean over many heads may
+            show little but how near two genes are in rank.
+        **options
+            The shared ones, as for `embed`, but for the kernel: only one gives attention weights.
+
+        Returns
+        -------
+        GeneAttention
+            Sparse gene x gene means and numbers of pairs for ``left_to_right``, ``right_to_left``, ``within_left`` and
+            ``within_right``; its method ``table(direction)`` gives a sorted table. Pairs with a cell that has no gene
+            of the vocabulary are left out and counted.
+
+        Raises
+        ------
+        InputError
+            If a cell, a layer or a head is not there, and as for `embed`.
+
+        Examples
+        --------
+        Which genes of the left cells look at which genes of the right ones::
+
+            attention = model.attention(adata, [["cell1", "cell2"], ["cell3", "cell4"]], layers=[8, 9])
+            attention.table("left_to_right", min_pairs=2).head()
+        """
+        call = CallOptions.of(options, SharedOptions)
+        table = table_of(adata, call.table_key)
+        source, left, right = self._pair_source(table, *sides_of(pairs), call.reading)
+        cells = self.tokeniser(source.read())
+        with progress_bar("Reading attention", left.size, shown=call.progress) as advance:
+            return average_gene_attention(
+                self.network,
+                self.vocabulary,
+                cells.ranked,
+                cells.context,
+                left,
+                right,
+                genes=table.var_names.tolist(),
+                columns=source.columns_of_tokens(self.vocabulary.n_tokens),
+                layers=layers,
+                heads=heads,
+                minus_alibi=minus_alibi,
+                settings=call.settings,
+                on_batch=advance,
+            )
+
+    def _pair_source(
+        self, adata: anndata.AnnData, left: CellNames, right: CellNames, options: ReadingOptions
+    ) -> tuple[CellSource, NDArray[np.int64], NDArray[np.int64]]:
+        """Return the cells that occur in pairs, and where among them the two sides of each pair are."""
+        first, second = pair_positions(adata, left, right)
+        cells, inverse = np.unique(np.concatenate([first, second]), return_inverse=True)
+        return self._source(adata, options, cells), inverse[: first.size], inverse[first.size :]
+
+
+FAMILY = SpatialFormer  # by this name `family_of` finds it

@@ -1,0 +1,184 @@
+"""From counts to padded batches of token sequences: of single cells, and of pairs of cells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spaf_model.counts import CellCounts
+from spaf_model.errors import InputError
+from spaf_model.spatialformer.ranking import RankedCells, rank_counts
+from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
+
+SPECIAL_TOKENS = ("pad", "cls", "mask", "sep")  # that a vocabulary must have
+N_PREFIX = 1 + len(CONTEXT_KINDS)  # CLS and the context tokens, before the genes of the first cell
+
+
+def sequence_lengths(*n_genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the tokens of sequences.
+
+    Parameters
+    ----------
+    *n_genes
+        Genes of the cell of each sequence or, for pairs, of the first and of the second.
+    """
+    # Each cell has its context before its genes and SEP behind them; CLS stands before all.
+    return sum((n + len(CONTEXT_KINDS) + 1 for n in n_genes), start=np.ones_like(n_genes[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenBatch:
+    """Token sequences, padded on the right.
+
+    One cell is ``CLS condition tissue species assay g1 .. gn SEP``; a pair goes on with
+    ``condition tissue species assay h1 .. hm SEP``.
+
+    ``ids`` (B, L) holds token ids; ``types`` (B, L) 0 on padding, 1 on the first cell (CLS and its SEP included), 2 on
+    the second; ``lengths`` (B, 2) the tokens of either segment, the second 0 for a single cell. All are int64.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    lengths: torch.Tensor
+
+    @classmethod
+    def from_cells(
+        cls, ranked: RankedCells, context: NDArray[np.int64], cells: NDArray[np.integer], vocabulary: Vocabulary
+    ) -> TokenBatch:
+        """Make a batch of single cells.
+
+        Parameters
+        ----------
+        ranked
+            Gene tokens of cells.
+        context
+            Ids of condition, tissue, species and assay of those cells, (n_cells, 4).
+        cells
+            Positions of the cells of the batch.
+        vocabulary
+            Gives the ids of the special tokens.
+        """
+        cells = _check_cells(cells, ranked, context)
+        return cls._assemble(ranked, context, [cells], vocabulary)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        ranked: RankedCells,
+        context: NDArray[np.int64],
+        left: NDArray[np.integer],
+        right: NDArray[np.integer],
+        vocabulary: Vocabulary,
+    ) -> TokenBatch:
+        """Make a batch of pairs of cells; the arguments are those of `from_cells`, with the cells of either side.
+
+        Raises
+        ------
+        InputError
+            If left and right differ in length.
+        """
+        left = _check_cells(left, ranked, context)
+        right = _check_cells(right, ranked, context)
+        if left.size != right.size:
+            raise InputError(f"left and right must have equal lengths, not {left.size} and {right.size}.")
+        return cls._assemble(ranked, context, [left, right], vocabulary)
+
+    @classmethod
+    def _assemble(
+        cls,
+        ranked: RankedCells,
+        context: NDArray[np.int64],
+        segments: list[NDArray[np.int64]],
+        vocabulary: Vocabulary,
+    ) -> TokenBatch:
+        n_rows = segments[0].size
+        n_context = len(CONTEXT_KINDS)
+        lengths = np.zeros((n_rows, 2), dtype=np.int64)
+        for position, cells in enumerate(segments):
+            lengths[:, position] = (position == 0) + n_context + ranked.n_genes[cells] + 1
+        total = lengths.sum(axis=1)
+        width = int(total.max()) if n_rows else 0
+        ids = np.full((n_rows, width), vocabulary.pad, dtype=np.int64)
+        types = np.zeros((n_rows, width), dtype=np.int64)
+        if n_rows:
+            ids[:, 0] = vocabulary.cls
+        flat = ids.reshape(-1)
+        row_starts = np.arange(n_rows) * width
+        first_token = row_starts + 1  # where the context of the segment begins, in the flat batch
+        for cells in segments:
+            n_genes = ranked.n_genes[cells]
+            flat[first_token[:, None] + np.arange(n_context)] = context[cells]
+            within = np.arange(n_genes.sum()) - np.repeat(np.cumsum(n_genes) - n_genes, n_genes)
+            genes = ranked.tokens[np.repeat(ranked.indptr[cells], n_genes) + within]
+            flat[np.repeat(first_token + n_context, n_genes) + within] = genes
+            flat[first_token + n_context + n_genes] = vocabulary.sep
+            first_token = first_token + n_context + n_genes + 1
+        columns = np.arange(width)
+        types[columns < total[:, None]] = 2
+        types[columns < lengths[:, :1]] = 1
+        return cls(ids=torch.from_numpy(ids), types=torch.from_numpy(types), lengths=torch.from_numpy(lengths))
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens of the batch."""
+        return int(self.lengths.sum())
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """Real tokens, bool (B, L)."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return columns < self.lengths.sum(dim=1, keepdim=True)
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Return the batch on a device."""
+        return TokenBatch(
+            ids=self.ids.to(device, non_blocking=True),
+            types=self.types.to(device, non_blocking=True),
+            lengths=self.lengths.to(device, non_blocking=True),
+        )
+
+
+def _check_cells(cells: NDArray[np.integer], ranked: RankedCells, context: NDArray[np.int64]) -> NDArray[np.int64]:
+    if context.shape != (ranked.n_cells, len(CONTEXT_KINDS)):
+        raise InputError(
+            f"context must have shape ({ranked.n_cells}, {len(CONTEXT_KINDS)}), one row per cell, not {context.shape}."
+        )
+    positions = np.asarray(cells).astype(np.int64)
+    if positions.size and (positions.min() < 0 or positions.max() >= ranked.n_cells):
+        raise InputError(f"Cell positions must be from 0 to {ranked.n_cells - 1}.")
+    return positions
+
+
+@dataclasses.dataclass(frozen=True)
+class SequencedCells:
+    """Cells as token sequences."""
+
+    ranked: RankedCells
+    context: NDArray[np.int64]  # (n_cells, 4)
+    vocabulary: Vocabulary
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each cell; 0 for a cell without a gene."""
+        n_genes = self.ranked.n_genes
+        return np.where(n_genes > 0, sequence_lengths(n_genes), 0)
+
+    def batch(self, cells: NDArray[np.int64]) -> TokenBatch:
+        """Return some cells as a batch."""
+        return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpatialFormerTokeniser:
+    """Genes of a cell in descending order of count over scale, behind the context of the cell."""
+
+    vocabulary: Vocabulary
+    max_genes: int | None = None  # highest-ranked genes kept a cell; None: all
+
+    def __call__(self, cells: CellCounts) -> SequencedCells:
+        """Rank the genes of cells."""
+        ranked = rank_counts(cells.indptr, cells.tokens, cells.counts, self.vocabulary.scale, max_genes=self.max_genes)
+        return SequencedCells(ranked, cells.context, self.vocabulary)

@@ -1,0 +1,67 @@
+import anndata
+import numpy as np
+import pytest
+
+from spaf_model import CellCounts, CellSource, InputError, ReadingOptions, Vocabulary, check_counts
+
+INDPTR = np.array([0, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 2.0, np.nan, 1.0], "finite: cell 'b' has the value nan"),
+        ([1.0, np.inf, 1.0, 1.0], "finite: cell 'a' has the value inf"),
+        ([1.0, 2.0, 3.0, -2.0], "negative: cell 'b' has the value -2.0"),
+        ([1.0, 2.0, 0.69, 1.1], "log-normalised or scaled .cell 'b' has the value 0.69.*layer="),
+        ([1.0, -0.5, 0.69, 1.1], "log-normalised or scaled"),
+        ([1.0, 250.5, 3.0, 1.0], "whole numbers: cell 'a' has the value 250.5"),
+    ],
+)
+def test_what_is_not_a_count_is_refused_by_name(values: list[float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_counts(INDPTR, np.array(values), cell_names=["a", "b"])
+
+
+def test_counts_are_accepted_in_any_dtype() -> None:
+    for dtype in (np.int32, np.uint8, np.float64, np.float32, bool):
+        check_counts(INDPTR, np.array([0, 1, 1, 0]).astype(dtype))
+    check_counts(np.array([0, 0]), np.array([], dtype=np.float32))
+
+
+def test_integer_counts_may_not_be_negative() -> None:
+    with pytest.raises(InputError, match="the cell at position 1 has the value -3"):
+        check_counts(INDPTR, np.array([1, 2, 3, -3]))
+
+
+def test_empty_rows_between_cells_do_not_shift_the_name() -> None:
+    with pytest.raises(InputError, match="'c'"):
+        check_counts(np.array([0, 1, 1, 2]), np.array([1.0, -1.0]), cell_names=["a", "b", "c"])
+
+
+def test_what_is_read_of_an_anndata(adata: anndata.AnnData, vocabulary: Vocabulary) -> None:
+    some = adata[:, :39].copy()
+    source = CellSource(some, vocabulary, ReadingOptions())
+    cells = source.read()
+    assert cells.n_cells == 60
+    np.testing.assert_array_equal(cells.n_genes, np.diff(some.X.indptr))
+    genes = vocabulary.gene_token_ids
+    np.testing.assert_array_equal(cells.matrix().toarray()[:, genes[:39]], some.X.toarray())
+    assert cells.measured[genes].tolist() == [True] * 39 + [False]  # the last gene is unknown, not zero
+    assert not cells.measured[: genes[0]].any()
+    assert cells.counts.dtype == np.float32
+    assert cells.slides.tolist() == [0] * 60
+    assert source.none().n_cells == 0
+
+
+def test_chunks_join_to_the_whole(
+    adata: anndata.AnnData, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata.obs["slide"] = np.repeat(["b", "a", "c"], 20)
+    whole = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True).read()
+    assert whole.slides.tolist() == np.repeat([0, 1, 2], 20).tolist()
+    monkeypatch.setattr("spaf_model.cell_source._ROWS_AT_A_TIME", 17)
+    source = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True)
+    joined = CellCounts.joined([cells for _, cells in source.chunks()])
+    for name in ("indptr", "tokens", "counts", "context", "measured", "slides"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
