@@ -124,9 +124,11 @@ def run(
             folder, out, context=context, config=config, settings=settings or (), announce=_announce
         )
         _announce("report")
-        runs = {"model": out / "run" / "model", "run": out / "run", "build": out / "build"}
         with _progress() as step:
-            made = make_report(embedded, **runs, options=options, progress=step)
+            made = make_report(
+                embedded, model=out / "run" / "model", run=out / "run", build=out / "build", options=options,
+                progress=step,
+            )  # fmt: skip
             write_report(made, out / "report.html", out / "summary.json")
     _announce(f"done: {out / 'report.html'}")
     if as_json:

@@ -36,31 +36,3 @@ def test_learning_curves_show_what_was_logged(metrics):
 def test_learning_curves_of_a_run_without_validation(metrics):
     figure = plots.learning_curves(metrics[metrics.split == "train"].drop(columns="auroc_pairs"))
     assert sum(axes.axison for axes in figure.axes) == 2
-
-
-def test_pair_intervals_draw_values_and_bounds():
-    rows = [
-        {"score": score, "radius": radius, "negatives": kind, "auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.75}
-        for score in ("model", "pca")
-        for radius in (10.0, 30.0)
-        for kind in ("easy", "hard")
-    ]
-    figure = plots.pair_intervals(pd.DataFrame(rows), {"model": "M", "pca": "P"}, {"easy": "E", "hard": "H"})
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["E", "H"]
-    bars = figure.axes[0].containers
-    assert len(bars) == 2
-    np.testing.assert_allclose(bars[0].lines[0].get_ydata(orig=False), [0.7, 0.7])
-    low_to_high = [segment[:, 1] for segment in bars[0].lines[2][0].get_segments()]
-    np.testing.assert_allclose(low_to_high, [[0.6, 0.75]] * 2)
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["10", "30"]
-
-
-def test_gene_pairs_read_from_top_to_bottom():
-    table = pd.DataFrame(
-        {"gene_a": ["A", "C"], "gene_b": ["B", "D"], "expected": [10.0, 20.0], "observed": [50.0, 40.0]}
-    )
-    axes = plots.gene_pair_enrichment(table, label="cells").axes[0]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["A – B", "C – D"]
-    bottom, top = axes.get_ylim()
-    assert bottom > top
-    np.testing.assert_allclose(axes.collections[2].get_offsets()[:, 0], [50, 40])

@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from spaf_model import tl
+from spaf_model._files import replace_file
+from spaf_model._h5ad import refuse_overwriting
 from spaf_model.batching import token_budget_batches
 from spaf_model.config import SpatialFormerConfig
 from spaf_model.context import context_ids
@@ -11,6 +13,7 @@ from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.gene_attention import GeneAttention, average_gene_attention
 from spaf_model.gene_pairs import CellGenePairs, colocalized_gene_pairs
+from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import SpatialFormer
 from spaf_model.published import convert_published
@@ -25,6 +28,7 @@ __version__ = version("spaf-model")
 __all__ = [
     "CONTEXT_KINDS",
     "CellGenePairs",
+    "Cells",
     "EmbeddingSettings",
     "GeneAttention",
     "GeneMatch",
@@ -46,8 +50,11 @@ __all__ = [
     "embed_cells",
     "match_genes",
     "rank_genes",
+    "refuse_overwriting",
+    "replace_file",
     "select_kernel",
     "shipped_models",
+    "table_of",
     "tl",
     "token_budget_batches",
 ]

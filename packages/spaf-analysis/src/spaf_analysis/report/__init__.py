@@ -2,6 +2,19 @@
 
 from spaf_analysis.report.options import ReportOptions
 from spaf_analysis.report.render import check_places, render_html, write_report
-from spaf_analysis.report.report import Report, make_report
+from spaf_analysis.report.report import Report, default_sections, make_report
+from spaf_analysis.report.section import Card, Context, Picture, Section
 
-__all__ = ["Report", "ReportOptions", "check_places", "make_report", "render_html", "write_report"]
+__all__ = [
+    "Card",
+    "Context",
+    "Picture",
+    "Report",
+    "ReportOptions",
+    "Section",
+    "check_places",
+    "default_sections",
+    "make_report",
+    "render_html",
+    "write_report",
+]

@@ -13,7 +13,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
 from spaf_analysis.records import Record
 from spaf_data import Corpus, Distances
-from spaf_model import SpatialFormer
+from spaf_model import SpatialFormer, shipped_models
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _sentences(stored: object) -> dict[str, str]:
     return {str(name): str(text) for name, text in stored.items()} if isinstance(stored, dict) else {}
 
 
-def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
+def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
     """Read and check what a report is made from.
 
     Parameters
@@ -83,7 +83,7 @@ def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str
     embedded
         The h5ad that `spaf-model embed` wrote.
     model
-        Model directory.
+        Model directory, or the name of a model that comes with spaf-model.
     run
         Folder that `spaf-train pretrain` wrote.
     build
@@ -104,12 +104,16 @@ def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str
     if not embedded.is_file():
         raise InputError(f"there is no file {embedded}.")
     for folder, what, command in (
-        (model, "model directory", "spaf-train pretrain writes one to RUN/model"),
         (run, "run", "spaf-train pretrain writes one"),
         (build, "build", "spaf-data build writes one"),
     ):
         if not folder.is_dir():
             raise InputError(f"there is no {what} at {folder}; {command}.")
+    if not Path(model).is_dir() and str(model) not in shipped_models():
+        raise InputError(
+            f"there is no model directory at {model}; spaf-train pretrain writes one to RUN/model, and these come with "
+            f"spaf-model: {', '.join(shipped_models()) or 'none'}."
+        )
     build_record = _read_json(build / "build.json", "spaf-data build")
     run_record = _read_json(run / "run.json", "spaf-train pretrain")
     metrics = _read_metrics(run / "metrics.csv")
