@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,9 +14,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import spaf_analysis.run as pipeline
 from spaf_analysis.cell_pairs import MAX_PAIRS
+from spaf_analysis.cell_pairs.command import cell_pairs_command
+from spaf_analysis.clusters.command import clusters_command
+from spaf_analysis.commands import print_json
 from spaf_analysis.errors import InputError
+from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
+from spaf_analysis.spatial_genes.command import spatial_genes_command
 from spaf_data import claim
 
 app = typer.Typer(
@@ -58,7 +62,7 @@ def _fail(sentence: str) -> None:
 @app.command()
 def report(
     embedded: Annotated[Path, typer.Argument(metavar="EMBEDDED.h5ad", help="What spaf-model embed wrote.")],
-    model: Annotated[Path, typer.Option(help="Model directory.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Model directory, or starter.")],
     run: Annotated[Path, typer.Option(help="Folder that spaf-train pretrain wrote.")],
     build: Annotated[Path, typer.Option(help="Folder that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Page to write.")],
@@ -85,7 +89,7 @@ def report(
         made = make_report(embedded, model=model, run=run, build=build, options=options, progress=step)
         write_report(made, out, summary)
     if as_json:
-        _print_json(made.summary)
+        print_json(made.summary)
 
 
 @app.command()
@@ -132,15 +136,17 @@ def run(
             write_report(made, out / "report.html", out / "summary.json")
     _announce(f"done: {out / 'report.html'}")
     if as_json:
-        _print_json(made.summary)
+        print_json(made.summary)
+
+
+app.command("clusters")(clusters_command)
+app.command("spatial-genes")(spatial_genes_command)
+app.command("cell-pairs")(cell_pairs_command)
+app.command("gene-pairs")(gene_pairs_command)
 
 
 def _announce(stage: str) -> None:
     Console(stderr=True).print(f"[bold]spaf-analysis[/bold] {stage}", highlight=False)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager

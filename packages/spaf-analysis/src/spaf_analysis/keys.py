@@ -20,6 +20,7 @@ UMAP = "X_SpaF_umap"
 MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
+NEIGHBORS = "spatial_neighbors"
 
 __all__ = [
     "CELL_PAIRS",
@@ -31,6 +32,7 @@ __all__ = [
     "GAP",
     "GENE_PAIRS",
     "MORANS_I",
+    "NEIGHBORS",
     "N_TRANSCRIPTS",
     "SLIDE",
     "SPAF",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -12,6 +13,7 @@ import spaf_model
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import SPATIAL
 from spaf_data import slides_of_cells
+from spaf_model import SpatialFormer
 
 if TYPE_CHECKING:
     from spaf_model import Cells
@@ -89,3 +91,30 @@ def cells_of_slide(adata: ad.AnnData, slide: str | None) -> NDArray[np.int64]:
             f"there is no slide {slide!r}; there are: {', '.join(name or 'one unnamed' for name in found)}."
         )
     return np.flatnonzero(names == slide)
+
+
+def read_table(path: Path) -> ad.AnnData:
+    """Read an h5ad.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no h5ad.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}.")
+    try:
+        return ad.read_h5ad(path)
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
+
+
+def embed_where_missing(adata: ad.AnnData, key: str, model: SpatialFormer | str | Path | None) -> None:
+    """Embed the cells into `obsm[key]`, where it is not there and a model is given."""
+    if key not in adata.obsm and model is not None:
+        loaded(model).embed(adata, key_added=key)
+
+
+def loaded(model: SpatialFormer | str | Path) -> SpatialFormer:
+    """Return a model by itself, its directory, or the name of one that comes with spaf-model."""
+    return model if isinstance(model, SpatialFormer) else SpatialFormer.from_pretrained(model)

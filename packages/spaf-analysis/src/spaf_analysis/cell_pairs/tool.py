@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spaf_analysis.cell_pairs.compute import MAX_PAIRS, CellPairBenchmark, judge
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, SPLIT, TRAIN, VALIDATION
+from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, NEIGHBORS, SPLIT, TRAIN, VALIDATION
 from spaf_analysis.metrics import (
     EMBEDDING as COSINE,
 )
@@ -25,7 +25,7 @@ from spaf_analysis.metrics import (
     centring_cells,
     drawn_tissue,
 )
-from spaf_analysis.tables import places_of, slide_names, table_of
+from spaf_analysis.tables import loaded, places_of, slide_names, table_of
 from spaf_data import Distances
 from spaf_model import SpatialFormer
 
@@ -42,7 +42,7 @@ def benchmark_cell_pairs(
     key: str = EMBEDDING,
     train: Cells | None = None,
     radii: tuple[float, ...] | None = None,
-    distances: Distances = Distances(),
+    distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
     n_replicates: int = 1_000,
@@ -72,7 +72,8 @@ def benchmark_cell_pairs(
     radii
         Largest distances of neighbours in um; those of `radii_of` for the distances if None.
     distances
-        Of neighbours and negatives; those of the corpus that the model was trained on.
+        Of neighbours and negatives, such as those of the corpus that the model was trained on; None: those that follow
+        the radius of the cell graph of `adata`, or 30 um where it has none.
     max_pairs
         Largest number of positive pairs at each radius.
     max_fitted_cells
@@ -97,9 +98,9 @@ def benchmark_cell_pairs(
     """
     table = table_of(adata, table_key)
     other = table if train is None else table_of(train, table_key)
+    distances = distances_of(table) if distances is None else distances
     options = EvaluationOptions(radii=radii, max_pairs=max_pairs, n_replicates=n_replicates, seed=seed)
-    if isinstance(model, str | Path):
-        model = SpatialFormer.from_pretrained(model)
+    model = None if model is None else loaded(model)
     held_out, fitted = _regions(table) if train is None else (np.arange(table.n_obs), np.arange(other.n_obs))
     embedding = _embedding(table, key, model)
     held_out = held_out[np.isfinite(embedding[held_out]).all(axis=1)]
@@ -111,7 +112,7 @@ def benchmark_cell_pairs(
     fitted_cells = PlacedCells.of(other.X[fitted][:, other_genes], fitted_places[drawn], fitted_slides[drawn])
 
     scores: dict[str, PairScore] = {}
-    if isinstance(model, SpatialFormer):
+    if model is not None:
         scores[MODEL] = _pair_head(model, table, held_out)
     known = embedding[fitted] if other is table else _embedding(other, key, model)[fitted]
     centring = centring_cells(fitted_cells, np.asarray(np.isfinite(known).all(axis=1)), seed)
@@ -127,7 +128,7 @@ def cell_pairs(
     key: str = EMBEDDING,
     train: Cells | None = None,
     radii: tuple[float, ...] | None = None,
-    distances: Distances = Distances(),
+    distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
     n_replicates: int = 1_000,
@@ -153,6 +154,7 @@ def cell_pairs(
         As `benchmark_cell_pairs`.
     """
     table = table_of(adata, table_key)
+    distances = distances_of(table) if distances is None else distances
     judged = benchmark_cell_pairs(
         table, model, key=key, train=None if train is None else table_of(train, table_key), radii=radii,
         distances=distances, max_pairs=max_pairs, max_fitted_cells=max_fitted_cells, n_replicates=n_replicates,
@@ -164,6 +166,13 @@ def cell_pairs(
         "n_replicates": n_replicates, "seed": seed, "distances": asdict(distances),
     }  # fmt: skip
     table.uns[key_added] = judged.stored() | {"parameters": parameters}
+
+
+def distances_of(table: ad.AnnData) -> Distances:
+    """Return the distances that follow the radius of a table's cell graph; the usual ones without such a graph."""
+    parameters = dict(table.uns.get(NEIGHBORS, {})).get("params", {})
+    radius = parameters.get("radius") if parameters.get("method") == "radius" else None
+    return Distances() if radius is None else Distances(positive=float(radius))
 
 
 def _regions(table: ad.AnnData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

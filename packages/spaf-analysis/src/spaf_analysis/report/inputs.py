@@ -12,6 +12,7 @@ import pandas as pd
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
 from spaf_analysis.records import Record
+from spaf_analysis.tables import loaded, read_table
 from spaf_data import Corpus, Distances
 from spaf_model import SpatialFormer, shipped_models
 
@@ -117,16 +118,13 @@ def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, ke
     build_record = _read_json(build / "build.json", "spaf-data build")
     run_record = _read_json(run / "run.json", "spaf-train pretrain")
     metrics = _read_metrics(run / "metrics.csv")
-    try:
-        adata = ad.read_h5ad(embedded)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{embedded} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
+    adata = read_table(embedded)
     _check_table(adata, embedded, key)
     embed = adata.uns.get(SPAF, {}).get("embed", {})
     records = (Record.of("build", build_record), Record.of("pretrain", run_record), Record.of("embed", embed))
     return ReportInputs(
         adata,
-        SpatialFormer.from_pretrained(model),
+        loaded(model),
         metrics,
         build_record,
         run_record,
