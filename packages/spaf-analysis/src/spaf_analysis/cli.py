@@ -12,17 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-import spaf_analysis.run as pipeline
-from spaf_analysis.cell_pairs import MAX_PAIRS
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.keys import EMBEDDING
-from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
 from spaf_analysis.spatial_genes.command import spatial_genes_command
-from spaf_data import claim
 
 app = typer.Typer(
     help="From a spatial run to embeddings and a report that can be read.",
@@ -40,13 +37,15 @@ _SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.")
 
 def main() -> None:
     """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
-    # The packages below have an InputError of their own, each a ValueError.
-    import spaf_data
-    import spaf_model
-
     try:
         app()
-    except (InputError, spaf_data.InputError, spaf_model.InputError) as error:
+    except ValueError as error:
+        # The packages below have an InputError of their own; they are imported by now if it is one of theirs.
+        import spaf_data
+        import spaf_model
+
+        if not isinstance(error, InputError | spaf_data.InputError | spaf_model.InputError):
+            raise
         _fail(str(error))
     except OSError as error:
         if error.filename is None:
@@ -71,7 +70,7 @@ def report(
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
-    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
+    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: Annotated[int, _SEED] = 0,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -81,6 +80,8 @@ def report(
 
         spaf-analysis report embedded.h5ad --model run/model --run run --build build -o report.html
     """
+    from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
+
     options = ReportOptions(
         key=key, gene=gene, resolution=resolution, max_pairs=max_pairs, n_replicates=replicates, seed=seed
     )
@@ -121,12 +122,14 @@ def run(
 
         spaf-analysis run /data/xenium_breast -o results --tissue Breast --condition Disease
     """
+    from spaf_analysis.report import ReportOptions, make_report, write_report
+    from spaf_analysis.run import run_stages
+    from spaf_data import claim
+
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
     with claim(out, "spaf-analysis run"):
-        embedded = pipeline.run_stages(
-            folder, out, context=context, config=config, settings=settings or (), announce=_announce
-        )
+        embedded = run_stages(folder, out, context=context, config=config, settings=settings or (), announce=_announce)
         _announce("report")
         with _progress() as step:
             made = make_report(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import anndata as ad
-import numpy as np
-import pandas as pd
 import typer
 
 from spaf_analysis.errors import InputError
-from spaf_analysis.report.render import check_places
-from spaf_model import refuse_overwriting, replace_file
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
 
 SOURCE = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells x genes with counts in X. It is not changed.")]
 OUT = Annotated[
@@ -43,6 +42,9 @@ def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
         If the result would go nowhere, the ending of its file says nothing, its folder is missing, or it would
         overwrite the input.
     """
+    from spaf_analysis.report.render import check_places
+    from spaf_model import refuse_overwriting
+
     if out is None:
         if not as_json:
             raise InputError("the result goes nowhere: name a file with -o (.h5ad, .csv, .parquet) or give --json.")
@@ -65,6 +67,8 @@ def write_result(adata: ad.AnnData, table: pd.DataFrame, out: Path | None) -> No
     out
         Nowhere if None.
     """
+    from spaf_model import replace_file
+
     if out is None:
         return
     named = table.reset_index() if table.index.name else table
@@ -83,6 +87,9 @@ def print_json(content: dict[str, Any]) -> None:
 
 def plain(value: Any) -> Any:
     """Return plain values: tables as lists of rows, numbers that are not finite as None."""
+    import numpy as np
+    import pandas as pd
+
     if isinstance(value, pd.DataFrame):
         return [plain(row) for row in (value.reset_index() if value.index.name else value).to_dict(orient="records")]
     if isinstance(value, dict):

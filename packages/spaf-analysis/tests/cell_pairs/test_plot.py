@@ -1,7 +1,9 @@
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from spaf_analysis.cell_pairs.plot import pair_intervals
+from spaf_analysis.plots import SCORE_MARKS
 
 
 def test_pair_intervals_draw_values_and_bounds():
@@ -19,3 +21,17 @@ def test_pair_intervals_draw_values_and_bounds():
     low_to_high = [segment[:, 1] for segment in bars[0].lines[2][0].get_segments()]
     np.testing.assert_allclose(low_to_high, [[0.6, 0.75]] * 2)
     assert [text.get_text() for text in axes[0].get_xticklabels()] == ["10", "30"]
+
+
+def test_the_legend_of_many_scores_fits_into_the_figure():
+    names = {f"score {number}": f"A score with a long name, number {number}" for number in range(6)}
+    rows = [
+        {"score": score, "radius": 30.0, "negatives": "easy", "auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.75}
+        for score in names
+    ]
+    figure = pair_intervals(pd.DataFrame(rows), names, {"easy": "E"})[0].figure
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    assert figure.bbox.x0 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert len(set(SCORE_MARKS)) == 6

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from spaf_analysis import InputError, pl, tl
-from spaf_analysis.cell_pairs import MAX_PAIRS, SCORES, benchmark_cell_pairs
+from spaf_analysis.cell_pairs import SCORES, benchmark_cell_pairs
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.metrics import BASELINES, EMBEDDING, MODEL, PCA, PEARSON, EvaluationOptions
 from spaf_model import SpatialFormer
 from spaf_train import evaluate
@@ -43,7 +44,7 @@ def test_a_report_and_an_evaluation_of_the_same_cells_give_the_same_figures(stag
         shuffled, model, n_replicates=20, max_fitted_cells=options.max_fitted_cells, seed=options.seed
     )
     assert judged.n_train == other.n_fitted_cells
-    assert MAX_PAIRS == options.max_pairs
+    assert (MAX_PAIRS, N_REPLICATES) == (options.max_pairs, EvaluationOptions().n_replicates)
     ours, theirs = judged.evaluation, other.cell_pairs.evaluation
     assert len(ours.scores) == len(SCORES) * 2 * 4
     keys = ["score", "radius", "negatives"]

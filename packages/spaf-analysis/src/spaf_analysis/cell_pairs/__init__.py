@@ -1,14 +1,8 @@
-"""Do neighbouring cells look like neighbours to a model? Judged on held-out cells, beside baselines."""
+"""Do neighbouring cells look like neighbours to a model? Judged on held-out cells, beside baselines.
 
-from spaf_analysis.cell_pairs.compute import MAX_PAIRS, SCORES, CellPairBenchmark, judge, separation
-from spaf_analysis.cell_pairs.tool import benchmark_cell_pairs, cell_pairs
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
-__all__ = [
-    "MAX_PAIRS",
-    "SCORES",
-    "CellPairBenchmark",
-    "benchmark_cell_pairs",
-    "cell_pairs",
-    "judge",
-    "separation",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

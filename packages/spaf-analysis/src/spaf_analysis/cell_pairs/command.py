@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
-from spaf_analysis.cell_pairs.compute import MAX_PAIRS
-from spaf_analysis.cell_pairs.tool import cell_pairs
 from spaf_analysis.commands import JSON, KEY, OUT, SEED, SOURCE, check_result, print_json, write_result
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CELL_PAIRS, EMBEDDING
-from spaf_analysis.tables import read_table
-from spaf_data import Distances
 
 
 def cell_pairs_command(
@@ -38,7 +34,7 @@ def cell_pairs_command(
         typer.Option(help="Largest distance of neighbours in um; default: the radius of the cell graph, or 30."),
     ] = None,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
-    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
+    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: SEED = 0,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = CELL_PAIRS,
     as_json: JSON = False,
@@ -51,6 +47,12 @@ def cell_pairs_command(
 
         spaf-analysis cell-pairs left.h5ad --train right.h5ad --key X_other -o pairs.parquet
     """
+    import pandas as pd
+
+    from spaf_analysis.cell_pairs.tool import cell_pairs
+    from spaf_analysis.tables import read_table
+    from spaf_data import Distances
+
     check_result(source, out, as_json=as_json)
     adata, other = read_table(source), None if train is None else read_table(train)
     cell_pairs(

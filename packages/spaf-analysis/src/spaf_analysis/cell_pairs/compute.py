@@ -27,8 +27,6 @@ from spaf_analysis.metrics import (
 )
 from spaf_data import Distances
 
-# As `spaf-train evaluate` judges, so that a report and an evaluation of the same cells give the same figures.
-MAX_PAIRS = EvaluationOptions().max_pairs
 SCORES = {
     MODEL: "SpatialFormer, pair head",
     EMBEDDING: "SpatialFormer, cosine of embeddings",

@@ -84,7 +84,9 @@ def pair_intervals(scores: pd.DataFrame, names: Mapping[str, str], panels: Mappi
     radii = sorted(scores["radius"].unique())
     shown = {kind: title for kind, title in panels.items() if (scores["negatives"] == kind).any()}
     with style():
-        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        columns = len(names) if len(names) <= 4 else 3
+        height = 3.6 + 0.25 * (-(-len(names) // columns) - 1)
+        figure = Figure(figsize=(9.6, height), layout="constrained")
         grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (kind, title) in zip(grid, shown.items(), strict=True):
             for index, ((score, label), (color, marker)) in enumerate(zip(names.items(), SCORE_MARKS, strict=False)):
@@ -103,5 +105,5 @@ def pair_intervals(scores: pd.DataFrame, names: Mapping[str, str], panels: Mappi
             axes.set_axisbelow(True)
         grid[0].set_ylabel("AUROC (95 % interval)")
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
         return list(grid)

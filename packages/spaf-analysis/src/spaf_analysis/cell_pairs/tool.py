@@ -10,7 +10,8 @@ import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_analysis.cell_pairs.compute import MAX_PAIRS, CellPairBenchmark, judge
+from spaf_analysis.cell_pairs.compute import CellPairBenchmark, judge
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, NEIGHBORS, SPLIT, TRAIN, VALIDATION
 from spaf_analysis.metrics import (
@@ -45,7 +46,7 @@ def benchmark_cell_pairs(
     distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
-    n_replicates: int = 1_000,
+    n_replicates: int = N_REPLICATES,
     seed: int = 0,
     table_key: str | None = None,
 ) -> CellPairBenchmark:
@@ -131,7 +132,7 @@ def cell_pairs(
     distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
-    n_replicates: int = 1_000,
+    n_replicates: int = N_REPLICATES,
     seed: int = 0,
     table_key: str | None = None,
     key_added: str = CELL_PAIRS,

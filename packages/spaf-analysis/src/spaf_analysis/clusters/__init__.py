@@ -1,7 +1,8 @@
-"""Clusters and a map of the cells in the space of an embedding."""
+"""Clusters and a map of the cells in the space of an embedding.
 
-from spaf_analysis.clusters.compute import N_NEIGHBORS, leiden, markers, umap
-from spaf_analysis.clusters.tool import cluster, marker_genes
-from spaf_analysis.tables import embedded_cells
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
-__all__ = ["N_NEIGHBORS", "cluster", "embedded_cells", "leiden", "marker_genes", "markers", "umap"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pandas as pd
 import typer
 
-from spaf_analysis.clusters.compute import N_NEIGHBORS
-from spaf_analysis.clusters.tool import check_resolution, cluster, marker_genes
 from spaf_analysis.commands import JSON, KEY, MODEL, OUT, SEED, SOURCE, check_result, print_json, write_result
+from spaf_analysis.defaults import N_NEIGHBORS
 from spaf_analysis.keys import CLUSTERS, EMBEDDING
-from spaf_analysis.tables import embed_where_missing, read_table
 
 
 def clusters_command(
@@ -32,6 +29,11 @@ def clusters_command(
 
         spaf-analysis clusters embedded.h5ad -o clustered.h5ad --json
     """
+    import pandas as pd
+
+    from spaf_analysis.clusters.tool import check_resolution, cluster, marker_genes
+    from spaf_analysis.tables import embed_where_missing, read_table
+
     check_result(source, out, as_json=as_json)
     check_resolution(resolution)
     adata = read_table(source)

@@ -11,9 +11,8 @@ import scanpy as sc
 from numpy.typing import NDArray
 from sklearn.preprocessing import normalize
 
+from spaf_analysis.defaults import N_NEIGHBORS
 from spaf_analysis.metrics import log_normalize
-
-N_NEIGHBORS = 15
 
 
 def leiden(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spaf_analysis.clusters.compute import N_NEIGHBORS, leiden, markers
+from spaf_analysis.clusters.compute import leiden, markers
 from spaf_analysis.clusters.compute import umap as umap_of
+from spaf_analysis.defaults import N_NEIGHBORS
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, EMBEDDING, UMAP
 from spaf_analysis.tables import embedded_cells, table_of

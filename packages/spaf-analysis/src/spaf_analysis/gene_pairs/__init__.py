@@ -1,6 +1,8 @@
-"""The gene pairs that sit together in cells more often than expected."""
+"""The gene pairs that sit together in cells more often than expected.
 
-from spaf_analysis.gene_pairs.compute import FDR, GenePairs
-from spaf_analysis.gene_pairs.tool import enriched_gene_pairs, gene_pairs, stored_gene_pairs
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
-__all__ = ["FDR", "GenePairs", "enriched_gene_pairs", "gene_pairs", "stored_gene_pairs"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,9 +7,7 @@ from typing import Annotated
 import typer
 
 from spaf_analysis.commands import JSON, OUT, SOURCE, check_result, print_json, write_result
-from spaf_analysis.gene_pairs.tool import gene_pairs, stored_gene_pairs
 from spaf_analysis.keys import GENE_PAIRS
-from spaf_analysis.tables import read_table
 
 
 def gene_pairs_command(
@@ -25,6 +23,9 @@ def gene_pairs_command(
 
         spaf-analysis gene-pairs slide.h5ad -o pairs.csv
     """
+    from spaf_analysis.gene_pairs.tool import gene_pairs, stored_gene_pairs
+    from spaf_analysis.tables import read_table
+
     check_result(source, out, as_json=as_json)
     adata = read_table(source)
     gene_pairs(adata, min_cells=min_cells, key_added=key_added)

@@ -1,6 +1,8 @@
-"""Genes with a pattern in space."""
+"""Genes with a pattern in space.
 
-from spaf_analysis.spatial_genes.compute import morans_i, rank_by_pattern
-from spaf_analysis.spatial_genes.tool import spatial_genes, spatially_variable_genes
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
-__all__ = ["morans_i", "rank_by_pattern", "spatial_genes", "spatially_variable_genes"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

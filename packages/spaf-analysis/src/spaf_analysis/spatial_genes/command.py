@@ -8,8 +8,6 @@ import typer
 
 from spaf_analysis.commands import JSON, OUT, SOURCE, check_result, print_json, write_result
 from spaf_analysis.keys import MORANS_I
-from spaf_analysis.spatial_genes.tool import spatial_genes
-from spaf_analysis.tables import read_table
 
 
 def spatial_genes_command(
@@ -27,6 +25,9 @@ def spatial_genes_command(
 
         spaf-analysis spatial-genes slide.h5ad -o genes.csv
     """
+    from spaf_analysis.spatial_genes.tool import spatial_genes
+    from spaf_analysis.tables import read_table
+
     check_result(source, out, as_json=as_json)
     adata = read_table(source)
     spatial_genes(adata, min_cell_share=min_cell_share, key_added=key_added)
