@@ -12,6 +12,7 @@ from scipy import sparse
 
 import spaf_data
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
+from spaf_train.evaluation import pair_network
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class Stages:
     run: Path
     model: Path
     embedded: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_networks():
+    """Train pair networks, which every judgement of pairs needs, for two epochs only."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pair_network, "_MAX_EPOCHS", 2)
+        yield
 
 
 @pytest.fixture

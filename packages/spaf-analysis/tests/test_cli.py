@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import pytest
@@ -70,7 +71,14 @@ def test_run_into_a_folder_in_use(stages, tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["run", "--help"]])
+def test_the_command_line_starts_without_heavy_libraries():
+    code = (
+        "import sys, spaf_analysis.cli; print(sorted({'torch', 'scanpy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["run", "--help"], ["cell-pairs", "--help"]])
 def test_help(monkeypatch, capsys, arguments):
     assert call(monkeypatch, *arguments) == 0
-    assert "report" in capsys.readouterr().out
+    assert "spaf-analysis" in capsys.readouterr().out

@@ -1,32 +1,12 @@
-"""Integration, annotation, co-localisation, metrics with baselines and reports on spatial embeddings."""
+"""Integration, annotation, co-localisation, metrics with baselines and reports on spatial embeddings.
+
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
 from importlib.metadata import version
 
-from spaf_analysis.cell_pairs import CellPairBenchmark, benchmark_cell_pairs
-from spaf_analysis.clusters import cluster, marker_genes, umap
-from spaf_analysis.errors import InputError
-from spaf_analysis.gene_pairs import GenePairs, enriched_gene_pairs
-from spaf_analysis.report import Report, ReportOptions, make_report, render_html, write_report
-from spaf_analysis.run import run_stages
-from spaf_analysis.spatial_genes import morans_i, spatially_variable_genes
+import lazy_loader
 
-__all__ = [
-    "CellPairBenchmark",
-    "GenePairs",
-    "InputError",
-    "Report",
-    "ReportOptions",
-    "benchmark_cell_pairs",
-    "cluster",
-    "enriched_gene_pairs",
-    "make_report",
-    "marker_genes",
-    "morans_i",
-    "render_html",
-    "run_stages",
-    "spatially_variable_genes",
-    "umap",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = version("spaf-analysis")

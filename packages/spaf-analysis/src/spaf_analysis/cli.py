@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-import spaf_analysis.run as pipeline
-from spaf_analysis.cell_pairs import MAX_PAIRS
+from spaf_analysis.cell_pairs.command import cell_pairs_command
+from spaf_analysis.clusters.command import clusters_command
+from spaf_analysis.commands import print_json
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
+from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.keys import EMBEDDING
-from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
-from spaf_data import claim
+from spaf_analysis.spatial_genes.command import spatial_genes_command
 
 app = typer.Typer(
     help="From a spatial run to embeddings and a report that can be read.",
@@ -37,13 +38,15 @@ _SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.")
 
 def main() -> None:
     """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
-    # The packages below have an InputError of their own, each a ValueError.
-    import spaf_data
-    import spaf_model
-
     try:
         app()
-    except (InputError, spaf_data.InputError, spaf_model.InputError) as error:
+    except ValueError as error:
+        # The packages below have an InputError of their own; they are imported by now if it is one of theirs.
+        import spaf_data
+        import spaf_model
+
+        if not isinstance(error, InputError | spaf_data.InputError | spaf_model.InputError):
+            raise
         _fail(str(error))
     except OSError as error:
         if error.filename is None:
@@ -59,7 +62,7 @@ def _fail(sentence: str) -> None:
 @app.command()
 def report(
     embedded: Annotated[Path, typer.Argument(metavar="EMBEDDED.h5ad", help="What spaf-model embed wrote.")],
-    model: Annotated[Path, typer.Option(help="Model directory.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Model directory, or starter.")],
     run: Annotated[Path, typer.Option(help="Folder that spaf-train pretrain wrote.")],
     build: Annotated[Path, typer.Option(help="Folder that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Page to write.")],
@@ -68,7 +71,7 @@ def report(
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
-    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = 1_000,
+    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: Annotated[int, _SEED] = 0,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -78,6 +81,8 @@ def report(
 
         spaf-analysis report embedded.h5ad --model run/model --run run --build build -o report.html
     """
+    from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
+
     options = ReportOptions(
         key=key, gene=gene, resolution=resolution, max_pairs=max_pairs, n_replicates=replicates, seed=seed
     )
@@ -86,7 +91,7 @@ def report(
         made = make_report(embedded, model=model, run=run, build=build, options=options, progress=step)
         write_report(made, out, summary)
     if as_json:
-        _print_json(made.summary)
+        print_json(made.summary)
 
 
 @app.command()
@@ -118,28 +123,34 @@ def run(
 
         spaf-analysis run /data/xenium_breast -o results --tissue Breast --condition Disease
     """
+    from spaf_analysis.report import ReportOptions, make_report, write_report
+    from spaf_analysis.run import run_stages
+    from spaf_data import claim
+
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
     with claim(out, "spaf-analysis run"):
-        embedded = pipeline.run_stages(
-            folder, out, context=context, config=config, settings=settings or (), announce=_announce
-        )
+        embedded = run_stages(folder, out, context=context, config=config, settings=settings or (), announce=_announce)
         _announce("report")
-        runs = {"model": out / "run" / "model", "run": out / "run", "build": out / "build"}
         with _progress() as step:
-            made = make_report(embedded, **runs, options=options, progress=step)
+            made = make_report(
+                embedded, model=out / "run" / "model", run=out / "run", build=out / "build", options=options,
+                progress=step,
+            )  # fmt: skip
             write_report(made, out / "report.html", out / "summary.json")
     _announce(f"done: {out / 'report.html'}")
     if as_json:
-        _print_json(made.summary)
+        print_json(made.summary)
+
+
+app.command("clusters")(clusters_command)
+app.command("spatial-genes")(spatial_genes_command)
+app.command("cell-pairs")(cell_pairs_command)
+app.command("gene-pairs")(gene_pairs_command)
 
 
 def _announce(stage: str) -> None:
     Console(stderr=True, markup=False).print(Text.assemble(("spaf-analysis", "bold"), f" {stage}"), highlight=False)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager

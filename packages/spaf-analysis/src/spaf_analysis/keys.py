@@ -1,4 +1,4 @@
-"""Names of what the earlier stages wrote and the report reads, in one place."""
+"""Names of what the earlier stages wrote and the report writes and reads, in one place."""
 
 from spaf_data.keys import (
     COLOCALIZATION,
@@ -16,19 +16,29 @@ from spaf_data.keys import (
 EMBEDDING = "X_SpaF"
 ENRICHMENT = "colocalization_enrichment"
 CLUSTERS = "spaf_cluster"
+UMAP = "X_SpaF_umap"
+MORANS_I = "morans_i"
+GENE_PAIRS = "gene_pairs"
+CELL_PAIRS = "cell_pairs"
+NEIGHBORS = "spatial_neighbors"
 
 __all__ = [
+    "CELL_PAIRS",
     "CLUSTERS",
     "COLOCALIZATION",
     "CONNECTIVITIES",
     "EMBEDDING",
     "ENRICHMENT",
     "GAP",
+    "GENE_PAIRS",
+    "MORANS_I",
+    "NEIGHBORS",
     "N_TRANSCRIPTS",
     "SLIDE",
     "SPAF",
     "SPATIAL",
     "SPLIT",
     "TRAIN",
+    "UMAP",
     "VALIDATION",
 ]

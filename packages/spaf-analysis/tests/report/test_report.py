@@ -6,8 +6,12 @@ from dataclasses import replace
 import anndata as ad
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from spaf_analysis import InputError, ReportOptions, make_report, render_html, write_report
+from spaf_analysis.clusters.section import ClustersSection
+from spaf_analysis.report import Card, Picture, Section
+from spaf_analysis.report.inputs import read_inputs
 
 OPTIONS = ReportOptions(max_pairs=60, n_replicates=50, resolution=0.5)
 
@@ -43,7 +47,7 @@ def test_summary_has_the_numbers_of_the_table(stages, report):
     for name in ("pair_auroc_30um", "pair_auroc_30um_pca", "pair_auroc_30um_hard", "pair_auroc_30um_minus_pca"):
         low, high = summary[f"{name}_interval"]
         assert low <= summary[name] <= high
-    assert len(summary["cell_pairs"]) == 4 * 2 * 4
+    assert len(summary["cell_pairs"]) == 4 * 2 * 6
     json.dumps(summary, allow_nan=False)
 
 
@@ -54,8 +58,8 @@ def test_page_says_what_the_summary_says(report, html):
     for row in report.summary["cell_pairs"]:
         assert f"{row['auroc']:.3f}" in text
     assert f"{report.summary['pair_auroc_30um']:.3f}" in html
-    assert f"{report.account['unassigned']:,}" in html
-    for gene in report.clusters["genes"].iloc[0]:
+    assert f"{report['account'].account['unassigned']:,}" in html
+    for gene in report["umap"].clusters["genes"].iloc[0]:
         assert gene in html
 
 
@@ -85,7 +89,10 @@ def test_two_reports_differ_in_their_timings_only(stages, report):
     assert {k: v for k, v in again.summary.items() if k not in timed} == {
         k: v for k, v in report.summary.items() if k not in timed
     }
-    assert render_html(replace(again, records=report.records, summary=report.summary)) == render_html(report)
+    # The last section says how long it took.
+    assert report.sections[-1].anchor == "provenance"
+    timed_as = replace(again, sections=(*again.sections[:-1], report.sections[-1]), summary=report.summary)
+    assert render_html(timed_as) == render_html(report)
 
 
 def test_validation_cells_far_too_few(stages, tmp_path):
@@ -93,7 +100,7 @@ def test_validation_cells_far_too_few(stages, tmp_path):
         adata.obs["split"] = adata.obs["split"].astype(str).replace("validation", "gap")
 
     made = changed(stages, tmp_path, no_validation)
-    assert made.benchmark.evaluation is None
+    assert made["pairs"].benchmark.evaluation is None
     assert made.summary["pair_auroc_30um"] is None
     assert "Not judged: only 0 cells were held out for validation." in render_html(made)
 
@@ -122,9 +129,11 @@ def test_a_region_with_close_negatives_alone_gives_the_figures_that_can_be_had(s
 def test_a_baseline_that_could_not_be_trained_is_named(stages, tmp_path):
     made = changed(stages, tmp_path, in_a_square("train", 50.0))
     html = render_html(made)
-    (sentence,) = made.summary["not_judged"]
-    assert "logistic regression on pairs” was not judged: the training region has no neighbours" in sentence
-    assert sentence in html
+    for sentence, name in zip(
+        made.summary["not_judged"], ("logistic regression on pairs", "pair network"), strict=True
+    ):
+        assert f"{name}” was not judged: the training region has no neighbours" in sentence
+        assert sentence in html
     assert made.summary["pair_auroc_30um_logistic"] is None
     assert made.summary["pair_auroc_30um"] is not None
 
@@ -146,13 +155,13 @@ def test_what_was_not_learnt_is_on_the_page(stages, tmp_path):
 
 
 def test_gene_that_is_asked_for(stages, tmp_path, report):
-    gene = report.gene.name
+    gene = report["tissue"].gene.name
     adata = ad.read_h5ad(stages.embedded)
     other = str(next(name for name in adata.var_names if name != gene))
     paths = {"model": stages.model, "run": stages.run, "build": stages.build}
     made = make_report(stages.embedded, **paths, options=replace(OPTIONS, gene=other))
-    assert made.gene.name == other
-    assert not made.gene.chosen
+    assert made["tissue"].gene.name == other
+    assert not made["tissue"].gene.chosen
     assert f"{other} was asked for" in render_html(made)
     with pytest.raises(InputError, match="the table has no gene 'NOPE'"):
         make_report(stages.embedded, **paths, options=replace(OPTIONS, gene="NOPE"))
@@ -163,17 +172,17 @@ def test_cells_without_embedding_are_counted(stages, tmp_path):
         adata.obsm["X_SpaF"][:7] = np.nan
 
     made = changed(stages, tmp_path, lose)
-    assert made.n_not_embedded == 7
+    assert made["account"].n_not_embedded == 7
     assert "7 cells hold no gene that the model knows" in render_html(made)
-    assert made.clusters["n_cells"].sum() == made.summary["n_cells"] - 7
+    assert made["umap"].clusters["n_cells"].sum() == made.summary["n_cells"] - 7
 
 
 def test_large_table_is_subsampled_for_the_umap_and_says_so(stages):
     made = make_report(
         stages.embedded, model=stages.model, run=stages.run, build=stages.build, options=replace(OPTIONS, umap_cells=50)
     )
-    assert "50 of" in made.pictures["umap"][0].caption
-    assert made.clusters["n_cells"].sum() == made.summary["n_cells"]
+    assert "50 of" in made["umap"].figures[0].caption
+    assert made["umap"].clusters["n_cells"].sum() == made.summary["n_cells"]
 
 
 def test_table_without_gene_pairs_and_graph(stages, tmp_path):
@@ -235,3 +244,62 @@ def test_nothing_is_left_half_written(report, tmp_path):
     write_report(report, tmp_path / "page.html", tmp_path / "summary.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "summary.json"]
     assert json.loads((tmp_path / "summary.json").read_text()) == report.summary
+
+
+class Extra(Section):
+    """A section of somebody else: one class, and the report knows nothing of it."""
+
+    anchor = "extra"
+    title = "How many <genes> a cell has"
+    template = "<p>{{ mean | figure(1) }} on average.</p>{{ show(section.figures) }}"
+
+    def __init__(self, mean, figures):
+        self.mean, self.figures = mean, figures
+
+    @classmethod
+    def compute(cls, context):
+        n_genes = np.diff(context.adata.X.tocsr().indptr)
+        assert len(context.section(ClustersSection).clusters)  # may ask for what another has computed
+        axes = Figure().add_subplot()
+        axes.hist(n_genes)
+        return cls(float(n_genes.mean()), (Picture.of(axes, "A histogram.", "Genes of a cell."),))
+
+    def numbers(self):
+        return {"mean_genes": self.mean}
+
+    def sentences(self):
+        return (f"A cell has {self.mean:.1f} <genes>.",)
+
+    def cards(self):
+        return (Card(f"{self.mean:.0f}", "genes in a cell"),)
+
+    def view(self):
+        return {"mean": self.mean}
+
+
+def test_a_section_is_added_by_one_class(stages):
+    paths = {"model": stages.model, "run": stages.run, "build": stages.build}
+    made = make_report(stages.embedded, **paths, options=OPTIONS, sections=(Extra, ClustersSection))
+    assert [section.anchor for section in made.sections] == ["extra", "umap"]
+    assert made.summary["mean_genes"] == made["extra"].mean
+    assert set(made.summary) == {"n_cells", "n_transcripts", "n_genes", "mean_genes"}
+    html = render_html(made)
+    mean = f"{made['extra'].mean:.1f}"
+    assert f"<p>{mean} on average.</p>" in html
+    assert f"A cell has {mean} &lt;genes&gt;." in html
+    assert '<li><a href="#extra">How many &lt;genes&gt; a cell has</a></li>' in html
+    assert "<span>genes in a cell</span>" in html
+    assert "Genes of a cell." in html
+    with pytest.raises(KeyError, match="no section 'pairs'; there are: extra, umap"):
+        made["pairs"]
+
+
+def test_choices_left_open_are_in_the_record(report):
+    assert report["provenance"].records[-1].parameters["gene"] == report["tissue"].gene.name
+
+
+def test_a_shipped_model_goes_by_its_name(stages):
+    with pytest.raises(InputError, match="no model directory at beginner; .* these come with spaf-model: .*starter"):
+        make_report(stages.embedded, model="beginner", run=stages.run, build=stages.build, options=OPTIONS)
+    inputs = read_inputs(stages.embedded, model="starter", run=stages.run, build=stages.build)
+    assert inputs.model.source == "starter"

@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from spaf_model import tl
+from spaf_model._files import replace_file
+from spaf_model._h5ad import refuse_overwriting
 from spaf_model.batching import token_budget_batches
 from spaf_model.cell_source import CellSource
 from spaf_model.context import context_ids
@@ -22,6 +24,7 @@ from spaf_model.family import (
     families,
     register_family,
 )
+from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import Model, load_model
 from spaf_model.options import EmbeddingSettings, ReadingOptions
@@ -58,6 +61,7 @@ __all__ = [
     "CellCounts",
     "CellGenePairs",
     "CellSource",
+    "Cells",
     "ConvolutionMixer",
     "EmbeddingMethod",
     "EmbeddingSettings",
@@ -99,10 +103,13 @@ __all__ = [
     "load_model",
     "match_genes",
     "rank_genes",
+    "refuse_overwriting",
     "register_family",
+    "replace_file",
     "select_kernel",
     "sequence_lengths",
     "shipped_models",
+    "table_of",
     "tl",
     "token_budget_batches",
 ]

@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from spaf_model import SpatialFormer, SpatialFormerConfig
+from spaf_train import vocabulary_from_corpus
+
 
 @pytest.fixture
 def tissue() -> ad.AnnData:
@@ -21,3 +24,12 @@ def tissue() -> ad.AnnData:
         obs=pd.DataFrame({"split": region}, index=[f"cell{index}" for index in range(len(xy))]),
         obsm={"spatial": xy},
     )
+
+
+@pytest.fixture
+def separate(corpus):
+    """A model that reads the two cells of a pair apart."""
+    config = SpatialFormerConfig(
+        width=16, n_layers=1, n_heads=2, conv_kernel=3, colocalization_rank=4, pair_input="separate", pair_rank=4
+    )
+    return SpatialFormer(config, vocabulary_from_corpus(corpus), seed=0)

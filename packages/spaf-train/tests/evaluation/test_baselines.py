@@ -1,9 +1,18 @@
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
 from scipy import sparse
 
-from spaf_train.evaluation import LogisticPairs, cosine, log_normalize, matched_pairs, pca_embedding
+from spaf_train.evaluation import (
+    LogisticPairs,
+    baselines,
+    cosine,
+    log_normalize,
+    matched_pairs,
+    pca_embedding,
+    pearson_embedding,
+)
 
 
 def test_log_normalize_equals_scanpy(tissue):
@@ -63,3 +72,38 @@ def test_logistic_regression_on_a_part_of_the_cells(tissue):
     whole = LogisticPairs(embedding, pairs, 30.0, cells=cells)
     part = LogisticPairs(embedding[cells], pairs, 30.0)
     np.testing.assert_allclose(whole.score(cells[:5], cells[5:10]), part.score(np.arange(5), np.arange(5, 10)))
+
+
+def by_scanpy(counts):
+    return sc.experimental.pp.normalize_pearson_residuals(ad.AnnData(counts.astype(float)), inplace=False)["X"]
+
+
+def test_pearson_residuals_of_each_slide_equal_scanpy(monkeypatch):
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(3, 1, (2, 1, 12))
+    slide = np.repeat(["a", "b"], 80)
+    counts = np.concatenate([rng.poisson(rates[code] * rng.gamma(3, 1, (80, 1))) for code in range(2)])
+    residuals = np.concatenate([by_scanpy(counts[slide == name]) for name in "ab"])
+    centred = residuals - residuals.mean(axis=0)
+    axes = np.linalg.svd(centred)[2][:5]
+    for at_once in (10**6, 100):  # cells x genes made at a time
+        monkeypatch.setattr(baselines, "_RESIDUALS_AT_ONCE", at_once)
+        ours = pearson_embedding(sparse.csr_matrix(counts), slide, np.arange(160), n_components=5)
+        np.testing.assert_allclose(np.abs(ours.coordinates), np.abs(centred @ axes.T), atol=1e-6)
+    variable = np.argsort(-residuals.var(axis=0), kind="stable")[:6]
+    few = pearson_embedding(counts, slide, np.arange(160), n_components=5, max_genes=6).coordinates
+    axes = np.linalg.svd(centred[:, np.sort(variable)])[2][:5]
+    np.testing.assert_allclose(np.abs(few), np.abs(centred[:, np.sort(variable)] @ axes.T), atol=1e-6)
+
+
+def test_pearson_residuals_take_nothing_from_cells_that_were_not_fitted():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2, (90, 8))
+    counts[:40, 3] = 0  # a gene that no fitted cell of the slide holds
+    slide = np.repeat(["seen", "new"], [60, 30])
+    changed = counts.copy()
+    changed[40:] = rng.poisson(9, (50, 8))
+    first, second = (pearson_embedding(table, slide, np.arange(40)).coordinates for table in (counts, changed))
+    np.testing.assert_allclose(first[:40], second[:40])
+    assert np.isfinite(first).all()
+    assert first[60:].any()  # of a slide without fitted cells

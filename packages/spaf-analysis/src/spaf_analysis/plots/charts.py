@@ -1,17 +1,14 @@
-"""Charts: what was dropped, how training went, how well pairs are told apart, which gene pairs stand out."""
+"""Charts of a run: what was dropped, how training went."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
+from spaf_analysis.plots.marks import SCORE_MARKS
+from spaf_analysis.plots.style import ACCENT, MUTED, style
 
-# Okabe and Ito's colours, with a marker each, so that colour is never the only sign.
-SCORE_MARKS = (("#0072b2", "o"), ("#56b4e9", "D"), ("#e69f00", "s"), ("#7b8794", "^"))
 _ACCOUNT_COLORS = ("#0072b2", "#e69f00", "#cc79a7", "#b8c0c8", "#56b4e9")
 
 
@@ -105,85 +102,6 @@ def learning_curves(metrics: pd.DataFrame, *, best_step: int | None = None) -> F
         if best_step is not None:
             handles.append(Line2D([], [], color="#d55e00", linestyle="--", label=f"weights kept (step {best_step})"))
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8.5)
-        return figure
-
-
-def pair_intervals(scores: pd.DataFrame, names: Mapping[str, str], panels: Mapping[str, str]) -> Figure:
-    """AUROC of each score by radius, with intervals, a panel for each kind of negatives.
-
-    Parameters
-    ----------
-    scores
-        The `scores` of a `CellPairEvaluation`.
-    names
-        What to call each score, in the order to draw.
-    panels
-        Title for each kind of negatives.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Points with 95 % intervals; the dotted line is chance.
-    """
-    radii = sorted(scores["radius"].unique())
-    shown = {kind: title for kind, title in panels.items() if (scores["negatives"] == kind).any()}
-    with style():
-        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-        grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, (kind, title) in zip(grid, shown.items(), strict=True):
-            for index, ((score, label), (color, marker)) in enumerate(zip(names.items(), SCORE_MARKS, strict=False)):
-                rows = scores[(scores["score"] == score) & (scores["negatives"] == kind)].set_index("radius")
-                rows = rows.reindex(radii)
-                x = np.arange(len(radii)) + 0.18 * (index - (len(names) - 1) / 2)
-                error = np.abs(rows[["auroc_low", "auroc_high"]].to_numpy().T - rows["auroc"].to_numpy())
-                axes.errorbar(
-                    x, rows["auroc"], error, fmt=marker, color=color, markersize=5.5, label=label,
-                    elinewidth=1.6,
-                )  # fmt: skip
-            axes.axhline(0.5, color=MUTED, linewidth=0.9, linestyle=":")
-            axes.set(title=title, xlabel="neighbours within (µm)", xticks=range(len(radii)))
-            axes.set_xticklabels([f"{radius:g}" for radius in radii])
-            axes.grid(axis="y")
-            axes.set_axisbelow(True)
-        grid[0].set_ylabel("AUROC (95 % interval)")
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
-        return figure
-
-
-def gene_pair_enrichment(table: pd.DataFrame, *, label: str) -> Figure:
-    """Observed beside expected for each gene pair, on a logarithmic axis.
-
-    Parameters
-    ----------
-    table
-        Rows of the table of `GenePairs`, most enriched first.
-    label
-        What is counted.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A line from expected (open) to observed (filled) for each pair.
-    """
-    with style():
-        figure = Figure(figsize=(6.4, 0.27 * len(table) + 1.0), layout="constrained")
-        axes = figure.add_subplot()
-        y = np.arange(len(table))
-        axes.hlines(y, table["expected"], table["observed"], color=FAINT, linewidth=5)
-        axes.scatter(table["expected"], y, facecolors="white", edgecolors=MUTED, s=34, zorder=3, label="expected")
-        axes.scatter(table["observed"], y, color=ACCENT, s=34, zorder=3, label="observed")
-        axes.set_yticks(y, [f"{a} – {b}" for a, b in zip(table["gene_a"], table["gene_b"], strict=True)])
-        axes.set_ylim(len(table) - 0.4, -0.6)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel=label)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0, handletextpad=0.2)
         return figure
 
 

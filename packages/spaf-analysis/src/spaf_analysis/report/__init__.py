@@ -1,7 +1,8 @@
-"""The report: one HTML page that a biologist can read, and its key numbers for programs."""
+"""The report: one HTML page that a biologist can read, and its key numbers for programs.
 
-from spaf_analysis.report.options import ReportOptions
-from spaf_analysis.report.render import check_places, render_html, write_report
-from spaf_analysis.report.report import Report, make_report
+The public names are in ``__init__.pyi``; each is imported when it is first used.
+"""
 
-__all__ = ["Report", "ReportOptions", "check_places", "make_report", "render_html", "write_report"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,8 +12,9 @@ import pandas as pd
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
 from spaf_analysis.records import Record
+from spaf_analysis.tables import loaded, read_table
 from spaf_data import Corpus, Distances
-from spaf_model import SpatialFormer
+from spaf_model import SpatialFormer, shipped_models
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _sentences(stored: object) -> dict[str, str]:
     return {str(name): str(text) for name, text in stored.items()} if isinstance(stored, dict) else {}
 
 
-def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
+def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, key: str = EMBEDDING) -> ReportInputs:
     """Read and check what a report is made from.
 
     Parameters
@@ -83,7 +84,7 @@ def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str
     embedded
         The h5ad that `spaf-model embed` wrote.
     model
-        Model directory.
+        Model directory, or the name of a model that comes with spaf-model.
     run
         Folder that `spaf-train pretrain` wrote.
     build
@@ -104,25 +105,26 @@ def read_inputs(embedded: Path, *, model: Path, run: Path, build: Path, key: str
     if not embedded.is_file():
         raise InputError(f"there is no file {embedded}.")
     for folder, what, command in (
-        (model, "model directory", "spaf-train pretrain writes one to RUN/model"),
         (run, "run", "spaf-train pretrain writes one"),
         (build, "build", "spaf-data build writes one"),
     ):
         if not folder.is_dir():
             raise InputError(f"there is no {what} at {folder}; {command}.")
+    if not Path(model).is_dir() and str(model) not in shipped_models():
+        raise InputError(
+            f"there is no model directory at {model}; spaf-train pretrain writes one to RUN/model, and these come with "
+            f"spaf-model: {', '.join(shipped_models()) or 'none'}."
+        )
     build_record = _read_json(build / "build.json", "spaf-data build")
     run_record = _read_json(run / "run.json", "spaf-train pretrain")
     metrics = _read_metrics(run / "metrics.csv")
-    try:
-        adata = ad.read_h5ad(embedded)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{embedded} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
+    adata = read_table(embedded)
     _check_table(adata, embedded, key)
     embed = adata.uns.get(SPAF, {}).get("embed", {})
     records = (Record.of("build", build_record), Record.of("pretrain", run_record), Record.of("embed", embed))
     return ReportInputs(
         adata,
-        SpatialFormer.from_pretrained(model),
+        loaded(model),
         metrics,
         build_record,
         run_record,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spaf_analysis.cell_pairs import MAX_PAIRS
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING
 
@@ -15,7 +15,7 @@ class ReportOptions:
     gene: str | None = None  # shown on the tissue; None: the one with the strongest spatial pattern
     resolution: float = 1.0  # of the Leiden clusters; higher gives more
     max_pairs: int = MAX_PAIRS  # positive cell pairs judged at each radius
-    n_replicates: int = 1_000  # resampled tissues behind each interval
+    n_replicates: int = N_REPLICATES  # resampled tissues behind each interval
     umap_cells: int = 50_000  # a larger table is subsampled for the UMAP
     max_slides: int = 4  # slides drawn; all are analysed
     seed: int = 0  # of everything random

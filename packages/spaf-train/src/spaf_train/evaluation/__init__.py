@@ -1,6 +1,13 @@
 """Metrics beside their baselines, with intervals over tissue, and the evaluation of a model."""
 
-from spaf_train.evaluation.baselines import LogisticPairs, PcaEmbedding, cosine, log_normalize, pca_embedding
+from spaf_train.evaluation.baselines import (
+    LogisticPairs,
+    PcaEmbedding,
+    cosine,
+    log_normalize,
+    pca_embedding,
+    pearson_embedding,
+)
 from spaf_train.evaluation.bootstrap import (
     Interval,
     Tiles,
@@ -11,10 +18,26 @@ from spaf_train.evaluation.bootstrap import (
 )
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs, verdict
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
 from spaf_train.evaluation.evaluate import Evaluation, evaluate
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
+from spaf_train.evaluation.judging import (
+    BASELINES,
+    EMBEDDING,
+    LOGISTIC,
+    MODEL,
+    NETWORK,
+    PCA,
+    PEARSON,
+    PlacedCells,
+    cells_in_pairs,
+    centred_cosine,
+    centring_cells,
+    drawn_tissue,
+    judge_cell_pairs,
+    judged_pairs,
+)
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_probabilities
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
@@ -23,7 +46,14 @@ from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_j
 from spaf_train.evaluation.tables import evaluation_tables
 
 __all__ = [
+    "BASELINES",
+    "EMBEDDING",
+    "LOGISTIC",
+    "MODEL",
     "NEGATIVES",
+    "NETWORK",
+    "PCA",
+    "PEARSON",
     "RADII",
     "CellPairEvaluation",
     "CorpusCells",
@@ -37,18 +67,25 @@ __all__ = [
     "PairNetwork",
     "PairScore",
     "PcaEmbedding",
+    "PlacedCells",
     "Tiles",
     "TokenCells",
     "calibration_error",
     "can_be_judged",
+    "cells_in_pairs",
+    "centred_cosine",
+    "centring_cells",
     "cosine",
     "discrimination",
+    "drawn_tissue",
     "evaluate",
     "evaluate_cell_pairs",
     "evaluate_gene_pairs",
     "evaluate_masked_genes",
     "evaluate_pair_models",
     "evaluation_tables",
+    "judge_cell_pairs",
+    "judged_pairs",
     "log_normalize",
     "matched_pairs",
     "radii_of",
@@ -56,8 +93,10 @@ __all__ = [
     "pair_rates",
     "pair_weights",
     "pca_embedding",
+    "pearson_embedding",
     "percentile_interval",
     "read_cells",
+    "read_tissue",
     "reliability_table",
     "score_gene_pairs",
     "spatial_tiles",

@@ -1,5 +1,6 @@
 """What a learned embedding has to beat: principal components of expression, alone and under a trained pair model."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from sklearn.preprocessing import StandardScaler, normalize
 from spaf_train.evaluation.pairs import MatchedPairs
 
 N_COMPONENTS = 30
+N_PEARSON_COMPONENTS = 50
+_RESIDUALS_AT_ONCE = 4_000_000  # cells x genes
 
 
 def log_normalize(counts: Any, *, target: float = 1e4) -> sparse.csr_matrix:
@@ -63,6 +66,100 @@ def pca_embedding(counts: Any, fit_cells: NDArray[np.integer], *, n_components: 
     # The eigenvectors of the gene covariance: exact, without a random start, and of a size that cells do not change.
     pca = PCA(n_components, svd_solver="covariance_eigh").fit(fitted)
     return PcaEmbedding(np.asarray(expression @ pca.components_.T - pca.mean_ @ pca.components_.T), len(fit_cells))
+
+
+def pearson_embedding(
+    counts: Any,
+    slide: NDArray[np.generic],
+    fit_cells: NDArray[np.integer],
+    *,
+    n_components: int = N_PEARSON_COMPONENTS,
+    theta: float = 100.0,
+    max_genes: int = 2_000,
+) -> PcaEmbedding:
+    """Principal components of analytic Pearson residuals, each slide against its own gene shares.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, sparse or dense.
+    slide
+        The slide of each cell.
+    fit_cells
+        Indices of the cells to fit on. The shares of a slide's genes are those of its cells among them; only a slide
+        without any, of which nothing else is known, is measured by its own cells.
+    n_components
+        Number of components; fewer when there are not so many genes or cells.
+    theta
+        Overdispersion of the counts.
+    max_genes
+        With more genes, those whose residuals vary most in the fitted cells.
+
+    Returns
+    -------
+    PcaEmbedding
+        Centred on the mean of the fitted cells.
+
+    Notes
+    -----
+    With mu the total of a cell times the share of a gene, the residual is (x - mu) / sqrt(mu + mu^2 / theta), clipped
+    at the square root of the number of cells that gave the shares (Lause, Berens and Kobak, Genome Biology 22, 2021).
+    Residuals are dense: they are made for some cells at a time, so that memory does not grow with cells x genes.
+    """
+    matrix = sparse.csr_matrix(counts, dtype=np.float64)
+    residuals = _PearsonResiduals(matrix, slide, fit_cells, theta)
+    genes = np.arange(matrix.shape[1])
+    if len(genes) > max_genes:
+        squares = totals = np.zeros(len(genes))
+        for rows in _chunks(fit_cells, len(genes)):
+            some = residuals.of(rows, genes)
+            squares, totals = squares + (some**2).sum(axis=0), totals + some.sum(axis=0)
+        variance = squares / len(fit_cells) - (totals / len(fit_cells)) ** 2
+        genes = np.sort(np.argsort(-variance, kind="stable")[:max_genes])
+    product, total = np.zeros((len(genes), len(genes))), np.zeros(len(genes))
+    for rows in _chunks(fit_cells, len(genes)):
+        some = residuals.of(rows, genes)
+        product, total = product + some.T @ some, total + some.sum(axis=0)
+    mean = total / len(fit_cells)
+    axes = np.linalg.eigh(product / len(fit_cells) - np.outer(mean, mean))[1][:, ::-1]
+    axes = axes[:, : max(1, min(n_components, len(fit_cells) - 1, len(genes) - 1))]
+    every = _chunks(np.arange(matrix.shape[0]), len(genes))
+    return PcaEmbedding(np.vstack([(residuals.of(rows, genes) - mean) @ axes for rows in every]), len(fit_cells))
+
+
+class _PearsonResiduals:
+    """Residuals of some cells and genes at a time."""
+
+    def __init__(
+        self, counts: sparse.csr_matrix, slide: NDArray[np.generic], fit_cells: NDArray[np.integer], theta: float
+    ) -> None:
+        self._counts, self._theta = counts, theta
+        self._total = np.asarray(counts.sum(axis=1)).ravel()
+        names, self._slide = np.unique(slide, return_inverse=True)
+        self._slide = self._slide.ravel()
+        shares, self._clip = np.zeros((len(names), counts.shape[1])), np.ones(len(names))
+        for code in range(len(names)):
+            cells = fit_cells[self._slide[fit_cells] == code]
+            cells = cells if len(cells) else np.flatnonzero(self._slide == code)
+            of_genes = np.asarray(counts[cells].sum(axis=0)).ravel()
+            shares[code] = of_genes / max(of_genes.sum(), 1.0)
+            self._clip[code] = np.sqrt(len(cells))
+        self._shares = shares
+
+    def of(self, rows: NDArray[np.integer], genes: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return residuals of cells x genes; 0 where a gene was not seen on the slide."""
+        mu = self._total[rows, None] * self._shares[self._slide[rows]][:, genes]
+        values = np.asarray(self._counts[rows][:, genes].toarray()) - mu
+        np.divide(values, np.sqrt(mu + mu**2 / self._theta), out=values, where=mu > 0)
+        values[mu <= 0] = 0.0
+        clip = self._clip[self._slide[rows], None]
+        return np.asarray(np.clip(values, -clip, clip))
+
+
+def _chunks(rows: NDArray[np.integer], n_genes: int) -> Iterator[NDArray[np.integer]]:
+    at_once = max(1, _RESIDUALS_AT_ONCE // max(n_genes, 1))
+    for start in range(0, len(rows), at_once):
+        yield rows[start : start + at_once]
 
 
 def cosine(

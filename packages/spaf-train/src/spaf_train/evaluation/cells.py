@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_data import Corpus
+from spaf_data import BlockRef, Corpus
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._csr import csr_rows, take_ranked
+from spaf_train.evaluation.judging import drawn_tissue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,38 @@ def read_cells(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> Corp
     refs = corpus.block_refs(split)
     order = np.random.default_rng([seed, len(refs)]).permutation(len(refs))
     before = np.concatenate([[0], np.cumsum([refs[place].n_owned for place in order])])[:-1]
-    blocks = [corpus.read(refs[place]) for place in np.sort(order[before < max_cells])]
+    return _cells_of(corpus, [refs[place] for place in np.sort(order[before < max_cells])])
+
+
+def read_tissue(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> CorpusCells:
+    """Read the cells of a split, or where it has more whole tiles of tissue, drawn without regard to blocks.
+
+    `drawn_tissue` draws the same cells from an AnnData. Every block is looked at for the places of its cells, and those
+    with drawn cells a second time.
+
+    Raises
+    ------
+    InputError
+        If the corpus has no such split.
+    """
+    refs = corpus.block_refs(split)
+    n_owned = np.array([ref.n_owned for ref in refs])
+    if n_owned.sum() <= max_cells:
+        return _cells_of(corpus, refs)
+    places = [(block.coordinates[: block.n_owned].copy(), block.slide) for block in map(corpus.read, refs)]
+    coordinates = np.concatenate([xy for xy, _ in places])
+    slide = np.repeat([name for _, name in places], n_owned)
+    drawn = drawn_tissue(coordinates, slide, max_cells=max_cells, distances=corpus.distances, seed=seed)
+    of_block = np.repeat(np.arange(len(refs)), n_owned)[drawn]
+    held = np.unique(of_block)
+    first = np.concatenate([[0], np.cumsum(n_owned)])
+    first_held = np.concatenate([[0], np.cumsum(n_owned[held])])
+    cells = _cells_of(corpus, [refs[block] for block in held])
+    return cells.take(drawn - first[of_block] + first_held[np.searchsorted(held, of_block)])
+
+
+def _cells_of(corpus: Corpus, refs: Sequence[BlockRef]) -> CorpusCells:
+    blocks = [corpus.read(ref) for ref in refs]
     indptr = [np.diff(block.indptr[: block.n_owned + 1]) for block in blocks]
     edge_indptr = [np.diff(block.colocalized_indptr[: block.n_owned + 1]) for block in blocks]
     n_entries = [int(lengths.sum()) for lengths in indptr]

@@ -17,11 +17,12 @@ from spaf_train._record import fingerprint, run_record
 from spaf_train.contexts import with_known_contexts
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
 from spaf_train.evaluation.cell_pairs import verdict
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
+from spaf_train.evaluation.judging import MODEL
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
 from spaf_train.evaluation.options import TRAIN, EvaluationOptions
-from spaf_train.evaluation.pair_models import MODEL, PairHeadEvaluation, evaluate_pair_models
+from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +100,8 @@ def evaluate(
     """Judge a model on a held-out split of a corpus.
 
     Masked genes stand beside gene frequencies, gene pairs beside the abundance of the two genes and the rate of the
-    pair in training cells, cell pairs beside the cosine of principal components, and a logistic model and a small
-    network on them. Whatever is fitted is fitted on the training split. Intervals (95 %) resample square tiles of
-    tissue.
+    pair in training cells, cell pairs beside the baselines of `judge_cell_pairs`. Whatever is fitted is fitted on the
+    training split. Intervals (95 %) resample square tiles of tissue.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def evaluate(
     fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
     max_genes = model.config.max_genes
     cells, tokens = readable_cells(judged_corpus, options.split, model, options.max_cells, options.seed)
-    fitted = read_cells(fitted_corpus, TRAIN, max_cells=options.max_fitted_cells, seed=options.seed)
+    fitted = read_tissue(fitted_corpus, TRAIN, max_cells=options.max_fitted_cells, seed=options.seed)
     fitted_tokens = tokenise(fitted, fitted_corpus, model.vocabulary, max_genes=max_genes)
     tiles = spatial_tiles(cells.coordinates, cells.slide)
 

@@ -17,7 +17,7 @@ class EvaluationOptions:
 
     split: str = "validation"  # cells to judge on; nothing is fitted on them
     max_cells: int = 5_000  # most cells whose genes are judged, in whole blocks; pairs are drawn from all cells
-    max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole blocks
+    max_fitted_cells: int = 20_000  # most training cells that baselines are fitted on, in whole tiles of tissue
     radii: tuple[float, ...] | None = None  # um, largest distances of neighbours; None: `radii_of` the corpus
     max_pairs: int = 2_000  # most pairs of neighbours at each radius
     threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity

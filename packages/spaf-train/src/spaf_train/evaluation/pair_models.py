@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from functools import partial
 
@@ -11,28 +10,26 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from spaf_data import Distances
-from spaf_model import InputError, SpatialFormer, embed_cell_pairs, embed_cells
-from spaf_train.evaluation.baselines import N_COMPONENTS, LogisticPairs, cosine, pca_embedding
+from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
-from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
+from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore
 from spaf_train.evaluation.cells import CorpusCells, TokenCells
 from spaf_train.evaluation.encoding import inference
+from spaf_train.evaluation.judging import (
+    EMBEDDING,
+    cells_in_pairs,
+    centred_cosine,
+    centring_cells,
+    judge_cell_pairs,
+    judged_pairs,
+)
 from spaf_train.evaluation.options import EvaluationOptions
-from spaf_train.evaluation.pair_network import N_COMPONENTS as NETWORK_COMPONENTS
-from spaf_train.evaluation.pair_network import PairNetwork
-from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged, matched_pairs
+from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged
 
-logger = logging.getLogger(__name__)
-
-MODEL, EMBEDDING = "model", "embedding cosine"
-PCA, LOGISTIC, NETWORK = "PCA cosine", "PCA logistic", "PCA pair network"
-# Positive pairs that the logistic model learns from: it is cheap, so it gets more than are judged.
-_FITTED_PAIRS = 20_000
-_CENTRING_CELLS = 2_000
+__all__ = ["PairHeadEvaluation", "evaluate_pair_models", "judged_pairs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ def evaluate_pair_models(
     options: EvaluationOptions,
     distances: Distances = Distances(),
 ) -> PairHeadEvaluation | None:
-    """Judge the pair head and the embedding of models, beside the cosine of PCA and trained models on it.
+    """Judge the pair head and the embedding of models, beside the baselines of `judge_cell_pairs`.
 
     Parameters
     ----------
@@ -78,7 +75,7 @@ def evaluate_pair_models(
     judged
         Cells to judge on.
     fitted
-        Training cells: PCA, the models on it and the centre of the embedding are fitted on these and no others.
+        Training cells: baselines and the centre of the embedding are fitted on these and no others.
     fitted_tokens
         The same as the models read them.
     options
@@ -96,9 +93,8 @@ def evaluate_pair_models(
     radii = pairs.radii
     if not can_be_judged(pairs):
         return None
-    # Only cells that are in a pair are read; tiles are those of all.
-    named = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
-    used = named[named >= 0]
+    # Only cells that are in a pair are read.
+    used = cells_in_pairs(pairs)
     place = np.full(len(judged), -1, dtype=np.int64)
     place[used] = np.arange(used.size)
     tokens = tokens.take(used)
@@ -109,18 +105,13 @@ def evaluate_pair_models(
         if name == first or model.config.pair_input == "separate":
             embeddings[name] = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
         if model.config.pair_input == "separate":
-            scores[name] = partial(_compared, model, embeddings[name])
+            scores[name] = partial(_compared, model, embeddings[name], place)
         else:
-            scores[name] = partial(_read_together, model, tokens)
-    centre = _centre(models[first], fitted_tokens, seed)
-    scores[EMBEDDING] = partial(cosine, embeddings[first] - centre)
-    scores |= _baselines(judged.take(used), fitted, distances, seed)
-    others = tuple(name for name in scores if name not in (first, EMBEDDING))
-    comparisons = {first: others, EMBEDDING: (PCA,)}
-    evaluation = evaluate_cell_pairs(
-        pairs, judged.coordinates, scores, comparisons=comparisons, library=judged.slide, cells=place,
-        n_replicates=n_replicates, seed=seed,
-    )  # fmt: skip
+            scores[name] = partial(_read_together, model, tokens, place)
+    embedding = np.zeros((len(judged), embeddings[first].shape[1]), dtype=np.float32)
+    embedding[used] = embeddings[first]
+    scores[EMBEDDING] = centred_cosine(embedding, _centre(models[first], fitted, fitted_tokens, seed))
+    evaluation = judge_cell_pairs(pairs, judged, fitted, scores, options=options, distances=distances)
     points: list[dict[str, object]] = []
     errors: list[dict[str, object]] = []
     tables: list[pd.DataFrame] = []
@@ -144,15 +135,6 @@ def evaluate_pair_models(
         table.insert(0, "score", name)
         tables.append(table)
     return PairHeadEvaluation(evaluation, pd.DataFrame(points), pd.DataFrame(errors), pd.concat(tables))
-
-
-def judged_pairs(cells: CorpusCells, options: EvaluationOptions, distances: Distances) -> MatchedPairs:
-    """Return the pairs that models are judged on; none where no cells are neighbours."""
-    radii = options.following(distances).radii
-    assert radii is not None, "given by `following`"
-    return matched_pairs(
-        cells.coordinates, cells.slide, radii=radii, distances=distances, max_pairs=options.max_pairs, seed=options.seed
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,58 +168,33 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
 
 
 def _compared(
-    model: SpatialFormer, states: NDArray[np.float32], left: NDArray[np.integer], right: NDArray[np.integer]
+    model: SpatialFormer,
+    states: NDArray[np.float32],
+    place: NDArray[np.int64],
+    left: NDArray[np.integer],
+    right: NDArray[np.integer],
 ) -> NDArray[np.float64]:
     with inference(model.network) as device:
-        one, other = (torch.from_numpy(states[side]).to(device) for side in (left, right))
+        one, other = (torch.from_numpy(states[place[side]]).to(device) for side in (left, right))
         logits = model.network.pair_logits_of_cells(one, other)
         return np.asarray(logits.float().softmax(dim=-1)[:, 1].cpu().numpy(), dtype=np.float64)
 
 
 def _read_together(
-    model: SpatialFormer, tokens: TokenCells, left: NDArray[np.integer], right: NDArray[np.integer]
+    model: SpatialFormer,
+    tokens: TokenCells,
+    place: NDArray[np.int64],
+    left: NDArray[np.integer],
+    right: NDArray[np.integer],
 ) -> NDArray[np.float64]:
     both = embed_cell_pairs(
-        model.network, model.vocabulary, tokens.ranked, tokens.context, left.astype(np.int64), right.astype(np.int64)
-    )
+        model.network, model.vocabulary, tokens.ranked, tokens.context, place[left], place[right]
+    )  # fmt: skip
     return both.probabilities.astype(np.float64)
 
 
-def _baselines(judged: CorpusCells, fitted: CorpusCells, distances: Distances, seed: int) -> dict[str, PairScore]:
-    """Return what principal components say of pairs of the judged cells; everything is fitted on the other cells."""
-    n_fitted = len(fitted)
-    counts = sparse.vstack([fitted.counts, judged.counts], format="csr")
-    wide = pca_embedding(counts, np.arange(n_fitted), n_components=NETWORK_COMPONENTS).coordinates
-    pca = wide[:, :N_COMPONENTS]
-    scores: dict[str, PairScore] = {PCA: partial(cosine, pca[n_fitted:])}
-    radius = distances.positive
-    to_fit = matched_pairs(
-        fitted.coordinates, fitted.slide, radii=(radius,), distances=distances, max_pairs=_FITTED_PAIRS, seed=seed
-    )
-    if not can_be_judged(to_fit):
-        logger.warning("The training cells have no neighbours with negatives; there is no trained model to beat.")
-        return scores
-    logistic = LogisticPairs(pca, to_fit, radius)
-    scores[LOGISTIC] = partial(_shifted, logistic, n_fitted)
-    try:
-        network = PairNetwork(wide, fitted.coordinates, fitted.slide, radius, distances=distances, seed=seed)
-    except InputError as error:  # what negatives there are, its draws may miss
-        logger.warning("%s It is left out.", error)
-        return scores
-    scores[NETWORK] = partial(_shifted, network, n_fitted)
-    return scores
-
-
-def _shifted(
-    trained: LogisticPairs | PairNetwork, offset: int, left: NDArray[np.integer], right: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    return trained.score(left + offset, right + offset)
-
-
-def _centre(model: SpatialFormer, fitted: TokenCells, seed: int) -> NDArray[np.float64]:
+def _centre(model: SpatialFormer, fitted: CorpusCells, tokens: TokenCells, seed: int) -> NDArray[np.float64]:
     """Return the mean embedding of some training cells."""
-    readable = np.flatnonzero(fitted.ranked.n_genes)
-    drawn = np.random.default_rng(seed).permutation(readable)[:_CENTRING_CELLS]
-    some = fitted.take(np.sort(drawn))
+    some = tokens.take(centring_cells(fitted, tokens.ranked.n_genes > 0, seed))
     embeddings = embed_cells(model.network, model.vocabulary, some.ranked, some.context)
     return np.asarray(embeddings.astype(np.float64).mean(axis=0))

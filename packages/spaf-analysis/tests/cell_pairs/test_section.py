@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from spaf_analysis.cell_pairs import CellPairBenchmark
+from spaf_analysis.cell_pairs import section as wording
 from spaf_analysis.metrics import CellPairEvaluation, Tiles
-from spaf_analysis.report import wording
 
 
 def benchmark(low, high):
@@ -13,12 +13,14 @@ def benchmark(low, high):
     case = {"radius": 30.0, "n_positives": 10}
     bounds = {"auroc": 0.7, "auroc_low": 0.6, "auroc_high": 0.8, "auprc": 0.7, "auprc_low": 0.6, "auprc_high": 0.8}
     scores = [
-        {"score": name, "negatives": kind, **case, **bounds} for name in ("model", "pca") for kind in ("easy", "hard")
+        {"score": name, "negatives": kind, **case, **bounds}
+        for name in ("model", "PCA cosine")
+        for kind in ("easy", "hard")
     ]
     difference = {"auroc": (low + high) / 2, "auroc_low": low, "auroc_high": high}
     differences = [
         {"score": "model", "baseline": baseline, "negatives": kind, **case, **difference}
-        for baseline in ("pca", "logistic")
+        for baseline in ("PCA cosine", "PCA logistic")
         for kind in ("easy", "hard")
     ]
     evaluation = CellPairEvaluation(pd.DataFrame(scores), pd.DataFrame(differences), Tiles([], 30, 50.0), 10)

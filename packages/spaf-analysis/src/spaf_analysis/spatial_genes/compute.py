@@ -1,52 +1,47 @@
-"""Which gene to show on a map of the tissue."""
+"""Which genes have a pattern in space."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import CONNECTIVITIES
 from spaf_analysis.metrics import log_normalize
 
 
-def spatially_variable_genes(
-    adata: ad.AnnData, *, connectivities_key: str = CONNECTIVITIES, min_cell_share: float = 0.05
-) -> pd.Series:
-    """Moran's I of the log-normalised counts of each gene on the graph of neighbouring cells.
+def rank_by_pattern(graph: Any, counts: Any, genes: Sequence[str], *, min_cell_share: float = 0.05) -> pd.Series:
+    """Moran's I of the log-normalised counts of each gene, highest first.
 
     Parameters
     ----------
-    adata
-        Cells x genes with counts in `X` and a cell graph in `obsp`.
-    connectivities_key
-        The graph in `obsp`.
+    graph
+        Cells x cells, sparse: the weights of neighbours, zero on the diagonal.
+    counts
+        Cells x genes.
+    genes
+        Of the columns.
     min_cell_share
         Genes found in a smaller share of the cells are left out: a handful of cells gives no pattern.
 
     Returns
     -------
     pandas.Series
-        Moran's I by gene, highest first (1: neighbours alike, 0: no spatial pattern).
+        By gene.
 
     Raises
     ------
     InputError
-        If there is no such graph, it has no edge, or no gene is in enough cells.
+        If the graph has no edge, or no gene is in enough cells.
     """
-    if connectivities_key not in adata.obsp:
-        raise InputError(
-            f"obsp has no cell graph {connectivities_key!r}; it has: {', '.join(adata.obsp) or 'nothing'}."
-        )
-    graph = adata.obsp[connectivities_key]
-    expression = log_normalize(adata.X)
-    tested = np.flatnonzero(expression.getnnz(axis=0) >= max(3, min_cell_share * adata.n_obs))
+    expression = log_normalize(counts)
+    tested = np.flatnonzero(expression.getnnz(axis=0) >= max(3, min_cell_share * expression.shape[0]))
     if not graph.nnz or not len(tested):
         raise InputError("no gene is in enough cells of a graph with edges to look for spatial patterns.")
-    ranked = pd.Series(morans_i(graph, expression[:, tested]), index=adata.var_names[tested].astype(str)).dropna()
+    names = pd.Index(np.asarray(genes, dtype=object)[tested])
+    ranked = pd.Series(morans_i(graph, expression[:, tested]), index=names).dropna()
     return ranked.sort_values(ascending=False, kind="stable")
 
 

@@ -1,16 +1,15 @@
-"""The gene pairs that sit together in cells more often than expected."""
+"""Gene pairs against what is expected of genes of their abundance."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.stats import false_discovery_control, hypergeom
 
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT
 
 FDR = 0.05
 
@@ -53,70 +52,13 @@ class GenePairs:
         """Return the first `n` pairs that are more frequent than expected at a false discovery rate of 5 %."""
         return self.table[(self.table["fdr"] <= FDR) & (self.table["fold"] > 1)].head(n)
 
-
-def enriched_gene_pairs(
-    adata: ad.AnnData,
-    *,
-    enrichment_key: str = ENRICHMENT,
-    colocalization_key: str = COLOCALIZATION,
-    min_cells: int = 10,
-) -> GenePairs:
-    """Rank gene pairs by how far their co-localisation goes beyond expectation.
-
-    The number of cells in which two genes are co-localised favours abundant genes, so it is compared with what is
-    expected of genes of that abundance:
-
-    - "enrichment", when `uns[enrichment_key]` holds the statistics of `spaf_data.colocalize(method="enrichment")`:
-      neighbouring transcripts of the two genes against the moments that shuffled gene labels within each cell would
-      give, in closed form. Expression of a cell is fully accounted for. Ranked by `z`.
-    - "overlap", otherwise, from the cells x gene pairs in `obsm[colocalization_key]`: the number of cells in which the
-      two are co-localised against what is expected if the cells in which either takes part in a co-localised pair were
-      spread independently; a one-sided hypergeometric test. Genes of one cell type come out high as well. Ranked by
-      `p`.
-
-    Parameters
-    ----------
-    adata
-        Slide with either of the two.
-    enrichment_key
-        Key in `uns` of a dict with a DataFrame under "statistics" (`gene_a, gene_b, observed, expected, z, p, fdr,
-        n_cells`) of the pairs that were seen and, under "account", how many were `tested`.
-    colocalization_key
-        Key in `obsm` of cells x gene pairs and in `uns` of a dict with the names of the pairs under "pairs".
-    min_cells
-        Pairs seen in fewer cells are not ranked.
-
-    Returns
-    -------
-    GenePairs
-        With the Benjamini-Hochberg false discovery rate over all pairs tested.
-
-    Raises
-    ------
-    InputError
-        If the slide has neither, a table lacks a column, or matrix and pairs do not belong together.
-    """
-    found = 0
-    if colocalization_key in adata.obsm:
-        present = sparse.csc_matrix(adata.obsm[colocalization_key])
-        found = int((present.getnnz(axis=0) > 0).sum())
-    if enrichment_key in adata.uns:
-        return _from_enrichment(adata.uns[enrichment_key], enrichment_key, min_cells, found)
-    if colocalization_key in adata.obsm and colocalization_key in adata.uns:
-        pairs = pd.DataFrame(adata.uns[colocalization_key]["pairs"])
-        if present.shape[1] != len(pairs):
-            raise InputError(
-                f"obsm[{colocalization_key!r}] has {present.shape[1]} columns, but uns[{colocalization_key!r}] names "
-                f"{len(pairs)} gene pairs: they are of two calls of colocalize."
-            )
-        return _from_overlap(present, pairs, min_cells, found)
-    raise InputError(
-        f"the slide has neither uns[{enrichment_key!r}] nor obsm[{colocalization_key!r}]: "
-        "no co-localised gene pairs were computed (spaf_data.colocalize)."
-    )
+    def stored(self) -> dict[str, Any]:
+        """Return the same in the form that an h5ad holds."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _from_enrichment(stored: dict[str, Any], key: str, min_cells: int, found: int) -> GenePairs:
+def from_enrichment(stored: Mapping[str, Any], key: str, min_cells: int, found: int) -> GenePairs:
+    """Rank pairs by the statistics of `spaf_data.colocalize(method="enrichment")`, stored in `uns[key]`."""
     statistics = pd.DataFrame(stored["statistics"])
     columns = ["gene_a", "gene_b", "observed", "expected", "z", "p", "fdr", "n_cells"]
     missing = [column for column in columns if column not in statistics]
@@ -136,7 +78,8 @@ def _from_enrichment(stored: dict[str, Any], key: str, min_cells: int, found: in
     )
 
 
-def _from_overlap(present: sparse.csc_matrix, pairs: pd.DataFrame, min_cells: int, found: int) -> GenePairs:
+def from_overlap(present: sparse.csc_matrix, pairs: pd.DataFrame, min_cells: int, found: int) -> GenePairs:
+    """Rank pairs by the cells in which both genes are co-localised, cells x pairs, by a hypergeometric test."""
     genes = pd.unique(pd.concat([pairs["gene_a"], pairs["gene_b"]], ignore_index=True))
     code = pd.Series(np.arange(len(genes)), index=genes)
     a, b = code[pairs["gene_a"]].to_numpy(), code[pairs["gene_b"]].to_numpy()

@@ -8,7 +8,7 @@ import pytest
 
 import spaf_data
 from spaf_analysis.cell_pairs import benchmark_cell_pairs
-from spaf_analysis.report import summary, wording
+from spaf_analysis.cell_pairs.section import pair_headline, pair_numbers
 from spaf_analysis.report.inputs import read_inputs
 from spaf_data import Distances
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
@@ -36,12 +36,9 @@ def test_a_larger_radius_is_judged_and_named(spread, model):
     far = Distances(positive=120.0)
     benchmark = benchmark_cell_pairs(spread, model, distances=far, max_pairs=40, n_replicates=10)
     assert set(benchmark.evaluation.scores["radius"]) == {80.0, 120.0, 200.0}  # cells are 80 um apart
-    assert "within 120 µm" in wording.pair_headline(benchmark)
-    assert "more than 600 µm apart" in wording.pair_headline(benchmark)
-    numbers = summary.summarize(
-        n_cells=1, n_transcripts=1, n_genes=1, n_gene_pairs=0, account={}, benchmark=benchmark, not_learnt={},
-        records=(),
-    )  # fmt: skip
+    assert "within 120 µm" in pair_headline(benchmark)
+    assert "more than 600 µm apart" in pair_headline(benchmark)
+    numbers = pair_numbers(benchmark)
     assert numbers["pair_auroc_120um"] is not None
     assert "pair_auroc_30um" not in numbers
     usual = benchmark_cell_pairs(spread, model, max_pairs=40, n_replicates=10)

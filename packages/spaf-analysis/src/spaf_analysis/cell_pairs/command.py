@@ -1,0 +1,68 @@
+"""The command ``spaf-analysis cell-pairs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spaf_analysis.commands import JSON, KEY, OUT, SEED, SOURCE, check_result, print_json, write_result
+from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import CELL_PAIRS, EMBEDDING
+
+
+def cell_pairs_command(
+    source: SOURCE,
+    out: OUT = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model directory or starter; without one the embedding alone is judged."),
+    ] = None,
+    key: KEY = EMBEDDING,
+    train: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER.h5ad", help="Another slide to fit on; all cells of IN.h5ad are then judged."),
+    ] = None,
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Radius to judge at, in um; repeatable; default: that of neighbours and around it."),
+    ] = None,
+    positive_radius: Annotated[
+        float | None,
+        typer.Option(help="Largest distance of neighbours in um; default: the radius of the cell graph, or 30."),
+    ] = None,
+    max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
+    replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
+    seed: SEED = 0,
+    key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = CELL_PAIRS,
+    as_json: JSON = False,
+) -> None:
+    """Judge how well a model, or any embedding, tells neighbouring cells, beside baselines.
+
+    Example:
+
+        spaf-analysis cell-pairs embedded.h5ad --model run/model -o pairs.csv --json
+
+        spaf-analysis cell-pairs left.h5ad --train right.h5ad --key X_other -o pairs.parquet
+    """
+    import pandas as pd
+
+    from spaf_analysis.cell_pairs.tool import cell_pairs
+    from spaf_analysis.tables import read_table
+    from spaf_data import Distances
+
+    check_result(source, out, as_json=as_json)
+    adata, other = read_table(source), None if train is None else read_table(train)
+    cell_pairs(
+        adata, model, key=key, train=other, radii=tuple(radius) if radius else None,
+        distances=None if positive_radius is None else Distances(positive=positive_radius),
+        max_pairs=max_pairs, n_replicates=replicates, seed=seed, key_added=key_added,
+    )  # fmt: skip
+    judged = adata.uns[key_added]
+    if "scores" not in judged and out is not None and out.suffix != ".h5ad":
+        raise InputError(f"there is no table to write: cell pairs were not judged, since {judged['reason']}.")
+    write_result(adata, pd.DataFrame(judged.get("scores", [])), out)
+    if as_json:
+        print_json(judged)

@@ -1,0 +1,331 @@
+"""The section of the report on whether neighbours look like neighbours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from markupsafe import Markup
+
+from spaf_analysis.cell_pairs.compute import SCORES, CellPairBenchmark
+from spaf_analysis.cell_pairs.plot import far_titles, pair_intervals
+from spaf_analysis.cell_pairs.tool import benchmark_cell_pairs
+from spaf_analysis.metrics import (
+    BASELINES,
+    EMBEDDING,
+    LOGISTIC,
+    MODEL,
+    NETWORK,
+    PCA,
+    PEARSON,
+    CellPairEvaluation,
+    Interval,
+    verdict,
+)
+from spaf_analysis.report.options import ReportOptions
+from spaf_analysis.report.section import Card, Context, Picture, Section
+from spaf_analysis.report.words import figure, interval_entry, interval_text, number_text, plain_rows
+from spaf_data import Distances
+
+# What the scores are called in summary.json.
+NAMES = {
+    MODEL: "model",
+    EMBEDDING: "embedding",
+    PCA: "pca",
+    PEARSON: "pearson",
+    LOGISTIC: "logistic",
+    NETWORK: "network",
+}
+
+
+@dataclass(frozen=True)
+class CellPairsSection(Section):
+    """Cell pairs in the validation region.
+
+    Attributes
+    ----------
+    benchmark
+        What was judged.
+    options
+        On how much.
+    best_step
+        The step of training whose weights were kept.
+    """
+
+    benchmark: CellPairBenchmark
+    options: ReportOptions
+    best_step: int | None
+    figures: tuple[Picture, ...]
+
+    anchor = "pairs"
+    title = "Do neighbours look like neighbours?"
+    doing = "judging cell pairs"
+    template = """
+{% if section.benchmark.evaluation is none %}
+<p class="note">Not judged: {{ section.benchmark.reason }}.</p>
+{% else %}
+<p>Cells that sit side by side share their surroundings. A model that has learned something about tissue should rank two
+neighbours above two cells of different places. Each pair of neighbours in the validation region is compared with a pair
+of the same first cell and a cell further away: more than {{ far.easy_min | figure(0) }} µm (which mostly asks whether
+the model sees tissue regions), or {{ far.hard_min | figure(0) }}–{{ far.hard_max | figure(0) }} µm (which asks for the
+neighbourhood itself and is harder).</p>
+<div class="note">
+<b>What the intervals allow to say</b>
+<ul>
+{% for sentence in verdicts %}
+<li>{{ sentence }}</li>
+{% endfor %}
+{% if section.best_step is not none %}
+<li>The weights kept are those that did best on this validation region (step {{ section.best_step | count }}), a small
+advantage for the model over the baselines.</li>
+{% endif %}
+</ul>
+</div>
+{{ show(section.figures, "wide") }}
+{% for measure, name in (("auroc", "AUROC"), ("auprc", "AUPRC")) %}
+<div class="scroll">
+<table class="scores">
+<caption>{{ name }} in the validation region with 95 % intervals
+{%- if measure == "auprc" %} (area under the precision-recall curve){% endif %};
+positives and negatives 1 : 1, so 0.5 is chance.</caption>
+<thead><tr><th class="text">Neighbours within</th><th>Pairs</th>
+{% for label in scores.values() %}<th>{{ label }}</th>{% endfor %}
+<th>Pair head minus PCA cosine</th></tr></thead>
+<tbody>
+{% for row in rows %}
+{% if loop.changed(row.negatives) %}
+<tr class="group"><td class="text" colspan="{{ scores | length + 3 }}">against cells {{ row.negatives }}</td></tr>
+{% endif %}
+<tr><td class="text">{{ row.radius | figure(0) }} µm</td><td>{{ row.n | count }}</td>
+{% for score in scores %}<td>{{ row[measure][score] }}</td>{% endfor %}
+<td>{{ row[measure].difference }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endfor %}
+<h3>How it was measured</h3>
+<p>At most {{ section.options.max_pairs | count }} pairs of neighbours at each radius, drawn by seed
+{{ section.options.seed }} from {{ section.benchmark.n_validation | count }} held-out cells. <b>Pair head</b>: the model
+reads both cells and gives the probability that they are neighbours. <b>Cosine of embeddings</b>: similarity of the two
+embeddings, centred on the training cells. <b>PCA, cosine</b>: the same for 30 principal components of log-normalised
+counts, fitted on {{ section.benchmark.n_train | count }} training cells. <b>Pearson residual PCA</b>: the same for 50
+principal components of analytic Pearson residuals. <b>Logistic regression</b>: trained on pairs of the training region
+within {{ section.benchmark.main_radius | figure(0) }} µm, from differences and products of the principal components.
+<b>Pair network</b>: a small neural network trained on the same question with 50 components.</p>
+<p>Intervals come from {{ section.options.n_replicates | count }} resampled tissues, put together from
+{{ tiles.n | count }} square tiles of {{ tiles.side | figure(0) }} µm drawn with replacement. Pairs share cells and
+cells share surroundings, so resampling pairs one by one would give intervals that are much too narrow. All scores and
+differences are computed on the same resampled tissues.
+{%- if tiles.n < 20 %} With fewer than 20 tiles the intervals are rough.{% endif %}</p>
+{% endif %}
+"""
+
+    @classmethod
+    def compute(cls, context: Context) -> Self:
+        """Judge, and draw the AUROC of all scores at all radii."""
+        options, inputs = context.options, context.inputs
+        benchmark = benchmark_cell_pairs(
+            inputs.adata, inputs.model, key=options.key, distances=inputs.distances, max_pairs=options.max_pairs,
+            n_replicates=options.n_replicates, seed=options.seed,
+        )  # fmt: skip
+        return cls(benchmark, options, inputs.best_step, _pictures(benchmark))
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the AUROCs at the main radius, and every row of the table."""
+        return pair_numbers(self.benchmark)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say how well neighbours are told apart, and whether PCA does as well."""
+        return (pair_headline(self.benchmark),)
+
+    def cards(self) -> tuple[Card, ...]:
+        """Show the AUROC beside that of PCA."""
+        radius, known = self.benchmark.main_radius, pair_numbers(self.benchmark)
+        auroc = known[f"pair_auroc_{radius:g}um"]
+        if auroc is None:
+            return ()
+        pca = known[f"pair_auroc_{radius:g}um_pca"]
+        return (Card(figure(auroc, 3), f"AUROC of neighbours within {radius:.0f} µm; PCA {figure(pca, 3)}"),)
+
+    def view(self) -> dict[str, Any]:
+        """Return verdicts and the rows of the tables."""
+        evaluation = self.benchmark.evaluation
+        if evaluation is None:
+            return {}
+        return {
+            "far": self.benchmark.distances,
+            "tiles": evaluation.tiles,
+            "verdicts": pair_verdicts(self.benchmark),
+            "scores": _judged_scores(self.benchmark),
+            "rows": _rows(self.benchmark),
+        }
+
+
+def pair_headline(benchmark: CellPairBenchmark) -> str:
+    """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
+    if benchmark.evaluation is None:
+        return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
+    sentences = (_headline(benchmark, negatives) for negatives in far_of(benchmark.distances))
+    radius = benchmark.main_radius
+    nothing = f"The held-out region is too small to judge neighbours within {radius:g} µm against other cells."
+    return next((sentence for sentence in sentences if sentence), nothing)
+
+
+def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
+    """Write sentences that say whether the model wins, ties or loses against each baseline at the main radius."""
+    if benchmark.evaluation is None:
+        return []
+    sentences = []
+    radius = benchmark.main_radius
+    for negatives, far in far_of(benchmark.distances).items():
+        parts = [_comparison(benchmark.evaluation, baseline, radius, negatives) for baseline in BASELINES]
+        if any(parts):
+            sentences.append(f"Neighbours within {radius:g} µm against cells {far}: {'; '.join(filter(None, parts))}.")
+    return sentences + not_judged(benchmark)
+
+
+def not_judged(benchmark: CellPairBenchmark) -> list[str]:
+    """Write sentences that say what could not be judged, and why."""
+    evaluation, far = benchmark.evaluation, far_of(benchmark.distances)
+    if evaluation is None:
+        return [f"Neighbouring cells were not judged: {benchmark.reason}."]
+    sentences = [
+        f"Neighbours were not judged against cells {far[kind]}: the held-out region has no cells at such a distance."
+        for kind in evaluation.unjudged
+    ]
+    sentences += [
+        f"“{SCORES[name]}” was not judged: the training region has no neighbours with cells far enough apart to learn "
+        "from."
+        for name in BASELINES
+        if not (evaluation.scores["score"] == name).any()
+    ]
+    return sentences
+
+
+def pair_numbers(benchmark: CellPairBenchmark) -> dict[str, Any]:
+    """Return the AUROCs at the main radius with their intervals, and every row of the table.
+
+    AUROCs stand against easy negatives unless their name ends in `_hard`; what could not be computed is None.
+    `not_judged` holds the sentences that say what the table lacks.
+    """
+    summary: dict[str, Any] = {}
+    name = f"pair_auroc_{benchmark.main_radius:g}um"
+    for negatives, ending in (("easy", ""), ("hard", "_hard")):
+        for score, short in NAMES.items():
+            addition = "" if score == MODEL else f"_{short}"
+            summary |= interval_entry(f"{name}{ending}{addition}", _judged(benchmark, score, negatives))
+        for baseline in BASELINES:
+            minus = _judged(benchmark, MODEL, negatives, minus=baseline)
+            summary |= interval_entry(f"{name}{ending}_minus_{NAMES[baseline]}", minus)
+    summary["not_judged"] = not_judged(benchmark)
+    if benchmark.evaluation is not None:
+        table = benchmark.evaluation.scores
+        summary["cell_pairs"] = plain_rows(table.assign(score=table["score"].map(NAMES)))
+    return summary
+
+
+def far_of(distances: Distances) -> dict[str, str]:
+    """Say for each kind of negatives how far apart its cells are."""
+    return {
+        "easy": f"more than {distances.easy_min:g} µm apart",
+        "hard": f"{distances.hard_min:g}–{distances.hard_max:g} µm apart",
+    }
+
+
+def _headline(benchmark: CellPairBenchmark, negatives: str) -> str:
+    """Write the headline for one kind of negatives, or nothing where the held-out region has none."""
+    radius, far = benchmark.main_radius, far_of(benchmark.distances)
+    ours, pca = (_judged(benchmark, score, negatives) for score in (MODEL, PCA))
+    difference = _judged(benchmark, MODEL, negatives, minus=PCA)
+    if ours is None or pca is None or difference is None:
+        return ""
+    outcome = {
+        "better": "better than",
+        "worse": "worse than",
+        "tied": "which cannot be told apart from",
+        "unknown": "with too little tissue to compare it with",
+    }[verdict(difference)]
+    return (
+        f"In tissue held out from training, its cell-pair score ranks neighbours (within {radius:g} µm) above "
+        f"cells {far[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
+        "component analysis, which needs no training."
+    )
+
+
+def _comparison(evaluation: CellPairEvaluation, baseline: str, radius: float, negatives: str) -> str:
+    try:
+        difference = evaluation.difference(MODEL, baseline, radius, negatives)
+    except KeyError:
+        return ""
+    outcome = {
+        "better": "the model wins against",
+        "worse": "the model loses against",
+        "tied": "the model ties with",
+        "unknown": "no verdict against",
+    }[verdict(difference)]
+    return f"{outcome} “{SCORES[baseline]}”, difference in AUROC {interval_text(difference, signed=True)}"
+
+
+def _judged(benchmark: CellPairBenchmark, score: str, negatives: str, *, minus: str | None = None) -> Interval | None:
+    """Return a score at the main radius, or what it has more than another one; None where it was not judged."""
+    evaluation, radius = benchmark.evaluation, benchmark.main_radius
+    if evaluation is None:
+        return None
+    try:
+        if minus is not None:
+            return evaluation.difference(score, minus, radius, negatives)
+        return evaluation.interval(score, radius, negatives)
+    except KeyError:
+        return None
+
+
+def _pictures(benchmark: CellPairBenchmark) -> tuple[Picture, ...]:
+    if benchmark.evaluation is None:
+        return ()
+    titles, table = far_titles(benchmark.distances), benchmark.evaluation.scores
+    axes = pair_intervals(table, _judged_scores(benchmark), titles)
+    alt = "; ".join(
+        f"{SCORES[row['score']]} within {row['radius']:g} µm {titles[row['negatives']]}: {row['auroc']:.3f}"
+        for row in table.to_dict(orient="records")
+    )
+    caption = (
+        "AUROC with 95 % intervals: the share of cases in which a pair of neighbours scores above another pair. "
+        "0.5 (dotted) is chance, 1 is perfect."
+    )
+    return (Picture.of(axes[0], f"AUROC of neighbouring cells. {alt}", caption),)
+
+
+def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
+    """Rows of the tables of cell pairs: the case, then for each measure the scores and the difference to PCA."""
+    evaluation = benchmark.evaluation
+    assert evaluation is not None, "asked for by who has one"
+    rows, judged = [], _judged_scores(benchmark)
+    cases = evaluation.scores[["negatives", "radius", "n_positives"]].drop_duplicates()
+    far = far_of(benchmark.distances)
+    for negatives in far:
+        for case in cases[cases.negatives == negatives].to_dict(orient="records"):
+            radius = float(case["radius"])
+            values = {
+                measure: {
+                    **{score: _cell(evaluation.interval(score, radius, negatives, measure)) for score in judged},
+                    "difference": _cell(evaluation.difference(MODEL, PCA, radius, negatives, measure), signed=True),
+                }
+                for measure in ("auroc", "auprc")
+            }
+            rows.append({"negatives": far[negatives], "radius": radius, "n": case["n_positives"], **values})
+    return rows
+
+
+def _judged_scores(benchmark: CellPairBenchmark) -> dict[str, str]:
+    """Names of the scores that were judged."""
+    found = set() if benchmark.evaluation is None else set(benchmark.evaluation.scores["score"])
+    return {name: title for name, title in SCORES.items() if name in found}
+
+
+def _cell(interval: Interval, *, signed: bool = False) -> Markup:
+    value, low, high = (number_text(number, signed=signed) for number in interval)
+    if not math.isfinite(interval.low):
+        return Markup("{}").format(value)
+    return Markup('{} <span class="interval">{} to {}</span>').format(value, low, high)

@@ -1,0 +1,103 @@
+"""What the commands of the analyses share: their options, reading a table, and where a result goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spaf_analysis.errors import InputError
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+SOURCE = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells x genes with counts in X. It is not changed.")]
+OUT = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="IN.h5ad with the result (.h5ad), or the result as a table (.csv, .parquet).", metavar="OUT"
+    ),
+]
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+KEY = Annotated[str, typer.Option(help="Embedding in obsm, of this or any other model.")]
+MODEL = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Model directory or starter, to embed cells where obsm has no such embedding."),
+]
+SEED = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+_TABLES = (".csv", ".parquet")
+
+
+def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
+    """Look at the places of a result before the work.
+
+    Raises
+    ------
+    InputError
+        If the result would go nowhere, the ending of its file says nothing, its folder is missing, or it would
+        overwrite the input.
+    """
+    from spaf_analysis.report.render import check_places
+    from spaf_model import refuse_overwriting
+
+    if out is None:
+        if not as_json:
+            raise InputError("the result goes nowhere: name a file with -o (.h5ad, .csv, .parquet) or give --json.")
+        return
+    if out.suffix not in (".h5ad", *_TABLES):
+        raise InputError(f"{out} says by its ending no format that is known; choose .h5ad, .csv or .parquet.")
+    check_places(out)
+    refuse_overwriting(source, out)
+
+
+def write_result(adata: ad.AnnData, table: pd.DataFrame, out: Path | None) -> None:
+    """Write the annotated cells or the table, by the ending of the file, whole or not at all.
+
+    Parameters
+    ----------
+    adata
+        Cells with the result.
+    table
+        The result, its index with a name where it is part of it.
+    out
+        Nowhere if None.
+    """
+    from spaf_model import replace_file
+
+    if out is None:
+        return
+    named = table.reset_index() if table.index.name else table
+    if out.suffix == ".h5ad":
+        replace_file(out, adata.write_h5ad)
+    elif out.suffix == ".csv":
+        replace_file(out, lambda path: named.to_csv(path, index=False))
+    else:
+        replace_file(out, lambda path: named.to_parquet(path, index=False))
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print a result for programs."""
+    sys.stdout.write(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Return plain values: tables as lists of rows, numbers that are not finite as None."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, pd.DataFrame):
+        return [plain(row) for row in (value.reset_index() if value.index.name else value).to_dict(orient="records")]
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value

@@ -1,0 +1,91 @@
+"""Gene pairs drawn: observed beside expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from spaf_analysis.errors import InputError
+from spaf_analysis.gene_pairs.tool import stored_gene_pairs
+from spaf_analysis.keys import GENE_PAIRS
+from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
+
+if TYPE_CHECKING:
+    from spaf_model import Cells
+
+COUNTED = {
+    "enrichment": "pairs of neighbouring transcripts (logarithmic axis)",
+    "overlap": "cells in which both are co-localised (logarithmic axis)",
+}
+
+
+def gene_pairs(adata: Cells, *, n: int = 15, key: str = GENE_PAIRS, table_key: str | None = None) -> Axes:
+    """Draw the gene pairs most enriched, as `spaf_analysis.tl.gene_pairs` ranked them.
+
+    Parameters
+    ----------
+    adata
+        With `uns[key]`, or a SpatialData.
+    n
+        Number of pairs, at most.
+    key
+        What `tl.gene_pairs` wrote.
+    table_key
+        Table of a SpatialData; may be None where it has only one.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        See `gene_pair_enrichment`.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or no pair is enriched.
+    """
+    ranked = stored_gene_pairs(adata, key=key, table_key=table_key)
+    top = ranked.enriched(n)
+    if top.empty:
+        raise InputError(f"no gene pair of uns[{key!r}] is enriched at a false discovery rate of 5 %.")
+    return gene_pair_enrichment(top, label=COUNTED[ranked.method])
+
+
+def gene_pair_enrichment(table: pd.DataFrame, *, label: str) -> Axes:
+    """Observed beside expected for each gene pair, on a logarithmic axis.
+
+    Parameters
+    ----------
+    table
+        Rows of the table of `GenePairs`, most enriched first.
+    label
+        What is counted.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        A line from expected (open) to observed (filled) for each pair.
+    """
+    with style():
+        figure = Figure(figsize=(6.4, 0.27 * len(table) + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        y = np.arange(len(table))
+        axes.hlines(y, table["expected"], table["observed"], color=FAINT, linewidth=5)
+        axes.scatter(table["expected"], y, facecolors="white", edgecolors=MUTED, s=34, zorder=3, label="expected")
+        axes.scatter(table["observed"], y, color=ACCENT, s=34, zorder=3, label="observed")
+        axes.set_yticks(y, [f"{a} – {b}" for a, b in zip(table["gene_a"], table["gene_b"], strict=True)])
+        axes.set_ylim(len(table) - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel=label)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0, handletextpad=0.2)
+        return axes

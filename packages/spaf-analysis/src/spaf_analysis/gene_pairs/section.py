@@ -1,0 +1,122 @@
+"""The section of the report on genes that sit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pandas as pd
+
+from spaf_analysis.errors import InputError
+from spaf_analysis.gene_pairs.compute import GenePairs
+from spaf_analysis.gene_pairs.plot import COUNTED, gene_pair_enrichment
+from spaf_analysis.gene_pairs.tool import enriched_gene_pairs
+from spaf_analysis.report.section import Card, Context, Picture, Section
+from spaf_analysis.report.words import count
+
+N_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class GenePairsSection(Section):
+    """Gene pairs most enriched.
+
+    Attributes
+    ----------
+    ranked
+        Ranked gene pairs; None when the slide has none.
+    """
+
+    ranked: GenePairs | None
+    figures: tuple[Picture, ...]
+
+    anchor = "genes"
+    title = "Genes that sit together"
+    doing = "ranking gene pairs"
+    template = """
+{% if section.ranked is none %}
+<p class="note">The slide holds no co-localised gene pairs.</p>
+{% else %}
+<p>{{ method }}</p>
+<p>{{ section.ranked.n_significant | count }} of {{ section.ranked.n_tested | count }} pairs tested are enriched at a
+false discovery rate of 5 % (Benjamini–Hochberg).
+{%- if section.ranked.n_untested %} Another {{ section.ranked.n_untested | count }} pairs of the panel were not tested:
+of pairs of which few neighbouring transcripts are expected none could be significant, and each would make the others
+less so.{% endif %} Pairs seen in at least 10 cells are ranked.</p>
+{% if rows %}
+<div class="two wide">
+<div>{{ show(section.figures) }}</div>
+<div class="scroll">
+<table>
+<caption>The {{ rows | length }} gene pairs most enriched.</caption>
+<thead><tr><th class="text">Genes</th><th>Observed</th><th>Expected</th><th>Times</th>
+{%- if section.ranked.method == "enrichment" %}<th>z</th>{% endif %}
+<th>FDR</th><th>Cells</th></tr></thead>
+<tbody>
+{% for row in rows %}
+<tr><td class="text genes">{{ row.gene_a }} – {{ row.gene_b }}</td><td>{{ row.observed | count }}</td>
+<td>{{ row.expected | figure(1) }}</td><td>{{ row.fold | figure(2) }}</td>
+{%- if section.ranked.method == "enrichment" %}<td>{{ row.z | figure(1) }}</td>{% endif %}
+<td class="nowrap">{{ row.fdr | small }}</td><td>{{ row.n_cells | count }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</div>
+{% else %}
+<p class="note">No pair that is seen in at least 10 cells is enriched at this rate.</p>
+{% endif %}
+{% endif %}
+"""
+
+    @classmethod
+    def compute(cls, context: Context) -> Self:
+        """Rank, and draw observed beside expected of the most enriched gene pairs."""
+        try:
+            ranked = enriched_gene_pairs(context.adata)
+        except InputError:
+            return cls(None, ())
+        top = ranked.enriched(N_SHOWN)
+        if top.empty:
+            return cls(ranked, ())
+        alt = ", ".join(f"{row.gene_a} and {row.gene_b} {row.fold:.1f} times" for row in top.itertuples())
+        picture = Picture.of(
+            gene_pair_enrichment(top, label=COUNTED[ranked.method]),
+            f"Observed over expected: {alt}.",
+            "Observed beside what is expected by chance; the longer the line, the stronger the enrichment.",
+        )
+        return cls(ranked, (picture,))
+
+    def numbers(self) -> dict[str, Any]:
+        """Count the gene pairs that are co-localised in at least one cell."""
+        return {"n_gene_pairs": 0 if self.ranked is None else self.ranked.n_colocalized}
+
+    def cards(self) -> tuple[Card, ...]:
+        """Count the gene pairs that are co-localised in at least one cell."""
+        return (Card(count(self.numbers()["n_gene_pairs"]), "gene pairs co-localised in some cell"),)
+
+    def view(self) -> dict[str, Any]:
+        """Return the rows of the table, and what their expectation is."""
+        top = pd.DataFrame() if self.ranked is None else self.ranked.enriched(N_SHOWN)
+        return {
+            "rows": top.to_dict(orient="records"),
+            "method": "" if self.ranked is None else method_sentences(self.ranked),
+        }
+
+
+def method_sentences(ranked: GenePairs) -> str:
+    """Say what the expectation of the gene pairs is, and what it cannot tell."""
+    if ranked.method == "enrichment":
+        return (
+            "For each pair of genes, the number of neighbouring transcript pairs (one of each gene, in the same cell) "
+            "is compared with its expectation when one gene is held in place and the labels of all others are shuffled "
+            "among their transcripts, within the nucleus and within the rest of each cell; of the two directions the "
+            "weaker counts. This accounts for how much of either gene a cell has, so the pairs below sit together more "
+            "than their abundance explains. Ranked by z, the excess in standard deviations."
+        )
+    return (
+        "For each pair of genes, the number of cells in which the two are co-localised is compared with what is "
+        "expected if the cells in which either takes part in any co-localised pair were spread independently "
+        "(hypergeometric test). This corrects for how common either gene is, but genes of the same cell type come out "
+        "high as well: it does not separate sitting together from being expressed together."
+    )

@@ -1,0 +1,84 @@
+"""The section of the report on how training went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from markupsafe import Markup
+
+from spaf_analysis.plots.charts import learning_curves
+from spaf_analysis.report.section import Context, Picture, Section, link
+
+
+@dataclass(frozen=True)
+class TrainingSection(Section):
+    """Learning curves, and what was not learnt.
+
+    Attributes
+    ----------
+    not_learnt
+        A sentence for each objective of which training has learnt nothing.
+    left_out
+        Objectives that the data could not be asked, and why.
+    """
+
+    not_learnt: dict[str, str]
+    left_out: dict[str, str]
+    figures: tuple[Picture, ...]
+
+    anchor = "training"
+    title = "How training went"
+    template = """
+<p>The model learns up to three tasks at once: to name genes that were masked in a cell’s list (<i>masked genes</i>), to
+tell which genes sit together inside a cell (<i>gene co-localisation</i>), and to tell pairs of neighbouring cells from
+pairs that are not (<i>cell pairs</i>).
+{% for name, reason in section.left_out.items() %}
+The task {{ name }} was left out: {{ reason }}.
+{% endfor %}
+</p>
+{% if section.not_learnt %}
+<div class="note">
+<b>What was not learnt</b>
+<ul>
+{% for sentence in section.not_learnt.values() %}
+<li>{{ sentence }}</li>
+{% endfor %}
+</ul>
+</div>
+{% endif %}
+{{ show(section.figures, "wide") }}
+"""
+
+    @classmethod
+    def compute(cls, context: Context) -> Self:
+        """Draw the learning curves."""
+        inputs = context.inputs
+        metrics = inputs.metrics
+        validation = metrics[metrics["split"] == "validation"]
+        change = ""
+        if len(validation) > 1:
+            first, best = validation["loss"].iloc[0], validation["loss"].min()
+            change = f" Validation loss went from {first:.2f} to {best:.2f} at best."
+        picture = Picture.of(
+            learning_curves(metrics, best_step=inputs.best_step),
+            f"Learning curves over {int(metrics['step'].max()):,} steps.{change}",
+            "Training (grey) and validation (blue) over the steps of training. Lower losses and higher shares and "
+            "AUROCs are better; a validation loss that rises while the training loss falls is over-fitting.",
+        )
+        return cls(inputs.not_learnt, inputs.left_out, (picture,))
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what was not learnt."""
+        return {"not_learnt": dict(self.not_learnt)}
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say that something was not learnt."""
+        if not self.not_learnt:
+            return ()
+        where = link(self.anchor, "how training went")
+        return (
+            Markup("Of {} of its training tasks the model has learnt nothing: see {}.").format(
+                len(self.not_learnt), where
+            ),
+        )

@@ -1,0 +1,8 @@
+"""Analyses of an AnnData or a SpatialData, in the manner of scanpy's ``tl``: results in place."""
+
+from spaf_analysis.cell_pairs import cell_pairs
+from spaf_analysis.clusters.tool import cluster, umap
+from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.spatial_genes import spatial_genes
+
+__all__ = ["cell_pairs", "cluster", "gene_pairs", "spatial_genes", "umap"]

@@ -1,0 +1,173 @@
+"""The commands of the analyses: a result by the ending of its file, JSON, and wrong input in one sentence."""
+
+import json
+import shutil
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from spaf_analysis import benchmark_cell_pairs, cli, enriched_gene_pairs, spatially_variable_genes
+
+FEW = ("--max-pairs", 50, "--replicates", 10)
+COMMANDS = {
+    "clusters": (("--resolution", 0.3), "cluster"),
+    "spatial-genes": ((), "morans_i"),
+    "cell-pairs": (FEW, "auroc"),
+    "gene-pairs": (("--min-cells", 2), "fdr"),
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call the command line; return its exit code, what it printed and what it said."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["spaf-analysis", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_ending_says_what_is_written(stages, tmp_path, call, command):
+    words, column = COMMANDS[command]
+    before = stages.embedded.read_bytes()
+    for ending in ("csv", "parquet", "h5ad"):
+        out = tmp_path / f"out.{ending}"
+        assert call(command, stages.embedded, *words, "-o", out) == (0, "", "")
+    table, same = pd.read_csv(tmp_path / "out.csv"), pd.read_parquet(tmp_path / "out.parquet")
+    assert column in table
+    assert len(table) == len(same) > 0
+    assert list(table) == list(same)
+    adata = ad.read_h5ad(tmp_path / "out.h5ad")
+    assert "X_SpaF" in adata.obsm
+    added = {"clusters": adata.obs, "spatial-genes": adata.var, "cell-pairs": adata.uns, "gene-pairs": adata.uns}
+    keys = {"clusters": "spaf_cluster", "spatial-genes": "morans_i"}
+    assert keys.get(command, command.replace("-", "_")) in added[command]
+    assert stages.embedded.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.h5ad", "out.parquet"]
+
+
+def test_clusters_in_json_and_in_a_table(stages, tmp_path, call):
+    out = tmp_path / "out.csv"
+    code, printed, said = call("clusters", stages.embedded, "--key-added", "mine", "-o", out, "--json")
+    assert (code, said) == (0, "")
+    result, table = json.loads(printed), pd.read_csv(out)
+    assert table["cell"].tolist() == ad.read_h5ad(stages.embedded).obs_names.tolist()
+    sizes = table["cluster"].value_counts().to_dict()
+    assert {int(row["cluster"]): row["n_cells"] for row in result["clusters"]} == sizes
+    assert all(isinstance(gene, str) for row in result["clusters"] for gene in row["genes"])
+
+
+def test_genes_and_pairs_in_json(stages, call):
+    adata = ad.read_h5ad(stages.embedded)
+    ranked = spatially_variable_genes(adata)
+    genes = json.loads(call("spatial-genes", stages.embedded, "--json")[1])
+    assert [row["gene"] for row in genes["genes"]] == ranked.index.tolist()
+    np.testing.assert_allclose([row["morans_i"] for row in genes["genes"]], ranked)
+    pairs = json.loads(call("gene-pairs", stages.embedded, "--json")[1])
+    expected = enriched_gene_pairs(adata)
+    assert pairs["n_tested"] == expected.n_tested
+    assert len(pairs["enriched"]) == len(expected.enriched(10**6))
+
+
+def test_cell_pairs_of_a_model_or_of_an_embedding_alone(stages, call):
+    adata = ad.read_h5ad(stages.embedded)
+    code, printed, _ = call("cell-pairs", stages.embedded, "--model", stages.model, *FEW, "--json")
+    result = json.loads(printed)
+    expected = benchmark_cell_pairs(adata, stages.model, max_pairs=50, n_replicates=10).evaluation.scores
+    assert code == 0
+    assert [row["auroc"] for row in result["scores"]] == pytest.approx(expected["auroc"].tolist())
+    assert {row["baseline"] for row in result["differences"]} >= {"PCA pair network", "Pearson residual PCA cosine"}
+    assert result["distances"]["positive"] == 30.0
+    alone = json.loads(call("cell-pairs", stages.embedded, *FEW, "--radius", 20, "--json")[1])
+    assert "model" not in {row["score"] for row in alone["scores"]}
+    assert {row["radius"] for row in alone["scores"]} == {20.0}
+
+
+def test_a_graph_says_how_far_neighbours_are_apart(stages, tmp_path, call):
+    adata = ad.read_h5ad(stages.embedded)
+    adata.uns["spatial_neighbors"]["params"]["radius"] = 25.0
+    adata.write_h5ad(tmp_path / "near.h5ad")
+    for words, radius in (((), 25.0), (("--positive-radius", 20), 20.0)):
+        result = json.loads(call("cell-pairs", tmp_path / "near.h5ad", *FEW, *words, "--json")[1])
+        assert result["distances"]["positive"] == radius
+        assert radius in {row["radius"] for row in result["scores"]}
+
+
+def test_cells_are_embedded_where_there_is_no_embedding(stages, tmp_path, call):
+    adata = ad.read_h5ad(stages.embedded)
+    expected = adata.obsm.pop("X_SpaF")
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+    out = tmp_path / "out.h5ad"
+    assert call("clusters", tmp_path / "bare.h5ad", "-m", stages.model, "-o", out)[0] == 0
+    np.testing.assert_allclose(ad.read_h5ad(out).obsm["X_SpaF"], expected, atol=1e-5)
+
+
+def test_other_cells_to_fit_on(stages, tmp_path, call):
+    shutil.copy(stages.embedded, tmp_path / "other.h5ad")
+    result = json.loads(call("cell-pairs", stages.embedded, "--train", tmp_path / "other.h5ad", *FEW, "--json")[1])
+    assert result["n_validation"] == result["n_train"] == ad.read_h5ad(stages.embedded).n_obs
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "the result goes nowhere: name a file with -o (.h5ad, .csv, .parquet) or give --json"),
+        (("-o", "out.txt"), "out.txt says by its ending no format that is known; choose .h5ad, .csv or .parquet"),
+        (("-o", "none/out.csv"), "the folder none does not exist"),
+        (("-o", "embedded.h5ad"), "would overwrite the input embedded.h5ad"),
+    ],
+)
+def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeypatch, call, command, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
+    monkeypatch.setattr(ad, "read_h5ad", None)
+    code, printed, said = call(command, "embedded.h5ad", *words)
+    assert (code, printed) == (2, "")
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["embedded.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("clusters", "none.h5ad"), "there is no file none.h5ad"),
+        (("clusters", "text.h5ad"), "text.h5ad cannot be read as an h5ad file"),
+        (("clusters", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
+        (("clusters", "embedded.h5ad", "--resolution", "-1"), "resolution must be above 0, not -1"),
+        (("cell-pairs", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
+        (("cell-pairs", "embedded.h5ad", "--radius", "90"), "90 um"),
+        (("cell-pairs", "embedded.h5ad", "--model", "beginner"), "beginner"),
+    ],
+)
+def test_wrong_input_is_one_sentence(stages, tmp_path, monkeypatch, call, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
+    (tmp_path / "text.h5ad").write_text("words")
+    code, printed, said = call(*words, "-o", "out.csv")
+    assert (code, printed) == (2, "")
+    assert sentence in said
+    assert said.startswith("spaf-analysis: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_pairs_that_cannot_be_judged_give_no_table_but_a_reason(stages, tmp_path, call):
+    adata = ad.read_h5ad(stages.embedded)
+    adata.obs["split"] = "train"
+    adata.write_h5ad(tmp_path / "train.h5ad")
+    code, _, said = call("cell-pairs", tmp_path / "train.h5ad", "-o", tmp_path / "out.csv")
+    assert code == 2
+    assert "cell pairs were not judged, since only 0 cells were held out for validation" in said
+    result = json.loads(call("cell-pairs", tmp_path / "train.h5ad", "--json")[1])
+    assert result["reason"] == "only 0 cells were held out for validation"
+    assert result["separation"] is None
