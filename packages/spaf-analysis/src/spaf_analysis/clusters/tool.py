@@ -103,6 +103,7 @@ def umap(
     InputError
         If there is no such embedding or fewer than 3 cells have one.
     """
+    check_key(key_added)
     table = table_of(adata, table_key)
     embedding, embedded = embedded_cells(table, key)
     layout = np.full((table.n_obs, 2), np.nan)

@@ -9,7 +9,7 @@ import pandas as pd
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CONNECTIVITIES, MORANS_I
 from spaf_analysis.spatial_genes.compute import rank_by_pattern
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import check_key, table_of
 
 if TYPE_CHECKING:
     from spaf_model import Cells
@@ -76,6 +76,7 @@ def spatial_genes(
     InputError
         As `spatially_variable_genes`.
     """
+    check_key(key_added)
     table = table_of(adata, table_key)
     ranked = spatially_variable_genes(table, connectivities_key=connectivities_key, min_cell_share=min_cell_share)
     unique = ranked[~ranked.index.duplicated()]
