@@ -96,6 +96,19 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     def make_network(self) -> NetworkT:
         """Make the network of the configuration, with random weights."""
 
+    def network_of(self, tensors: Mapping[str, torch.Tensor], *, source: str) -> NetworkT:
+        """Return the network of the tensors of a model directory; a family whose shapes the data chose overrides it.
+
+        Raises
+        ------
+        InputError
+            If tensors are missing, unexpected or misshapen; the sentence names the source and lists them.
+        """
+        with torch.device("meta"):
+            network = self.make_network()
+        load_tensors(network, tensors, source=source)
+        return network
+
     @property
     @abstractmethod
     def tokeniser(self) -> Tokeniser[Any]:
@@ -142,9 +155,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             model._set_parts(config, directory.vocabulary)
         except InputError as error:
             raise InputError(f"{directory.path}: {CONFIG_FILE} and {VOCABULARY_FILE} do not fit: {error}") from error
-        with torch.device("meta"):
-            model.network = model.make_network()
-        load_tensors(model.network, directory.tensors, source=source)
+        model.network = model.network_of(directory.tensors, source=source)
         model.network.eval()
         model.card = directory.card
         model.source = source
@@ -212,8 +223,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         layer
             Layer with the counts; None is X.
         slide_key
-            Column of ``obs`` with the slide of each cell, for a family that reads whole slides; None takes ``slide``
-            where it is there, and else all cells of a table are one slide.
+            Column of ``obs`` with the slide of each cell, for a family that reads whole slides; None takes ``slide`` or
+            another usual name where it is there, and else all cells of a table are one slide.
         table_key
             Table of a SpatialData; may be None where it has only one.
         min_gene_fraction
@@ -262,7 +273,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
                 self._write_record(
                     table, "embed", parameters | shared, source,
-                    n_empty=n_empty, counts=(n_counts, n_read), started=started,
+                    n_empty=n_empty, counts=(n_counts, n_read), started=started, more=_widths(embeddings),
                 )  # fmt: skip
 
     def embed_counts(
@@ -343,6 +354,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         n_empty: int,
         started: float,
         counts: tuple[int, int] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         n_counts, n_read = counts or source.n_counts
         record = run_record(f"spaf-model {command}", parameters, started=started)
@@ -357,6 +369,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             "count_fraction": n_read / max(n_counts, 1),
             "genes_joined": np.array(source.match.joined, dtype=object),
             "genes_unmatched": np.array(source.match.unmatched, dtype=object),
+            **(more or {}),
         }
         adata.uns["spaf"] = {**adata.uns.get("spaf", {}), command: record}
 
@@ -386,3 +399,9 @@ def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu"
     """
     model: Model[Any, Any] = Model.from_pretrained(path, device=device)
     return model
+
+
+def _widths(embeddings: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """Return the dimensions of the named parts of an embedding, for its record; nothing where there are none."""
+    named = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
+    return {"n_dimensions": named} if named else {}
