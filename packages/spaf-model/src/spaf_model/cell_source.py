@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import anndata
 import numpy as np
@@ -117,6 +118,24 @@ class CellSource:
             slide_names=self.slide_names,
             places=None if self.places is None else self.places[rows],
         )
+
+    def as_record(self, counts: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return which genes were found and what was read, as plain values.
+
+        Parameters
+        ----------
+        counts
+            As `n_counts`, where other processes have read too.
+        """
+        n_counts, n_read = counts or self.n_counts
+        return {
+            "n_genes_matched": len(self.match.matched),
+            "gene_fraction": self.match.fraction,
+            "model_gene_fraction": self.match.model_fraction,
+            "count_fraction": n_read / max(n_counts, 1),
+            "genes_joined": np.array(self.match.joined, dtype=object),
+            "genes_unmatched": np.array(self.match.unmatched, dtype=object),
+        }
 
     def columns_of_tokens(self, n_tokens: int) -> NDArray[np.int64]:
         """Return for each token id the column of the AnnData that holds the gene, -1 where there is none."""

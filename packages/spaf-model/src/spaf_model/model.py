@@ -356,19 +356,13 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         counts: tuple[int, int] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        n_counts, n_read = counts or source.n_counts
         record = run_record(f"spaf-model {command}", parameters, started=started)
         record |= {
             "model": self.source,
             "family": self.family,
             "n_cells": adata.n_obs,
             "n_empty": n_empty,
-            "n_genes_matched": len(source.match.matched),
-            "gene_fraction": source.match.fraction,
-            "model_gene_fraction": source.match.model_fraction,
-            "count_fraction": n_read / max(n_counts, 1),
-            "genes_joined": np.array(source.match.joined, dtype=object),
-            "genes_unmatched": np.array(source.match.unmatched, dtype=object),
+            **source.as_record(counts),
             **(more or {}),
         }
         adata.uns["spaf"] = {**adata.uns.get("spaf", {}), command: record}
