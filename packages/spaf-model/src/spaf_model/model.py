@@ -271,9 +271,11 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                     if part == WHOLE or parts:
                         table.obsm[key_added if part == WHOLE else f"{key_added}_{part}"] = states
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
+                widths = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
                 self._write_record(
                     table, "embed", parameters | shared, source,
-                    n_empty=n_empty, counts=(n_counts, n_read), started=started, more=_widths(embeddings),
+                    n_empty=n_empty, counts=(n_counts, n_read), started=started,
+                    more={"n_dimensions": widths} if widths else {},
                 )  # fmt: skip
 
     def embed_counts(
@@ -393,9 +395,3 @@ def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu"
     """
     model: Model[Any, Any] = Model.from_pretrained(path, device=device)
     return model
-
-
-def _widths(embeddings: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """Return the dimensions of the named parts of an embedding, for its record; nothing where there are none."""
-    named = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
-    return {"n_dimensions": named} if named else {}
