@@ -50,18 +50,36 @@ def test_what_is_read_of_an_anndata(adata: anndata.AnnData, vocabulary: Vocabula
     assert cells.measured[genes].tolist() == [True] * 39 + [False]  # the last gene is unknown, not zero
     assert not cells.measured[: genes[0]].any()
     assert cells.counts.dtype == np.float32
-    assert cells.slides.tolist() == [0] * 60
+    assert (cells.slides.tolist(), cells.slide_names, cells.places) == ([0] * 60, [""], None)
     assert source.none().n_cells == 0
 
 
 def test_chunks_join_to_the_whole(
     adata: anndata.AnnData, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adata.obs["slide"] = np.repeat(["b", "a", "c"], 20)
+    adata.obs["sample"] = np.repeat(["b", "a", "c"], 20)
+    adata.obsm["spatial"] = np.random.default_rng(0).random((60, 2))
     whole = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True).read()
     assert whole.slides.tolist() == np.repeat([0, 1, 2], 20).tolist()
+    assert whole.slide_names == ["b", "a", "c"]
+    np.testing.assert_array_equal(whole.places, adata.obsm["spatial"])
     monkeypatch.setattr("spaf_model.cell_source._ROWS_AT_A_TIME", 17)
     source = CellSource(adata, vocabulary, ReadingOptions(), by_slide=True)
     joined = CellCounts.joined([cells for _, cells in source.chunks()])
-    for name in ("indptr", "tokens", "counts", "context", "measured", "slides"):
+    for name in ("indptr", "tokens", "counts", "context", "measured", "slides", "places"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+
+
+def test_places_that_are_none(adata: anndata.AnnData, vocabulary: Vocabulary) -> None:
+    source = CellSource(adata, vocabulary, ReadingOptions(), cells=np.array([3, 5]), by_slide=True)
+    assert source.read().places is None
+    adata.obsm["spatial"] = np.arange(120.0).reshape(60, 2)
+    source = CellSource(adata, vocabulary, ReadingOptions(), cells=np.array([3, 5]), by_slide=True)
+    assert source.read().places.tolist() == [[6.0, 7.0], [10.0, 11.0]]  # type: ignore[union-attr]
+    for places, message in (
+        (np.ones((60, 4)), "2 or 3 coordinates a cell"),
+        (np.full((60, 2), "x"), "not hold numbers"),
+    ):
+        adata.obsm["spatial"] = places
+        with pytest.raises(InputError, match=message):
+            CellSource(adata, vocabulary, ReadingOptions(), by_slide=True)

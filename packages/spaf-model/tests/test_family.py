@@ -219,6 +219,7 @@ def test_whole_slides_are_read_at_once_and_parts_are_named(
     model.embed(some, parts=True, key_added="other")
     np.testing.assert_array_equal(some.obsm["other_place"], some.obsm["X_SpaF"][:, :3])
     np.testing.assert_array_equal(some.obsm["other_measured"], some.obsm["X_SpaF"][:, 3:])
+    assert some.uns["spaf"]["embed"]["n_dimensions"] == {"place": 3, "measured": 40}
     some.obs["where"] = 1
     model.embed(some, slide_key="where", key_added="one slide")
     assert np.abs(some.obsm["one slide"] - some.obsm["X_SpaF"]).max() > 1e-3

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import anndata
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_model.context import context_ids, slide_numbers
+from spaf_model.context import context_ids, places_of, slides_of
 from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.expression import ExpressionReader, match_genes
@@ -36,7 +37,7 @@ class CellSource:
     cells
         Positions of the cells to read, ascending; None reads all.
     by_slide
-        Whether the slides of the cells are wanted; else all cells count as one slide.
+        Whether slides and places of the cells are wanted; else all cells count as one slide without places.
 
     Raises
     ------
@@ -57,9 +58,11 @@ class CellSource:
         given = {kind: getattr(options, kind) for kind in CONTEXT_KINDS}
         obs = adata.obs if cells is None else adata.obs.iloc[cells]
         self.context = context_ids(vocabulary, obs, given)  # (n_cells, 4)
-        self.slides = np.zeros(len(obs), dtype=np.int64)  # (n_cells,)
+        self.slides, self.slide_names, self.places = np.zeros(len(obs), dtype=np.int64), [""], None
         if by_slide:
-            self.slides = slide_numbers(obs, options.slide_key)
+            self.slides, self.slide_names = slides_of(obs, options.slide_key)
+            places = places_of(adata)
+            self.places = places if places is None or cells is None else places[cells]
         self.match = match_genes(adata.var, vocabulary, min_fraction=options.min_gene_fraction)
         self.n_cells = len(obs)
         self.n_empty = 0  # cells without any gene of the vocabulary, of those read so far
@@ -81,7 +84,7 @@ class CellSource:
         for first in range(start, stop, _ROWS_AT_A_TIME):
             rows = slice(first, min(first + _ROWS_AT_A_TIME, stop))
             indptr, tokens, counts = self._reader.read(rows if self._cells is None else self._cells[rows])
-            cells = CellCounts(indptr, tokens, counts, self.context[rows], self._measured, self.slides[rows])
+            cells = self._counts(rows, indptr, tokens, counts)
             empty = np.flatnonzero(cells.n_genes == 0)
             if self._strict and empty.size:
                 name = self._names[first + empty[0]]
@@ -96,9 +99,43 @@ class CellSource:
     def none(self) -> CellCounts:
         """Return the counts of no cell, for what follows from the kind of data alone."""
         nothing = np.zeros(0, dtype=np.int64)
+        return self._counts(slice(0, 0), np.zeros(1, dtype=np.int64), nothing, nothing.astype(np.float32))
+
+    def _counts(
+        self,
+        rows: slice,
+        indptr: NDArray[np.int64],
+        tokens: NDArray[np.int64],
+        counts: NDArray[np.float32],
+    ) -> CellCounts:
         return CellCounts(
-            np.zeros(1, dtype=np.int64), nothing, nothing.astype(np.float32), self.context[:0], self._measured, nothing
+            indptr=indptr,
+            tokens=tokens,
+            counts=counts,
+            context=self.context[rows],
+            measured=self._measured,
+            slides=self.slides[rows],
+            slide_names=self.slide_names,
+            places=None if self.places is None else self.places[rows],
         )
+
+    def as_record(self, counts: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return which genes were found and what was read, as plain values.
+
+        Parameters
+        ----------
+        counts
+            As `n_counts`, where other processes have read too.
+        """
+        n_counts, n_read = counts or self.n_counts
+        return {
+            "n_genes_matched": len(self.match.matched),
+            "gene_fraction": self.match.fraction,
+            "model_gene_fraction": self.match.model_fraction,
+            "count_fraction": n_read / max(n_counts, 1),
+            "genes_joined": np.array(self.match.joined, dtype=object),
+            "genes_unmatched": np.array(self.match.unmatched, dtype=object),
+        }
 
     def columns_of_tokens(self, n_tokens: int) -> NDArray[np.int64]:
         """Return for each token id the column of the AnnData that holds the gene, -1 where there is none."""

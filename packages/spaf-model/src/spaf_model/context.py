@@ -1,9 +1,10 @@
-"""Context and slide of cells, from arguments or from ``obs``."""
+"""Context, slide and place of cells, from arguments or from the AnnData."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import CONTEXT_KINDS, UNKNOWN, Vocabulary
 
-SLIDE_COLUMN = "slide"
+SLIDE_COLUMNS = ("slide", "slide_id", "library_id", "sample", "sample_id", "section")  # the first that is there
+SPATIAL = "spatial"
 
 
 def context_ids(
@@ -62,15 +64,16 @@ def context_ids(
     return ids
 
 
-def slide_numbers(obs: pd.DataFrame, key: str | None = None) -> NDArray[np.int64]:
-    """Return the number of the slide of each cell, in the order in which slides come, (n_cells,).
+def slides_of(obs: pd.DataFrame, key: str | None = None) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the number of the slide of each cell, (n_cells,), and the names of the slides in the order they come.
 
     Parameters
     ----------
     obs
         Table of cells.
     key
-        Column that says the slide; None takes ``slide`` where there is one, and else all cells are of one slide.
+        Column that says the slide; None takes ``slide`` or another usual one (`SLIDE_COLUMNS`) where it is there, and
+        else all cells are of one slide, named "".
 
     Raises
     ------
@@ -81,14 +84,33 @@ def slide_numbers(obs: pd.DataFrame, key: str | None = None) -> NDArray[np.int64
         raise InputError(
             f"obs has no column {key!r} (slide_key); it has: {', '.join(map(str, obs.columns)) or 'none'}."
         )
-    column = SLIDE_COLUMN if key is None else key
-    if column not in obs.columns:
-        return np.zeros(len(obs), dtype=np.int64)
-    codes, _ = pd.factorize(obs[column])
+    column = next((name for name in SLIDE_COLUMNS if name in obs.columns), None) if key is None else key
+    if column is None:
+        return np.zeros(len(obs), dtype=np.int64), [""]
+    codes, names = pd.factorize(obs[column])
     empty = np.flatnonzero(codes < 0)
     if empty.size:
         raise InputError(f"obs[{column!r}] has no slide for cell {obs.index[empty[0]]!r}.")
-    return codes.astype(np.int64)
+    return codes.astype(np.int64), [str(name) for name in names]
+
+
+def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:
+    """Return the coordinates of the cells, (n_cells, 2 or 3); None where there is no ``obsm["spatial"]``.
+
+    Raises
+    ------
+    InputError
+        If they are no numbers, or of another shape. Some may be NaN: what a family makes of that is its own affair.
+    """
+    if SPATIAL not in adata.obsm:
+        return None
+    try:
+        places = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"obsm[{SPATIAL!r}] does not hold numbers: {error}.") from error
+    if places.ndim != 2 or places.shape[1] not in (2, 3):
+        raise InputError(f"obsm[{SPATIAL!r}] must have 2 or 3 coordinates a cell, not the shape {places.shape}.")
+    return places
 
 
 def _or_unknown(vocabulary: Vocabulary, kind: str) -> str:

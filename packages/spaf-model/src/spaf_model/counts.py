@@ -31,6 +31,8 @@ class CellCounts:
     context: NDArray[np.int64]  # (n_cells, 4), ids in the order of `CONTEXT_KINDS`; -1 where the model reads none
     measured: NDArray[np.bool_]  # (n_tokens,), genes that the data measure
     slides: NDArray[np.int64]  # (n_cells,), number of the slide of each cell
+    slide_names: Sequence[str] = ("",)  # of those numbers; "" where nothing names the one slide
+    places: NDArray[np.float64] | None = None  # (n_cells, 2 or 3), where whole slides are read and it is known
 
     @property
     def n_cells(self) -> int:
@@ -50,6 +52,7 @@ class CellCounts:
     def joined(cls, chunks: Sequence[CellCounts]) -> CellCounts:
         """Put chunks of one table, at least one, behind each other."""
         n_genes = np.concatenate([np.zeros(1, dtype=np.int64), *(chunk.n_genes for chunk in chunks)])
+        places = [chunk.places for chunk in chunks if chunk.places is not None]
         return cls(
             indptr=np.cumsum(n_genes),
             tokens=np.concatenate([chunk.tokens for chunk in chunks]),
@@ -57,6 +60,8 @@ class CellCounts:
             context=np.concatenate([chunk.context for chunk in chunks]),
             measured=chunks[0].measured,
             slides=np.concatenate([chunk.slides for chunk in chunks]),
+            slide_names=chunks[0].slide_names,
+            places=np.concatenate(places) if places else None,
         )
 
 

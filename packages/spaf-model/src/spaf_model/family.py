@@ -5,8 +5,9 @@ A family is a configuration, a tokeniser, a network and the `Model` that joins t
     counts of cells --Tokeniser--> TokenisedCells --batch--> Batch --Network.encode, pool--> one state a cell
 
 Nothing is said of what a batch is: sequences of tokens, a matrix of counts, counts that were standardised by slide. The
-built-in families are the folders of this package that have a `model.py`; those of others join by `register_family`, or
-by an entry point in the group ``spaf_model.families`` of their package, which the command line finds too.
+built-in families are the folders of this package that have a `family.py`, which names its class `FAMILY`; those of
+others join by `register_family`, or by an entry point in the group ``spaf_model.families`` of their package, which the
+command line finds too.
 """
 
 from __future__ import annotations
@@ -264,7 +265,7 @@ def family_of(name: str) -> type[Model[Any, Any]]:
     if name in _registered:
         return _registered[name]
     if name in _built_in():
-        found: type[Model[Any, Any]] = importlib.import_module(f"spaf_model.{name}.model").FAMILY
+        found: type[Model[Any, Any]] = importlib.import_module(f"spaf_model.{name}.family").FAMILY
         return found
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
@@ -274,4 +275,4 @@ def family_of(name: str) -> type[Model[Any, Any]]:
 
 
 def _built_in() -> list[str]:
-    return [file.parent.name for file in Path(__file__).parent.glob("*/model.py")]
+    return [file.parent.name for file in Path(__file__).parent.glob("*/family.py")]

@@ -97,6 +97,19 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     def make_network(self) -> NetworkT:
         """Make the network of the configuration, with random weights."""
 
+    def network_of(self, tensors: Mapping[str, torch.Tensor], *, source: str) -> NetworkT:
+        """Return the network of the tensors of a model directory; a family whose shapes the data chose overrides it.
+
+        Raises
+        ------
+        InputError
+            If tensors are missing, unexpected or misshapen; the sentence names the source and lists them.
+        """
+        with torch.device("meta"):
+            network = self.make_network()
+        load_tensors(network, tensors, source=source)
+        return network
+
     @property
     @abstractmethod
     def tokeniser(self) -> Tokeniser[Any]:
@@ -143,9 +156,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             model._set_parts(config, directory.vocabulary)
         except InputError as error:
             raise InputError(f"{directory.path}: {CONFIG_FILE} and {VOCABULARY_FILE} do not fit: {error}") from error
-        with torch.device("meta"):
-            model.network = model.make_network()
-        load_tensors(model.network, directory.tensors, source=source)
+        model.network = model.network_of(directory.tensors, source=source)
         model.network.eval()
         model.card = directory.card
         model.source = source
@@ -213,8 +224,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         layer
             Layer with the counts; None is X.
         slide_key
-            Column of ``obs`` with the slide of each cell, for a family that reads whole slides; None takes ``slide``
-            where it is there, and else all cells of a table are one slide.
+            Column of ``obs`` with the slide of each cell, for a family that reads whole slides; None takes ``slide`` or
+            another usual name where it is there, and else all cells of a table are one slide.
         table_key
             Table of a SpatialData; may be None where it has only one.
         min_gene_fraction
@@ -262,9 +273,11 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                     if part == WHOLE or parts:
                         table.obsm[key_added if part == WHOLE else f"{key_added}_{part}"] = states
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
+                widths = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
                 self._write_record(
                     table, "embed", parameters | shared, source,
                     n_empty=n_empty, counts=(n_counts, n_read), started=started,
+                    more={"n_dimensions": widths} if widths else {},
                 )  # fmt: skip
 
     def embed_counts(
@@ -345,20 +358,16 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         n_empty: int,
         started: float,
         counts: tuple[int, int] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        n_counts, n_read = counts or source.n_counts
         record = run_record(f"spaf-model {command}", parameters, started=started)
         record |= {
             "model": self.source,
             "family": self.family,
             "n_cells": adata.n_obs,
             "n_empty": n_empty,
-            "n_genes_matched": len(source.match.matched),
-            "gene_fraction": source.match.fraction,
-            "model_gene_fraction": source.match.model_fraction,
-            "count_fraction": n_read / max(n_counts, 1),
-            "genes_joined": np.array(source.match.joined, dtype=object),
-            "genes_unmatched": np.array(source.match.unmatched, dtype=object),
+            **source.as_record(counts),
+            **(more or {}),
         }
         adata.uns["spaf"] = {**adata.uns.get("spaf", {}), command: record}
 

@@ -277,6 +277,3 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
         first, second = pair_positions(adata, left, right)
         cells, inverse = np.unique(np.concatenate([first, second]), return_inverse=True)
         return self._source(adata, options, cells), inverse[: first.size], inverse[first.size :]
-
-
-FAMILY = SpatialFormer  # by this name `family_of` finds it
