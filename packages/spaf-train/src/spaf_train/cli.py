@@ -77,8 +77,8 @@ def pretrain_command(
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
     from spaf_train._record import plain
-    from spaf_train.config import read_config
-    from spaf_train.pretraining import pretrain
+    from spaf_train.pretraining.config import read_config
+    from spaf_train.pretraining.run import pretrain
 
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
@@ -157,7 +157,7 @@ def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that a user can cause; None for one that is ours."""
     import spaf_data
     import spaf_model
-    from spaf_train.loop import TrainingDivergedError
+    from spaf_train.trainer.loop import TrainingDivergedError
 
     if isinstance(error, spaf_model.InputError | spaf_data.InputError):
         return 2

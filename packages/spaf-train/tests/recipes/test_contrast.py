@@ -13,11 +13,11 @@ import torch
 
 from spaf_model import InputError, SpatialFormer
 from spaf_train import cli, vocabulary_from_corpus
-from spaf_train.loop import TrainingDivergedError
 from spaf_train.recipes import contrast, contrast_presets, neighbours, read_contrast_config, train_contrast
 from spaf_train.recipes.losses import ContrastLosses
 from spaf_train.recipes.patches import Patches
-from spaf_train.signals import StopRequest
+from spaf_train.trainer.loop import TrainingDivergedError
+from spaf_train.trainer.signals import StopRequest
 
 TINY = """
 seed = 1

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from spaf_model import InputError
-from spaf_train.optim import OptimizerConfig
 from spaf_train.recipes import NeighboursConfig, PatchConfig, TowersConfig
 from spaf_train.recipes.patches import Patches
 from spaf_train.recipes.towers import Tower, standardised_expression, tower_states, train_tower, unlike
+from spaf_train.trainer.optim import OptimizerConfig
 
 CONFIG = TowersConfig(
     towers=2, hidden=16, rank=4, steps=40, optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2)

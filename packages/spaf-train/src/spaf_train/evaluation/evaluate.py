@@ -14,7 +14,6 @@ import pandas as pd
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
-from spaf_train.contexts import with_known_contexts
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
 from spaf_train.evaluation.cell_pairs import verdict
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
@@ -22,6 +21,7 @@ from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, sc
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
 from spaf_train.evaluation.options import TRAIN, EvaluationOptions
 from spaf_train.evaluation.pair_models import MODEL, PairHeadEvaluation, evaluate_pair_models
+from spaf_train.stream.contexts import with_known_contexts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
-from spaf_train.contexts import with_known_contexts
-from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
@@ -30,16 +28,18 @@ from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
 from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
-from spaf_train.loader import BatchStream
 from spaf_train.objectives import (
     ColocalizationConfig,
     MaskedGenesConfig,
     ObjectivesConfig,
     pairs_loss,
 )
-from spaf_train.reproducible import reproducible
-from spaf_train.samplers import SamplingConfig
-from spaf_train.validation import validate
+from spaf_train.stream.contexts import with_known_contexts
+from spaf_train.stream.loader import BatchStream
+from spaf_train.stream.samplers import SamplingConfig
+from spaf_train.trainer.distributed import claimed, ranks
+from spaf_train.trainer.reproducible import reproducible
+from spaf_train.trainer.validation import validate
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
 TUNED, BEFORE = "fine-tuned model", "model before"

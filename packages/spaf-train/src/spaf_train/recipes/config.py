@@ -10,14 +10,14 @@ from spaf_data import Distances
 from spaf_model import SpatialFormerConfig
 from spaf_train._checks import require, require_at_least
 from spaf_train._options import from_table
-from spaf_train.config import read_table, shipped_in
-from spaf_train.gene_table import GeneTableConfig, with_gene_table
 from spaf_train.objectives import ColocalizationConfig, MaskedGenesConfig
-from spaf_train.optim import OptimizerConfig
+from spaf_train.pretraining.config import read_table, shipped_in
+from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
+from spaf_train.pretraining.vocabulary import VocabularyConfig
 from spaf_train.recipes.neighbours import NeighboursConfig
 from spaf_train.recipes.patches import PatchConfig
 from spaf_train.recipes.towers import TowersConfig
-from spaf_train.vocabulary import VocabularyConfig
+from spaf_train.trainer.optim import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

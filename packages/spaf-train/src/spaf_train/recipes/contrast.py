@@ -19,19 +19,19 @@ from spaf_data import Corpus, claim
 from spaf_model import InputError, SpatialFormer
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
-from spaf_train.checkpoint import Checkpoints, state_to_resume
-from spaf_train.gene_table import set_gene_table
-from spaf_train.loop import TrainingDivergedError
-from spaf_train.optim import learning_rate, make_optimizer
-from spaf_train.progress import TrainingProgress
+from spaf_train.pretraining.gene_table import set_gene_table
+from spaf_train.pretraining.vocabulary import vocabulary_from_corpus
 from spaf_train.recipes.config import ContrastConfig
 from spaf_train.recipes.losses import ContrastLosses
 from spaf_train.recipes.patches import Cells, Patches
 from spaf_train.recipes.towers import TowerStates, standardised_expression, tower_states, train_tower
-from spaf_train.reproducible import reproducible
-from spaf_train.running_statistics import RunningStatistics
-from spaf_train.signals import StopRequest, stop_request
-from spaf_train.vocabulary import vocabulary_from_corpus
+from spaf_train.trainer.checkpoint import Checkpoints, state_to_resume
+from spaf_train.trainer.loop import TrainingDivergedError
+from spaf_train.trainer.optim import learning_rate, make_optimizer
+from spaf_train.trainer.progress import TrainingProgress
+from spaf_train.trainer.reproducible import reproducible
+from spaf_train.trainer.running_statistics import RunningStatistics
+from spaf_train.trainer.signals import StopRequest, stop_request
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from spaf_model import CONTEXT_KINDS, SpatialFormer, TokenBatch, embed_cells, token_budget_batches
 from spaf_model.spatialformer.heads import SeparatePairs
-from spaf_train.chance import LEAST_AUROC, auroc_error
 from spaf_train.objectives import colocalized_genes, focal_loss, mask_genes, masked_genes_loss
+from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
+from spaf_train.objectives.score_summary import ScoreSummary, auroc_of
 from spaf_train.recipes.config import ContrastConfig
 from spaf_train.recipes.neighbours import neighbour_losses, pair_kinds
 from spaf_train.recipes.patches import Cells
 from spaf_train.recipes.towers import TowerStates, unlike
-from spaf_train.score_summary import ScoreSummary, auroc_of
 
 
 class ContrastLosses:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from spaf_data import Distances
 from spaf_train._checks import require, require_at_least
-from spaf_train.distances import distances_of
+from spaf_train.stream.distances import distances_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

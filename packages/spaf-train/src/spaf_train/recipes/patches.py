@@ -13,7 +13,7 @@ from spaf_data import Corpus, Distances
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._checks import require, require_at_least, require_fraction
 from spaf_train._csr import csr_rows
-from spaf_train.contexts import UNKNOWN
+from spaf_train.stream.contexts import UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

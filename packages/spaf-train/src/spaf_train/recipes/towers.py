@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from spaf_model.spatialformer.heads import SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.evaluation import log_normalize
-from spaf_train.loop import TrainingDivergedError
-from spaf_train.optim import OptimizerConfig, learning_rate, make_optimizer
-from spaf_train.progress import TrainingProgress
 from spaf_train.recipes.neighbours import NeighboursConfig, neighbour_losses, pair_kinds
 from spaf_train.recipes.patches import Patches
-from spaf_train.signals import StopRequest
+from spaf_train.trainer.loop import TrainingDivergedError
+from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
+from spaf_train.trainer.progress import TrainingProgress
+from spaf_train.trainer.signals import StopRequest
 
 _LARGEST = 5.0  # of a standardised expression; beyond it are counts of genes that hardly any cell has
 _CELLS_AT_ONCE = 4096

@@ -1,0 +1,369 @@
+"""From the blocks of a corpus to batches of tokens with what each objective asks of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import spaf_data
+from spaf_data import Block, BlockRef, Corpus
+from spaf_model import (
+    CONTEXT_KINDS,
+    InputError,
+    RankedCells,
+    TokenBatch,
+    Vocabulary,
+    rank_genes,
+    token_budget_batches,
+)
+from spaf_train._csr import csr_rows
+from spaf_train.objectives import (
+    ColocalizedGenes,
+    MaskedGenes,
+    ObjectivesConfig,
+    PairLabels,
+    colocalized_genes,
+    mask_genes,
+)
+from spaf_train.stream.samplers import Inputs, SamplingConfig, block_order, draw_pairs, single_cells
+
+
+class BadShardError(InputError):
+    """A shard of a corpus is missing or damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Inputs of one forward pass and the targets of the enabled objectives; those of the others are None."""
+
+    name: str  # where in the corpus and the run it is, for messages
+    seed: int  # of whatever the network draws (dropout): a function of the run's seed and the place of the batch
+    unmasked: TokenBatch
+    masked: TokenBatch  # the same as `unmasked` where no genes are masked
+    masked_genes: MaskedGenes | None
+    colocalization: ColocalizedGenes | None
+    pairs: PairLabels | None
+
+    def weights(self) -> dict[str, float]:
+        """Return what the summed loss of each objective is divided by."""
+        targets = {"masked_genes": self.masked_genes, "colocalization": self.colocalization, "pairs": self.pairs}
+        return {name: target.weight for name, target in targets.items() if target is not None}
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens, padding not counted."""
+        return int(self.unmasked.lengths.sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        return dataclasses.replace(
+            self,
+            unmasked=self.unmasked.to(device),
+            masked=self.masked.to(device),
+            masked_genes=self.masked_genes and self.masked_genes.to(device),
+            colocalization=self.colocalization and self.colocalization.to(device),
+            pairs=self.pairs and self.pairs.to(device),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """The cells of the blocks in memory, in tokens."""
+
+    indptr: NDArray[np.int64]  # (n_cells + 1,), of tokens and counts
+    tokens: NDArray[np.int64]
+    counts: NDArray[np.int32]
+    ranked: RankedCells
+    context: NDArray[np.int64]  # (n_cells, 4)
+    edge_indptr: NDArray[np.int64]  # (n_cells + 1,)
+    edges: NDArray[np.int64]  # (n_edges, 2), token ids
+    has_edges: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """The inputs of some blocks, cut into batches."""
+
+    cells: _Cells
+    inputs: Inputs
+    batches: list[NDArray[np.int64]]
+    name: str
+
+
+class BatchStream:
+    """The batches of a split of a corpus, epoch after epoch, in an order that a seed decides.
+
+    An epoch visits the blocks in a random order, some blocks (`window_blocks`) at a time. The inputs of such a window
+    are shuffled and cut into batches of similar length. What a batch holds, down to the masked genes, is a function of
+    the corpus, the configuration, the seed, the epoch, the window and the batch's place in it, and of nothing else:
+    not of the number of ranks, nor of where the run was interrupted.
+
+    The stream of batches is one for all ranks. A step takes the next n of them, and rank r of R builds those at the
+    places r, r + R, ... of the step, so every rank gets equally many and each batch is seen by exactly one rank. Ranks
+    may be more than blocks. Every rank reads every block, which costs less than a hundredth of training on it.
+
+    Parameters
+    ----------
+    corpus
+        Where the blocks are.
+    vocabulary
+        Tokens of the genes and contexts of the corpus.
+    sampling
+        What is drawn.
+    objectives
+        What is asked.
+    split
+        ``"train"`` or ``"validation"``.
+    seed
+        Of the order and of all draws.
+    max_genes
+        Genes kept a cell, the highest-ranked; None keeps all.
+    rank, world_size
+        This process among all.
+    skip_shards
+        Names of shards that are not read. Their blocks keep their places in the order, as if they were empty, so a
+        run can go on after a shard was lost.
+
+    Raises
+    ------
+    InputError
+        If the split has no block that may be read, its genes are not those of the vocabulary, distances contradict
+        the graph of the corpus, or the batches of a step cannot be dealt evenly to the ranks.
+    BadShardError
+        By the methods that read, if a shard is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        vocabulary: Vocabulary,
+        sampling: SamplingConfig,
+        objectives: ObjectivesConfig,
+        *,
+        split: str,
+        seed: int,
+        max_genes: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_shards: Collection[str] = (),
+    ) -> None:
+        if sampling.batches_per_step % world_size:
+            raise InputError(
+                f"sampling.batches_per_step ({sampling.batches_per_step}) must be a multiple of the number of "
+                f"processes ({world_size}), so that each gets equally many batches."
+            )
+        self.corpus = corpus
+        self.vocabulary = vocabulary
+        self.sampling = sampling
+        self.distances = sampling.distances(corpus.distances)
+        self.objectives = objectives
+        self.split = split
+        self.seed = seed
+        self.max_genes = max_genes
+        self.rank = rank
+        self.world_size = world_size
+        self._refs = corpus.block_refs(split)
+        if not self._refs:
+            raise InputError(f"The corpus has no block in its split {split!r}.")
+        self._skip_shards = frozenset(skip_shards)
+        if self._skip_shards.issuperset(ref.shard for ref in self._refs):
+            raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
+        self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+        self._context = {
+            slide: np.array([vocabulary.context_id(kind, str(metadata[kind])) for kind in CONTEXT_KINDS])
+            for slide, metadata in corpus.slides.items()
+        }
+        # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
+        self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)
+        if sampling.context_dropout > 0.0:
+            self._unknown[:] = [vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS]
+        self._epoch = 0
+        self._window = 0
+        self._batch = 0
+        self._loaded: tuple[int, int, _Window | None] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch, from 0."""
+        return self._epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place of the next batch."""
+        return {"epoch": self._epoch, "window": self._window, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a place that `state_dict` gave, with the same or another number of ranks."""
+        self._epoch, self._window, self._batch = (int(state[key]) for key in ("epoch", "window", "batch"))
+
+    def next_step(self) -> list[Batch]:
+        """Return this rank's batches of the next step."""
+        batches = []
+        for place in range(self.sampling.batches_per_step):
+            window = self._current_window()
+            if place % self.world_size == self.rank:
+                batches.append(self._build(window, self._epoch, self._window, self._batch))
+            self._batch += 1
+        return batches
+
+    def skip_step(self) -> None:
+        """Pass over the next step."""
+        for _ in range(self.sampling.batches_per_step):
+            self._current_window()
+            self._batch += 1
+
+    def one_epoch(self, epoch: int = 0, *, max_inputs: int | None = None) -> Iterator[Batch]:
+        """Yield this rank's batches of one epoch, from its beginning; the place of the stream is not touched.
+
+        Parameters
+        ----------
+        epoch
+            Which epoch.
+        max_inputs
+            End before the batch that would exceed so many inputs, over all ranks; the first batch always comes.
+        """
+        n_inputs = place = 0
+        for number in range(self._n_windows):
+            window = self._read_window(epoch, number)
+            if window is None:
+                continue
+            for batch, rows in enumerate(window.batches):
+                n_inputs += rows.size
+                if max_inputs is not None and n_inputs > max_inputs and place:
+                    return
+                if place % self.world_size == self.rank:
+                    yield self._build(window, epoch, number, batch)
+                place += 1
+
+    @property
+    def _n_windows(self) -> int:
+        return -(-len(self._refs) // self.sampling.window_blocks)
+
+    def _current_window(self) -> _Window:
+        """Return the window of the next batch, passing over windows and epochs that are used up."""
+        empty = 0
+        while True:
+            if self._window >= self._n_windows:
+                self._epoch, self._window, self._batch = self._epoch + 1, 0, 0
+            if self._loaded is None or self._loaded[:2] != (self._epoch, self._window):
+                self._loaded = (self._epoch, self._window, self._read_window(self._epoch, self._window))
+            window = self._loaded[2]
+            if window is not None and self._batch < len(window.batches):
+                return window
+            empty = empty + 1 if window is None or not window.batches else 0
+            if empty > self._n_windows:
+                what = "pair of neighbouring cells" if self.sampling.input == "pairs" else "cell"
+                raise InputError(f"The corpus has no {what} in its split {self.split!r}.")
+            self._window, self._batch = self._window + 1, 0
+
+    def _read_window(self, epoch: int, number: int) -> _Window | None:
+        """Read the blocks of a window and draw its inputs; None if all its blocks are in shards that are skipped."""
+        order = block_order(len(self._refs), seed=self.seed, epoch=epoch)
+        window = order[number * self.sampling.window_blocks : (number + 1) * self.sampling.window_blocks]
+        chosen = [int(place) for place in window if self._refs[place].shard not in self._skip_shards]
+        if not chosen:
+            return None
+        blocks = [self._read_block(self._refs[place]) for place in chosen]
+        offsets = np.cumsum([0, *(block.coordinates.shape[0] for block in blocks)])[:-1]
+        cells = self._tokenise(blocks)
+        if self.sampling.input == "cells":
+            inputs = single_cells(blocks, offsets)
+        else:
+            generators = [np.random.default_rng([self.seed, epoch, place, 1]) for place in chosen]
+            inputs = draw_pairs(blocks, offsets, generators, self.sampling, self.distances)
+        generator = np.random.default_rng([self.seed, epoch, number, 2])
+        n_genes = cells.ranked.n_genes
+        lengths = n_genes[inputs.left] + len(CONTEXT_KINDS) + 2
+        lengths += np.where(inputs.right >= 0, n_genes[inputs.right] + len(CONTEXT_KINDS) + 1, 0)
+        shuffled = generator.permutation(len(inputs))
+        batches = []
+        for start in range(0, shuffled.size, self.sampling.grouping):
+            group = shuffled[start : start + self.sampling.grouping]
+            batches += [group[rows] for rows in token_budget_batches(lengths[group], self.sampling.token_budget)]
+        batches = [batches[place] for place in generator.permutation(len(batches))]
+        name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
+        return _Window(cells, inputs, batches, name)
+
+    def _read_block(self, ref: BlockRef) -> Block:
+        try:
+            return self.corpus.read(ref)
+        except (spaf_data.InputError, OSError) as error:
+            raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
+
+    def _tokenise(self, blocks: list[Block]) -> _Cells:
+        def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+            return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(pointer) for pointer in pointers]))])
+
+        indptr = joined_indptr([block.indptr for block in blocks])
+        tokens = self._token_of_gene[np.concatenate([block.genes for block in blocks])]
+        counts = np.concatenate([block.counts for block in blocks])
+        return _Cells(
+            indptr=indptr,
+            tokens=tokens,
+            counts=counts,
+            ranked=rank_genes(indptr, tokens, counts, self.vocabulary.scale, max_genes=self.max_genes),
+            context=np.concatenate(
+                [np.broadcast_to(self._context[block.slide], (len(block.cell_ids), 4)) for block in blocks]
+            ),
+            edge_indptr=joined_indptr([block.colocalized_indptr for block in blocks]),
+            edges=self._token_of_gene[np.concatenate([block.colocalized for block in blocks])],
+            has_edges=np.concatenate(
+                [np.full(len(block.cell_ids), self.corpus.knows_gene_pairs(block.slide)) for block in blocks]
+            ),
+        )
+
+    def _build(self, window: _Window, epoch: int, number: int, batch: int) -> Batch:
+        sequence = np.random.SeedSequence([self.seed, epoch, number, batch, 3])
+        network_seed, mask_seed, draw_seed = (
+            int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1)
+        )
+        inputs = window.inputs.take(window.batches[batch])
+        is_pair = self.sampling.input == "pairs"
+        rows = np.concatenate([inputs.left, inputs.right]) if is_pair else inputs.left
+        ranked, context = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
+        n = len(inputs)
+        if is_pair:
+            unmasked = TokenBatch.from_pairs(ranked, context, np.arange(n), np.arange(n, 2 * n), self.vocabulary)
+        else:
+            unmasked = TokenBatch.from_cells(ranked, context, np.arange(n), self.vocabulary)
+        masked, masked_genes = unmasked, None
+        if self.objectives.masked_genes.enabled:
+            generator = torch.Generator().manual_seed(mask_seed)
+            masked, masked_genes = mask_genes(unmasked, self.vocabulary, self.objectives.masked_genes, generator)
+        colocalization = None
+        if self.objectives.colocalization.enabled:
+            segments = np.stack([inputs.left, inputs.right], axis=1)
+            segments = np.where((segments >= 0) & window.cells.has_edges[segments], segments, -1)
+            colocalization = colocalized_genes(
+                unmasked, segments, window.cells.edge_indptr, window.cells.edges, self.vocabulary
+            )
+        pairs = None
+        if self.objectives.pairs.enabled:
+            negatives = self.sampling.hard_negatives + self.sampling.easy_negatives
+            pairs = PairLabels(torch.from_numpy(inputs.label), float(negatives))
+        name = f"batch {batch} of {window.name}"
+        return Batch(name, network_seed, unmasked, masked, masked_genes, colocalization, pairs)
+
+    def _draw_cells(
+        self, cells: _Cells, rows: NDArray[np.int64], generator: np.random.Generator
+    ) -> tuple[RankedCells, NDArray[np.int64]]:
+        """Return tokens and context of some cells, after the random changes that the configuration asks for."""
+        context = cells.context[rows]
+        if self.sampling.context_dropout > 0.0:
+            hidden = generator.random(context.shape) < self.sampling.context_dropout
+            context = np.where(hidden, self._unknown, context)
+        if self.sampling.thinning == 0.0:
+            index, lengths = csr_rows(cells.ranked.indptr, rows)
+            return RankedCells(np.concatenate([[0], np.cumsum(lengths)]), cells.ranked.tokens[index]), context
+        index, lengths = csr_rows(cells.indptr, rows)
+        kept = generator.uniform(1.0 - self.sampling.thinning, 1.0, rows.size)
+        counts = generator.binomial(cells.counts[index], np.repeat(kept, lengths))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        ranked = rank_genes(indptr, cells.tokens[index], counts, self.vocabulary.scale, max_genes=self.max_genes)
+        return ranked, context
