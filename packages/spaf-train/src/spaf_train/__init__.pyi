@@ -3,13 +3,13 @@
 from .evaluation import Evaluation, EvaluationOptions, evaluate
 from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
 from .gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
-from .objectives import ObjectivesConfig
+from .objectives import Column, Objective, ObjectivesConfig, objective_columns
 from .pretraining.config import PretrainConfig, presets, read_config
 from .pretraining.gene_table import GeneTableConfig
 from .pretraining.run import PretrainResult, pretrain
 from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
 from .stream.loader import Batch, BatchStream
-from .stream.samplers import SamplingConfig
+from .stream.samplers import Sampler, SamplingConfig
 from .trainer.checkpoint import Checkpoints, load_checkpoint
 from .trainer.loop import RunConfig, Trainer, TrainingDivergedError
 from .trainer.metrics import MetricsLog, auroc
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Checkpoints",
+    "Column",
     "Evaluation",
     "EvaluationOptions",
     "FinetuneConfig",
@@ -29,11 +30,13 @@ __all__ = [
     "GeneEmbeddings",
     "GeneTableConfig",
     "MetricsLog",
+    "Objective",
     "ObjectivesConfig",
     "OptimizerConfig",
     "PretrainConfig",
     "PretrainResult",
     "RunConfig",
+    "Sampler",
     "SamplingConfig",
     "Trainer",
     "TrainingDivergedError",
@@ -47,6 +50,7 @@ __all__ = [
     "learning_rate",
     "load_checkpoint",
     "make_optimizer",
+    "objective_columns",
     "predict_labels",
     "presets",
     "pretrain",

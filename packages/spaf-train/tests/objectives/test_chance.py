@@ -45,12 +45,12 @@ def test_the_error_of_an_auroc_is_its_spread_over_draws():
         ({"loss": 0.75, "auroc": 0.62}, True),  # over-confident, and ranked well
         ({"loss": 0.75, "auroc": 0.62, "auroc_error": 0.1}, False),
         ({"loss": 0.6, "auroc": float("nan")}, False),
-        ({"name": "colocalization", "loss": 0.75, "auroc": 0.62}, False),
-        ({"name": "masked_genes", "loss": 0.5}, True),
+        ({"name": "colocalization", "by_rank": False, "loss": 0.75, "auroc": 0.62}, False),
+        ({"name": "masked_genes", "by_rank": False, "loss": 0.5}, True),
     ],
 )
 def test_what_counts_as_learnt(values, learnt):
-    found = Judgement(**{"name": "pairs", "error": 0.001, "constant": float(np.log(2)), **values})
+    found = Judgement(**{"name": "pairs", "by_rank": True, "error": 0.001, "constant": float(np.log(2)), **values})
     assert found.learnt == learnt
     assert "nan" not in found.sentence()
 
@@ -61,11 +61,11 @@ def test_a_constant_network_has_learnt_nothing_and_its_losses_are_those_of_const
     with torch.no_grad():
         network.pair_head.weight.zero_()
         network.masked_gene_head.weight.zero_()
-        targets = torch.cat([batch.masked_genes.targets for batch in batches])
+        targets = torch.cat([batch.targets["masked_genes"].targets for batch in batches])
         counts = torch.bincount(targets, minlength=network.config.n_tokens).float()
         network.masked_gene_head.bias.copy_((counts / counts.sum()).clamp_min(1e-9).log())
         network.colocalization_head.weight.zero_()
-        labels = torch.cat([batch.colocalization.targets for batch in batches])
+        labels = torch.cat([batch.targets["colocalization"].targets for batch in batches])
         logits = torch.linspace(-8, 8, 2001)
         losses = [float(focal_loss(logit.expand(labels.shape), labels, alpha=0.25, gamma=2.0)) for logit in logits]
         network.colocalization_head.bias.fill_(float(logits[int(np.argmin(losses))]))
@@ -95,9 +95,9 @@ def test_what_is_not_asked_is_left_out(network, make_stream):
     nothing = torch.zeros(0, dtype=torch.int64)
     for place, batch in enumerate(batches):
         unknown = dataclasses.replace(
-            batch.colocalization, n_genes=nothing, genes=nothing.view(0, 0), colocalized=nothing
+            batch.targets["colocalization"], n_genes=nothing, genes=nothing.view(0, 0), colocalized=nothing
         )
-        batches[place] = dataclasses.replace(batch, colocalization=unknown)
+        batches[place] = dataclasses.replace(batch, targets={**batch.targets, "colocalization": unknown})
     found = look(network, batches, ObjectivesConfig(), ALONE)
     assert not [name for name in found.metrics if "colocalization" in name]
     assert "colocalization" not in found.judgements

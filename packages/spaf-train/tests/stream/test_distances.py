@@ -49,7 +49,7 @@ def test_equal_figures_at_equal_proportions(corpus, spread_corpus, vocabulary):
         next(BatchStream(of, vocabulary, SamplingConfig(), ObjectivesConfig(), split="train", seed=0).one_epoch())
         for of in (corpus, spread_corpus)
     ]
-    assert batches[0].pairs.labels.tolist() == batches[1].pairs.labels.tolist()
+    assert batches[0].targets["pairs"].labels.tolist() == batches[1].targets["pairs"].labels.tolist()
     assert batches[0].unmasked.ids.tolist() == batches[1].unmasked.ids.tolist()
 
 

@@ -16,9 +16,13 @@ CELLS_ONLY = ObjectivesConfig(pairs=PairsConfig(enabled=False))
 def content(batch):
     """What a batch is, as something that can be compared and counted."""
     tensors = [batch.unmasked.ids, batch.unmasked.types, batch.masked.ids]
-    tensors += [batch.masked_genes.positions, batch.colocalization.positions, batch.colocalization.targets]
-    if batch.pairs is not None:
-        tensors.append(batch.pairs.labels)
+    tensors += [
+        batch.targets["masked_genes"].positions,
+        batch.targets["colocalization"].positions,
+        batch.targets["colocalization"].targets,
+    ]
+    if "pairs" in batch.targets:
+        tensors.append(batch.targets["pairs"].labels)
     return (batch.name, batch.seed, *(tensor.numpy().tobytes() for tensor in tensors))
 
 
@@ -62,7 +66,7 @@ def test_resumed_stream_goes_on_with_the_same_batches(make_stream, world_size):
 def test_an_epoch_has_every_positive_pair_once(make_stream, corpus):
     stream = make_stream()
     n_positive = sum(ref.n_pairs for ref in corpus.block_refs("train"))
-    labels = torch.cat([batch.pairs.labels for batch in stream.one_epoch()])
+    labels = torch.cat([batch.targets["pairs"].labels for batch in stream.one_epoch()])
     assert int(labels.sum()) == n_positive
     steps = 0
     while stream.epoch == 0:
@@ -106,7 +110,7 @@ def test_tokens_are_those_of_the_cells(make_stream, corpus, vocabulary):
     for batch in stream.one_epoch():
         for ids, lengths in zip(batch.unmasked.ids.tolist(), batch.unmasked.lengths.tolist(), strict=True):
             found.append(tuple(ids[: lengths[0]]))
-        assert batch.pairs is None
+        assert "pairs" not in batch.targets
     assert len(found) == sum(ref.n_owned for ref in corpus.block_refs("train"))
     assert set(found) == expected
 
@@ -175,7 +179,7 @@ def test_skipped_shards_are_never_opened_and_the_others_are_whole(corpus, vocabu
     sampling = SamplingConfig(window_blocks=1, token_budget=600)
     arguments = (corpus, vocabulary, sampling, ObjectivesConfig())
     stream = BatchStream(*arguments, split="train", seed=0, skip_shards=[gone])
-    labels = torch.cat([batch.pairs.labels for batch in stream.one_epoch()])
+    labels = torch.cat([batch.targets["pairs"].labels for batch in stream.one_epoch()])
     assert int(labels.sum()) == sum(ref.n_pairs for ref in refs if ref.shard != gone) > 0
     while stream.epoch == 0:
         stream.next_step()

@@ -5,8 +5,13 @@ import torch
 
 from spaf_model import SpatialFormer
 from spaf_train import ObjectivesConfig, TrainingModule, auroc
-from spaf_train.objectives import ColocalizationConfig, MaskedGenesConfig, PairsConfig
-from spaf_train.trainer.module import colocalization_logits, masked_gene_logits
+from spaf_train.objectives import (
+    ColocalizationConfig,
+    MaskedGenesConfig,
+    PairsConfig,
+    colocalization_logits,
+    masked_gene_logits,
+)
 
 FACTORS = {"masked_genes": 1.0, "colocalization": 1.0, "pairs": 1.0}
 
@@ -33,18 +38,18 @@ def test_one_batch_can_be_learnt_by_heart(config, vocabulary, batch):
     with torch.inference_mode():
         hidden = network.encode(batch.masked)
         pairs = network.pair_logits(hidden).softmax(dim=1)[:, 1].numpy()
-        genes = masked_gene_logits(network, hidden, batch).argmax(dim=1)
-        edges = colocalization_logits(network, hidden, batch).numpy()
-    assert auroc(pairs, batch.pairs.labels.numpy()) > 0.9
-    assert (genes == batch.masked_genes.targets).float().mean() > 0.3
-    assert auroc(edges, batch.colocalization.targets.numpy()) > 0.7
+        genes = masked_gene_logits(network, hidden, batch.targets["masked_genes"]).argmax(dim=1)
+        edges = colocalization_logits(network, hidden, batch.targets["colocalization"]).numpy()
+    assert auroc(pairs, batch.targets["pairs"].labels.numpy()) > 0.9
+    assert (genes == batch.targets["masked_genes"].targets).float().mean() > 0.3
+    assert auroc(edges, batch.targets["colocalization"].targets.numpy()) > 0.7
 
 
 def test_switched_off_objectives_are_neither_built_nor_computed(network, make_stream, monkeypatch):
     objectives = ObjectivesConfig(colocalization=ColocalizationConfig(enabled=False), pairs=PairsConfig(enabled=False))
     batch = next(make_stream(objectives=objectives).one_epoch())
-    assert batch.colocalization is None
-    assert batch.pairs is None
+    assert "colocalization" not in batch.targets
+    assert "pairs" not in batch.targets
     assert list(batch.weights()) == ["masked_genes"]
     for head in (network.colocalization_head, network.pair_head):
         monkeypatch.setattr(head, "forward", lambda *arguments: pytest.fail("computed though switched off"))
@@ -60,7 +65,7 @@ def test_logits_of_masked_genes_are_computed_at_masked_positions_only(network, b
     original = network.masked_gene_logits
     monkeypatch.setattr(network, "masked_gene_logits", lambda hidden: seen.append(hidden.shape) or original(hidden))
     TrainingModule(network, objectives)(batch, batch.weights(), FACTORS, 1.0)
-    assert seen == [(batch.masked_genes.positions.numel(), network.config.width)]
+    assert seen == [(batch.targets["masked_genes"].positions.numel(), network.config.width)]
 
 
 @pytest.mark.parametrize("head", ["symmetric", "bilinear", "additive"])
@@ -68,6 +73,6 @@ def test_logits_of_gene_pairs_are_those_of_their_positions(config, vocabulary, b
     network = SpatialFormer(dataclasses.replace(config.model, colocalization_head=head), vocabulary, seed=0).network
     with torch.no_grad():
         hidden = network.encode(batch.unmasked)
-        listed = colocalization_logits(network, hidden, batch)
+        listed = colocalization_logits(network, hidden, batch.targets["colocalization"])
         whole = network.colocalization_logits(hidden, batch.unmasked)
-    torch.testing.assert_close(listed, whole.flatten()[batch.colocalization.positions])
+    torch.testing.assert_close(listed, whole.flatten()[batch.targets["colocalization"].positions])

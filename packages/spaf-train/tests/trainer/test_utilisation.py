@@ -27,7 +27,7 @@ def test_operations_are_those_that_torch_counts(config, vocabulary, make_stream)
     padded = dataclasses.replace(batch, unmasked=dataclasses.replace(batch.unmasked, lengths=lengths))
     attention = 12 * network.config.n_layers * network.config.width * n_cells * length**2
     depthwise = 6 * network.layers[0].convolution.mixer.depthwise.numel() * network.config.n_layers * n_cells * length
-    operations = TrainingOperations(network)
+    operations = TrainingOperations(network, objectives)
     matrices = sum(
         n
         for name, n in counter.get_flop_counts()["Global"].items()

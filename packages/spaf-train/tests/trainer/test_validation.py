@@ -20,22 +20,24 @@ def test_agrees_with_a_slow_look_at_each_input(network, make_stream):
     with torch.inference_mode():
         for batch in batches:
             hidden = network.encode(batch.masked).flatten(0, 1)
-            for position, target in zip(batch.masked_genes.positions, batch.masked_genes.targets, strict=True):
+            for position, target in zip(
+                batch.targets["masked_genes"].positions, batch.targets["masked_genes"].targets, strict=True
+            ):
                 p = network.masked_gene_logits(hidden[position]).double().softmax(0)
                 cross_entropy -= p[target].log().item()
                 right += p.argmax().item() == target.item()
                 masked += 1
             hidden = network.encode(batch.unmasked)
             p = network.pair_logits(hidden).double().softmax(1)[:, 1]
-            for value, label in zip(p.tolist(), batch.pairs.labels.tolist(), strict=True):
+            for value, label in zip(p.tolist(), batch.targets["pairs"].labels.tolist(), strict=True):
                 weight = 2.0 if label else 1.0
                 weighted -= weight * np.log(value if label else 1 - value)
                 weights += weight
                 scores.append(value)
                 labels.append(label)
             dense = network.colocalization_logits(hidden, batch.unmasked).flatten()
-            p = dense[batch.colocalization.positions].double().sigmoid().numpy()
-            y = batch.colocalization.targets.numpy()
+            p = dense[batch.targets["colocalization"].positions].double().sigmoid().numpy()
+            y = batch.targets["colocalization"].targets.numpy()
             focal -= (0.25 * (1 - p[y > 0]) ** 2 * np.log(p[y > 0])).sum()
             focal -= (0.75 * p[y == 0] ** 2 * np.log(1 - p[y == 0])).sum()
             gene_pairs += p.size

@@ -13,7 +13,6 @@ from scipy.optimize import minimize_scalar
 # AUROC of .55 bring (two normals d apart: the gain is d^2 / 8, the AUROC Phi(d / sqrt 2)).
 LEAST_GAIN = 0.005
 LEAST_AUROC = 0.55
-TITLES = {"masked_genes": "masked genes", "colocalization": "gene co-localisation", "pairs": "cell pairs"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,32 +25,33 @@ class Judgement:
     constant: float  # loss of the best answer that is the same for every input
     auroc: float | None = None  # of two classes
     auroc_error: float = 0.0
+    title: str = ""  # in sentences; that of its name if empty
+    by_rank: bool = False  # whether ranking the two classes counts, where the probabilities are off
 
     @property
     def learnt(self) -> bool:
         """Whether the model beats the constant answer, beyond two standard errors and by more than a trace.
 
-        Pairs that are ranked well count too where their probabilities are off: an over-confident model has a loss above
-        that of the constant answer, and has learnt all the same. For gene pairs ranking alone does not count, since
-        random weights rank them by how abundant their genes are.
+        What is ranked well counts too, with `by_rank`, where its probabilities are off: an over-confident model has a
+        loss above that of the constant answer, and has learnt all the same.
         """
         if self.auroc is not None and math.isnan(self.auroc):
             return False
         if self.constant - self.loss > max(2.0 * self.error, LEAST_GAIN * self.constant):
             return True
-        if self.name != "pairs" or self.auroc is None:
+        if not self.by_rank or self.auroc is None:
             return False
         return self.auroc > LEAST_AUROC and self.auroc - 2.0 * self.auroc_error > 0.5
 
     def sentence(self) -> str:
         """Say that nothing was learnt, with the figures behind it, or that it cannot be told."""
-        what = TITLES.get(self.name, self.name)
+        what = self.title or self.name
         if self.auroc is not None and math.isnan(self.auroc):
             return (
                 f"Whether anything was learnt of {what} cannot be told: the validation split has positives alone, or "
                 "negatives alone."
             )
-        ranks = "" if self.auroc is None or self.name != "pairs" else f", AUROC {self.auroc:.3f}"
+        ranks = "" if self.auroc is None or not self.by_rank else f", AUROC {self.auroc:.3f}"
         return (
             f"Nothing was learnt of {what}: on the validation split the loss is "
             f"{self.loss:.4f} (standard error {self.error:.4f}), and the best answer that is the same for every input "

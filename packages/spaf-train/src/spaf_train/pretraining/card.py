@@ -12,16 +12,6 @@ from spaf_model import CONTEXT_KINDS
 from spaf_train.pretraining.config import PretrainConfig
 from spaf_train.stream.contexts import UNKNOWN
 
-_TITLES = {
-    "loss": "Sum of the losses",
-    "loss_masked_genes": "Masked genes, cross-entropy (nats)",
-    "accuracy_masked_genes": "Masked genes, accuracy",
-    "loss_colocalization": "Gene co-localisation, focal loss",
-    "auroc_colocalization": "Gene co-localisation, AUROC over gene pairs of a cell",
-    "loss_pairs": "Cell pairs, weighted cross-entropy (nats)",
-    "auroc_pairs": "Cell pairs, AUROC of neighbours against hard and easy negatives",
-}
-
 
 def model_card(
     corpus: Corpus,
@@ -80,7 +70,7 @@ def model_card(
         "| --- | --- |",
         *(
             f"| {title} | {best[name]:.4f} |"
-            for name, title in _TITLES.items()
+            for name, title in _titles(config).items()
             if math.isfinite(best.get(name, math.nan))
         ),
         "",
@@ -97,13 +87,15 @@ def model_card(
         trained = "trained on" if config.gene_embeddings.trainable else "kept as they were"
         note = f"- Began with the gene embeddings `{Path(config.gene_embeddings.path).name}`, {trained}"
         lines.insert(lines.index("## Metrics on the validation split") - 1, note)
-    if "pairs" in config.objectives.enabled:
-        note = (
-            f"- Negatives for each pair of neighbours: {sampling.hard_negatives} at {sampling.hard_min:g} to "
-            f"{sampling.hard_max:g} um, {sampling.easy_negatives} beyond {sampling.easy_min:g} um"
-        )
-        lines.insert(lines.index("## Metrics on the validation split") - 1, note)
+    for objective in config.objectives.make().values():
+        for note in objective.card_notes(sampling):
+            lines.insert(lines.index("## Metrics on the validation split") - 1, f"- {note}")
     return "\n".join(lines)
+
+
+def _titles(config: PretrainConfig) -> dict[str, str]:
+    columns = {column.name: column.title for column in config.objectives.columns if column.validated}
+    return {"loss": "Sum of the losses", **columns}
 
 
 def _held_out(corpus: Corpus) -> str:

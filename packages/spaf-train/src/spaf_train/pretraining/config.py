@@ -14,7 +14,7 @@ import tomli_w
 
 from spaf_model import InputError, SpatialFormerConfig
 from spaf_train._options import from_table, to_table
-from spaf_train.objectives import ObjectivesConfig
+from spaf_train.objectives import ObjectivesConfig, objective_columns
 from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
 from spaf_train.pretraining.vocabulary import VocabularyConfig
 from spaf_train.stream.samplers import SamplingConfig
@@ -48,30 +48,20 @@ class PretrainConfig:
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, not {self.seed}.")
         object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
-        if self.sampling.input == "cells" and self.objectives.pairs.enabled:
+        for objective in self.objectives.make().values():
+            objective.check(self.model, self.sampling)
+        choices = ["loss", *self.measured, "last"]
+        if self.run.best_metric not in choices:
+            off = self.run.best_metric in [column.name for column in objective_columns()]
+            why = "needs an objective that is switched off" if off else "no column of validation has for its name"
             raise InputError(
-                "objectives.pairs needs sampling.input = pairs; for single cells set objectives.pairs.enabled to false."
-            )
-        if self.model.pair_input == "separate" and self.objectives.pairs.enabled:
-            raise InputError(
-                "objectives.pairs needs model.pair_input = joint; cells that are read apart are trained by "
-                "spaf-train contrast, or without that objective (enabled = false)."
-            )
-        if self.run.best_metric not in ("loss", *self.measured):
-            raise InputError(
-                f"run.best_metric is {self.run.best_metric}, which needs an objective that is switched off; "
-                f"the choices are: loss, {', '.join(self.measured)}."
+                f"run.best_metric is {self.run.best_metric}, which {why}; the choices are: {', '.join(choices)}."
             )
 
     @property
     def measured(self) -> list[str]:
         """Metrics of validation that the enabled objectives give."""
-        metrics = {
-            "masked_genes": ["loss_masked_genes", "accuracy_masked_genes"],
-            "colocalization": ["loss_colocalization", "auroc_colocalization"],
-            "pairs": ["loss_pairs", "auroc_pairs"],
-        }
-        return [metric for name in self.objectives.enabled for metric in metrics[name]]
+        return [column.name for column in self.objectives.columns if column.validated]
 
     def to_toml(self) -> str:
         """Return the whole configuration, defaults included, as TOML."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,11 @@ from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
-from spaf_model import (
-    CONTEXT_KINDS,
-    InputError,
-    RankedCells,
-    TokenBatch,
-    Vocabulary,
-    rank_genes,
-    token_budget_batches,
-)
+from spaf_model import CONTEXT_KINDS, InputError, RankedCells, TokenBatch, Vocabulary, rank_genes, token_budget_batches
 from spaf_train._csr import csr_rows
-from spaf_train.objectives import (
-    ColocalizedGenes,
-    MaskedGenes,
-    ObjectivesConfig,
-    PairLabels,
-    colocalized_genes,
-    mask_genes,
-)
-from spaf_train.stream.samplers import Inputs, SamplingConfig, block_order, draw_pairs, single_cells
+from spaf_train.objectives import ObjectivesConfig, Targets
+from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
+from spaf_train.stream.window import Cells, Draw, Inputs, Window
 
 
 class BadShardError(InputError):
@@ -39,20 +25,18 @@ class BadShardError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Inputs of one forward pass and the targets of the enabled objectives; those of the others are None."""
+    """Inputs of one forward pass and the targets of the enabled objectives."""
 
     name: str  # where in the corpus and the run it is, for messages
     seed: int  # of whatever the network draws (dropout): a function of the run's seed and the place of the batch
     unmasked: TokenBatch
-    masked: TokenBatch  # the same as `unmasked` where no genes are masked
-    masked_genes: MaskedGenes | None
-    colocalization: ColocalizedGenes | None
-    pairs: PairLabels | None
+    masked: TokenBatch  # the same as `unmasked` where nothing is hidden
+    targets: Mapping[str, Targets]  # by the name of the objective
+    parts: tuple[int, ...] = ()  # rows that pass the network at once, one part after the other; none: all rows
 
     def weights(self) -> dict[str, float]:
         """Return what the summed loss of each objective is divided by."""
-        targets = {"masked_genes": self.masked_genes, "colocalization": self.colocalization, "pairs": self.pairs}
-        return {name: target.weight for name, target in targets.items() if target is not None}
+        return {name: target.weight for name, target in self.targets.items()}
 
     @property
     def n_tokens(self) -> int:
@@ -67,41 +51,24 @@ class Batch:
             self,
             unmasked=self.unmasked.to(device),
             masked=self.masked.to(device),
-            masked_genes=self.masked_genes and self.masked_genes.to(device),
-            colocalization=self.colocalization and self.colocalization.to(device),
-            pairs=self.pairs and self.pairs.to(device),
+            targets={name: target.to(device) for name, target in self.targets.items()},
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cells:
-    """The cells of the blocks in memory, in tokens."""
+class _Drawn:
+    """The batches of a window."""
 
-    indptr: NDArray[np.int64]  # (n_cells + 1,), of tokens and counts
-    tokens: NDArray[np.int64]
-    counts: NDArray[np.int32]
-    ranked: RankedCells
-    context: NDArray[np.int64]  # (n_cells, 4)
-    edge_indptr: NDArray[np.int64]  # (n_cells + 1,)
-    edges: NDArray[np.int64]  # (n_edges, 2), token ids
-    has_edges: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """The inputs of some blocks, cut into batches."""
-
-    cells: _Cells
-    inputs: Inputs
-    batches: list[NDArray[np.int64]]
+    cells: Cells
+    batches: list[tuple[Inputs, tuple[int, ...]]]  # with the rows of the parts that pass the network at once
     name: str
 
 
 class BatchStream:
     """The batches of a split of a corpus, epoch after epoch, in an order that a seed decides.
 
-    An epoch visits the blocks in a random order, some blocks (`window_blocks`) at a time. The inputs of such a window
-    are shuffled and cut into batches of similar length. What a batch holds, down to the masked genes, is a function of
+    An epoch visits the blocks in a random order, a window of some blocks at a time, which the sampler
+    (``sampling.input``) cuts into batches. What a batch holds, down to the masked genes, is a function of
     the corpus, the configuration, the seed, the epoch, the window and the batch's place in it, and of nothing else:
     not of the number of ranks, nor of where the run was interrupted.
 
@@ -162,8 +129,10 @@ class BatchStream:
         self.corpus = corpus
         self.vocabulary = vocabulary
         self.sampling = sampling
-        self.distances = sampling.distances(corpus.distances)
+        self.sampler = SAMPLERS[sampling.input](sampling, corpus.distances)
+        self.distances = self.sampler.distances
         self.objectives = objectives
+        self.asked = objectives.make()
         self.split = split
         self.seed = seed
         self.max_genes = max_genes
@@ -187,7 +156,14 @@ class BatchStream:
         self._epoch = 0
         self._window = 0
         self._batch = 0
-        self._loaded: tuple[int, int, _Window | None] | None = None
+        self._loaded: tuple[int, int, _Drawn | None] | None = None
+        self._kept: Cells | None = None  # the whole split, for a sampler that draws from that
+        self._number_of_slide = {slide: number for number, slide in enumerate(corpus.slides)}
+        self._first_of_block = np.cumsum([0, *(ref.n_owned for ref in self._refs)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker reads for itself.
+        return {**self.__dict__, "_loaded": None, "_kept": None}
 
     @property
     def epoch(self) -> int:
@@ -233,8 +209,8 @@ class BatchStream:
             window = self._read_window(epoch, number)
             if window is None:
                 continue
-            for batch, rows in enumerate(window.batches):
-                n_inputs += rows.size
+            for batch, (inputs, _) in enumerate(window.batches):
+                n_inputs += len(inputs)
                 if max_inputs is not None and n_inputs > max_inputs and place:
                     return
                 if place % self.world_size == self.rank:
@@ -243,9 +219,9 @@ class BatchStream:
 
     @property
     def _n_windows(self) -> int:
-        return -(-len(self._refs) // self.sampling.window_blocks)
+        return len(self.sampler.windows(np.arange(len(self._refs))))
 
-    def _current_window(self) -> _Window:
+    def _current_window(self) -> _Drawn:
         """Return the window of the next batch, passing over windows and epochs that are used up."""
         empty = 0
         while True:
@@ -258,37 +234,34 @@ class BatchStream:
                 return window
             empty = empty + 1 if window is None or not window.batches else 0
             if empty > self._n_windows:
-                what = "pair of neighbouring cells" if self.sampling.input == "pairs" else "cell"
-                raise InputError(f"The corpus has no {what} in its split {self.split!r}.")
+                raise InputError(f"The corpus has no {self.sampler.input_is} in its split {self.split!r}.")
             self._window, self._batch = self._window + 1, 0
 
-    def _read_window(self, epoch: int, number: int) -> _Window | None:
+    def _read_window(self, epoch: int, number: int) -> _Drawn | None:
         """Read the blocks of a window and draw its inputs; None if all its blocks are in shards that are skipped."""
         order = block_order(len(self._refs), seed=self.seed, epoch=epoch)
-        window = order[number * self.sampling.window_blocks : (number + 1) * self.sampling.window_blocks]
-        chosen = [int(place) for place in window if self._refs[place].shard not in self._skip_shards]
+        places = [int(place) for place in self.sampler.windows(order)[number]]
+        chosen = [place for place in places if self._refs[place].shard not in self._skip_shards]
         if not chosen:
             return None
-        blocks = [self._read_block(self._refs[place]) for place in chosen]
-        offsets = np.cumsum([0, *(block.coordinates.shape[0] for block in blocks)])[:-1]
-        cells = self._tokenise(blocks)
-        if self.sampling.input == "cells":
-            inputs = single_cells(blocks, offsets)
+        if self.sampler.whole:
+            cells, blocks, offsets = self.all_cells(), [], np.zeros(0, dtype=np.int64)
+            name = f"epoch {epoch}"
         else:
-            generators = [np.random.default_rng([self.seed, epoch, place, 1]) for place in chosen]
-            inputs = draw_pairs(blocks, offsets, generators, self.sampling, self.distances)
-        generator = np.random.default_rng([self.seed, epoch, number, 2])
-        n_genes = cells.ranked.n_genes
-        lengths = n_genes[inputs.left] + len(CONTEXT_KINDS) + 2
-        lengths += np.where(inputs.right >= 0, n_genes[inputs.right] + len(CONTEXT_KINDS) + 1, 0)
-        shuffled = generator.permutation(len(inputs))
-        batches = []
-        for start in range(0, shuffled.size, self.sampling.grouping):
-            group = shuffled[start : start + self.sampling.grouping]
-            batches += [group[rows] for rows in token_budget_batches(lengths[group], self.sampling.token_budget)]
-        batches = [batches[place] for place in generator.permutation(len(batches))]
-        name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
-        return _Window(cells, inputs, batches, name)
+            blocks = [self._read_block(self._refs[place]) for place in chosen]
+            offsets = np.cumsum([0, *(block.n_cells for block in blocks)])[:-1]
+            cells = self._tokenise(blocks, chosen)
+            name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
+        window = Window(cells, blocks, offsets, chosen, _lengths(cells), self.seed, epoch, number)
+        batches = [self._in_parts(inputs, window.lengths_of(inputs)) for inputs in self.sampler.batches(window)]
+        return _Drawn(cells, batches, name)
+
+    def all_cells(self) -> Cells:
+        """Return the cells of the whole split, without those that are there twice, and keep them in memory."""
+        if self._kept is None:
+            chosen = [place for place, ref in enumerate(self._refs) if ref.shard not in self._skip_shards]
+            self._kept = self._tokenise([_owned(self._read_block(self._refs[place])) for place in chosen], chosen)
+        return self._kept
 
     def _read_block(self, ref: BlockRef) -> Block:
         try:
@@ -296,14 +269,14 @@ class BatchStream:
         except (spaf_data.InputError, OSError) as error:
             raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
 
-    def _tokenise(self, blocks: list[Block]) -> _Cells:
+    def _tokenise(self, blocks: list[Block], places: list[int]) -> Cells:
         def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
             return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(pointer) for pointer in pointers]))])
 
         indptr = joined_indptr([block.indptr for block in blocks])
         tokens = self._token_of_gene[np.concatenate([block.genes for block in blocks])]
         counts = np.concatenate([block.counts for block in blocks])
-        return _Cells(
+        return Cells(
             indptr=indptr,
             tokens=tokens,
             counts=counts,
@@ -316,42 +289,46 @@ class BatchStream:
             has_edges=np.concatenate(
                 [np.full(len(block.cell_ids), self.corpus.knows_gene_pairs(block.slide)) for block in blocks]
             ),
+            coordinates=np.concatenate([block.coordinates for block in blocks]),
+            slide=np.concatenate(
+                [np.full(len(block.cell_ids), self._number_of_slide[block.slide]) for block in blocks]
+            ),
+            number=np.concatenate(
+                [
+                    np.where(np.arange(block.n_cells) < block.n_owned, self._first_of_block[place], -1)
+                    + np.where(np.arange(block.n_cells) < block.n_owned, np.arange(block.n_cells), 0)
+                    for block, place in zip(blocks, places, strict=True)
+                ]
+            ),
         )
 
-    def _build(self, window: _Window, epoch: int, number: int, batch: int) -> Batch:
+    def _build(self, window: _Drawn, epoch: int, number: int, batch: int) -> Batch:
         sequence = np.random.SeedSequence([self.seed, epoch, number, batch, 3])
-        network_seed, mask_seed, draw_seed = (
-            int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1)
-        )
-        inputs = window.inputs.take(window.batches[batch])
-        is_pair = self.sampling.input == "pairs"
-        rows = np.concatenate([inputs.left, inputs.right]) if is_pair else inputs.left
+        network_seed, seed, draw_seed = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
+        inputs, parts = window.batches[batch]
+        rows = np.concatenate([inputs.left, inputs.right]) if self.sampler.cells_per_input == 2 else inputs.left
         ranked, context = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
         n = len(inputs)
-        if is_pair:
-            unmasked = TokenBatch.from_pairs(ranked, context, np.arange(n), np.arange(n, 2 * n), self.vocabulary)
+        if self.sampler.cells_per_input == 2:
+            tokens = TokenBatch.from_pairs(ranked, context, np.arange(n), np.arange(n, 2 * n), self.vocabulary)
         else:
-            unmasked = TokenBatch.from_cells(ranked, context, np.arange(n), self.vocabulary)
-        masked, masked_genes = unmasked, None
-        if self.objectives.masked_genes.enabled:
-            generator = torch.Generator().manual_seed(mask_seed)
-            masked, masked_genes = mask_genes(unmasked, self.vocabulary, self.objectives.masked_genes, generator)
-        colocalization = None
-        if self.objectives.colocalization.enabled:
-            segments = np.stack([inputs.left, inputs.right], axis=1)
-            segments = np.where((segments >= 0) & window.cells.has_edges[segments], segments, -1)
-            colocalization = colocalized_genes(
-                unmasked, segments, window.cells.edge_indptr, window.cells.edges, self.vocabulary
-            )
-        pairs = None
-        if self.objectives.pairs.enabled:
-            negatives = self.sampling.hard_negatives + self.sampling.easy_negatives
-            pairs = PairLabels(torch.from_numpy(inputs.label), float(negatives))
-        name = f"batch {batch} of {window.name}"
-        return Batch(name, network_seed, unmasked, masked, masked_genes, colocalization, pairs)
+            tokens = TokenBatch.from_cells(ranked, context, np.arange(n), self.vocabulary)
+        draw = Draw(tokens, inputs, window.cells, self.vocabulary, self.distances, seed)
+        targets, read = {}, tokens
+        for objective_name, objective in self.asked.items():
+            targets[objective_name] = objective.targets(draw)
+            read = objective.hide(read, targets[objective_name])
+        return Batch(f"batch {batch} of {window.name}", network_seed, tokens, read, targets, parts)
+
+    def _in_parts(self, inputs: Inputs, lengths: NDArray[np.int64]) -> tuple[Inputs, tuple[int, ...]]:
+        """Order the inputs of a batch beyond the token budget by length, and cut them into parts within it."""
+        if len(inputs) * int(lengths.max(initial=0)) <= self.sampling.token_budget:
+            return inputs, ()
+        parts = token_budget_batches(lengths, self.sampling.token_budget)
+        return inputs.take(np.concatenate(parts)), tuple(part.size for part in parts)
 
     def _draw_cells(
-        self, cells: _Cells, rows: NDArray[np.int64], generator: np.random.Generator
+        self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator
     ) -> tuple[RankedCells, NDArray[np.int64]]:
         """Return tokens and context of some cells, after the random changes that the configuration asks for."""
         context = cells.context[rows]
@@ -367,3 +344,26 @@ class BatchStream:
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         ranked = rank_genes(indptr, cells.tokens[index], counts, self.vocabulary.scale, max_genes=self.max_genes)
         return ranked, context
+
+
+def _lengths(cells: Cells) -> NDArray[np.int64]:
+    """Return the tokens of each cell as a single input, and those that it adds as the second of a pair."""
+    n_genes = cells.ranked.n_genes
+    return np.stack([n_genes + len(CONTEXT_KINDS) + 2, n_genes + len(CONTEXT_KINDS) + 1], axis=1)
+
+
+def _owned(block: Block) -> Block:
+    """Return a block without its halo, and without pairs that reach into it."""
+    n = block.n_owned
+    entries, edges = block.indptr[n], block.colocalized_indptr[n]
+    return dataclasses.replace(
+        block,
+        cell_ids=block.cell_ids[:n],
+        coordinates=block.coordinates[:n],
+        indptr=block.indptr[: n + 1],
+        genes=block.genes[:entries],
+        counts=block.counts[:entries],
+        colocalized_indptr=block.colocalized_indptr[: n + 1],
+        colocalized=block.colocalized[:edges],
+        positive_pairs=block.positive_pairs[(block.positive_pairs < n).all(axis=1)],
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spaf_model import SpatialFormerNetwork
 from spaf_train._checks import require, require_at_least
-from spaf_train.objectives import ObjectivesConfig
+from spaf_train.objectives import OBJECTIVES, ObjectivesConfig
 from spaf_train.stream.loader import Batch, BatchStream
 from spaf_train.stream.workers import WorkerStream
 from spaf_train.trainer.checkpoint import Checkpoints
@@ -36,16 +36,6 @@ from spaf_train.trainer.validation import look
 
 logger = logging.getLogger(__name__)
 
-BestMetric = Literal[
-    "loss",
-    "loss_masked_genes",
-    "loss_colocalization",
-    "loss_pairs",
-    "accuracy_masked_genes",
-    "auroc_pairs",
-    "auroc_colocalization",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -57,7 +47,9 @@ class RunConfig:
     validation_inputs: int = 2048  # inputs of the validation split that are looked at, the same each time
     checkpoint_every: int = 100  # steps between two checkpoints; there is one after the last step in any case
     keep: int = 2  # whole states kept
-    best_metric: BestMetric = "loss"  # what the best weights are best in; losses by the least, the others by the most
+    best_metric: str = (
+        "loss"  # what the best weights are best in: loss or a column of validation; last: the last step's
+    )
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
     activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
     compile: bool = False  # torch.compile of the blocks: a slow first step, then somewhat shorter ones
@@ -128,14 +120,14 @@ class Trainer:
         self.checkpoints = checkpoints
         self.log_path = log_path
         self.identity = identity
-        self._operations = TrainingOperations(network)
+        self._operations = TrainingOperations(network, objectives)
         if run.compile:
             compile_blocks(network)
         if run.activation_checkpointing:
             recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
         # The head of an objective that is switched off has no gradient.
-        all_used = len(objectives.enabled) == 3
+        all_used = _heads(objectives.enabled) == _heads(list(OBJECTIVES))
         self.parallel = ParallelModule(self.module, ranks, strategy=distributed.strategy, all_used=all_used)
         self.optimizer = make_optimizer(self.module, optimizer)
         self.statistics = RunningStatistics(network)
@@ -214,7 +206,7 @@ class Trainer:
         if not self.ranks.is_main:
             yield []
             return
-        table = MetricsLog(self.log_path, after=self.step)
+        table = MetricsLog(self.log_path, after=self.step, objectives=self.objectives.enabled)
         if not self.run.tensorboard:
             yield [table]
             return
@@ -270,8 +262,9 @@ class Trainer:
         values |= {f"steps_{name}": 1.0 for name in losses}  # that asked for it
         values |= {"loss": sum(losses.values()), "learning_rate": rate, "steps": 1.0}
         values |= {"tokens": n_tokens, "step_seconds": step_seconds}
-        if "masked_genes" in names:
-            values |= {"found": step_sums[-1], "masked": weights["masked_genes"]}
+        values |= {f"weight_{name}": weights[name] for name in names}
+        counts_of = zip(self.module.counted, step_sums[len(names) :], strict=True)
+        values |= {f"counted_{column}": value for (_, column), value in counts_of}
         for name, value in values.items():
             self._interval[name] = self._interval.get(name, 0.0) + value
         status = describe_step(
@@ -338,8 +331,8 @@ class Trainer:
         # Of each objective over the steps that asked for it.
         asked = [name for name in self.objectives.enabled if f"loss_{name}" in interval]
         values |= {f"loss_{name}": interval[f"loss_{name}"] / interval.get(f"steps_{name}", steps) for name in asked}
-        if "masked" in interval:
-            values["accuracy_masked_genes"] = interval["found"] / max(interval["masked"], 1.0)
+        for name, column in self.module.counted:
+            values[column] = interval[f"counted_{column}"] / max(interval[f"weight_{name}"], 1.0)
         values |= {"tokens_per_second": interval["tokens"] / interval["step_seconds"], "seconds": self.seconds}
         for log in logs:
             log.write(step=self.step, split="train", values=values)
@@ -377,3 +370,8 @@ class Trainer:
             best_step = int(self.best["step"]) if self.best else None
             self.checkpoints.save(state, step=self.step, best_step=best_step)
         self.ranks.barrier()
+
+
+def _heads(names: list[str]) -> set[str]:
+    """Return the parts of a network that objectives of some names train alone."""
+    return {part for name in names for part in OBJECTIVES[name].trains}

@@ -13,21 +13,13 @@ from scipy.stats import rankdata
 
 from spaf_data import write_text
 from spaf_model import InputError
+from spaf_train.objectives import objective_columns
 
-COLUMNS = (
-    "step",
-    "split",
-    "loss",
-    "loss_masked_genes",
-    "loss_colocalization",
-    "loss_pairs",
-    "accuracy_masked_genes",
-    "auroc_pairs",
-    "auroc_colocalization",
-    "learning_rate",
-    "tokens_per_second",
-    "seconds",
-)
+
+def log_columns(objectives: list[str] | None = None) -> tuple[str, ...]:
+    """Return the columns of the log of a run with some objectives, or with all."""
+    own = [column.name for column in objective_columns(objectives)]
+    return ("step", "split", "loss", *own, "learning_rate", "tokens_per_second", "seconds")
 
 
 def auroc(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -52,7 +44,7 @@ def auroc(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
 
 
 class MetricsLog:
-    """``metrics.csv``: one row for each logged step and split, with the columns `COLUMNS`.
+    """``metrics.csv``: one row for each logged step and split, with the columns `log_columns`.
 
     Parameters
     ----------
@@ -60,25 +52,29 @@ class MetricsLog:
         The file; made with its header if it is not there.
     after
         Rows of later steps are dropped, since a resumed run writes them again.
+    objectives
+        Names of those that have columns; None: all.
 
     Raises
     ------
     InputError
-        If the file is there and has other columns.
+        If the file is there and lacks a column.
     """
 
-    def __init__(self, path: Path, *, after: int = 0) -> None:
+    def __init__(self, path: Path, *, after: int = 0, objectives: list[str] | None = None) -> None:
         self.path = path
+        self.columns = log_columns(objectives)
         rows: list[dict[str, str]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise InputError(f"{path} does not have the columns {', '.join(COLUMNS)}.")
+                if not set(self.columns) <= set(reader.fieldnames or ()):
+                    raise InputError(f"{path} does not have the columns {', '.join(self.columns)}.")
+                self.columns = tuple(reader.fieldnames or ())
                 # A line that a kill cut short has no value in its last column.
                 rows = [row for row in reader if row["seconds"] and int(row["step"]) <= after]
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(path, text.getvalue())
@@ -89,4 +85,4 @@ class MetricsLog:
         # 9 digits tell any two single-precision numbers apart.
         row.update({name: f"{value:.9g}" for name, value in values.items() if not np.isnan(value)})
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(row)
+            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from spaf_model import SpatialFormerNetwork
-from spaf_train.objectives import ObjectivesConfig, ObjectiveWeighting, focal_loss, masked_genes_loss, pairs_loss
+from spaf_model import SpatialFormerNetwork, TokenBatch
+from spaf_train.objectives import ObjectivesConfig, ObjectiveWeighting
 from spaf_train.stream.loader import Batch
 
 
@@ -26,8 +27,13 @@ class TrainingModule(nn.Module):
     def __init__(self, network: SpatialFormerNetwork, objectives: ObjectivesConfig) -> None:
         super().__init__()
         self.network = network
-        self.objectives = objectives
+        self.objectives = objectives.make()
         self.weighting = ObjectiveWeighting(objectives.enabled, objectives.weighting.method)
+
+    @property
+    def counted(self) -> list[tuple[str, str]]:
+        """Objective and column of what `forward` counts beside the losses, in its order."""
+        return [(name, column) for name, objective in self.objectives.items() for column in objective.counted]
 
     def forward(
         self, batch: Batch, weights: Mapping[str, float], factors: Mapping[str, float], share: float
@@ -48,39 +54,42 @@ class TrainingModule(nn.Module):
         Returns
         -------
         tuple
-            The total to differentiate, and a detached vector: the summed loss of each enabled objective, then the
-            number of masked genes that were found.
+            The total to differentiate, and a detached vector: the summed loss of each enabled objective, then what
+            is `counted`.
         """
-        sums: dict[str, Tensor] = {}
-        hidden = self.network.encode(batch.masked)
-        found = hidden.new_zeros(())
-        if batch.masked_genes is not None:
-            logits = masked_gene_logits(self.network, hidden, batch)
-            sums["masked_genes"], found = masked_genes_loss(logits, batch.masked_genes.targets)
-        if batch.colocalization is not None:
-            config = self.objectives.colocalization
-            logits = colocalization_logits(self.network, hidden, batch)
-            targets = batch.colocalization.targets
-            sums["colocalization"] = focal_loss(logits, targets, alpha=config.alpha, gamma=config.gamma)
-        if batch.pairs is not None:
-            sums["pairs"] = pairs_loss(self.network.pair_logits(hidden), batch.pairs)
-        parts = {name: loss / max(weights[name], 1.0) for name, loss in sums.items()}
+        hidden = encode(self.network, batch.masked, batch.parts)
+        losses = {
+            name: objective.loss(self.network, hidden, batch.targets[name])
+            for name, objective in self.objectives.items()
+        }
+        parts = {name: loss.sum / max(weights[name], 1.0) for name, loss in losses.items()}
         total = self.weighting(parts, factors, share)
-        return total, torch.stack([*(loss.detach() for loss in sums.values()), found.to(torch.float32)])
+        noted = [loss.sum for loss in losses.values()] + [one for loss in losses.values() for one in loss.counted]
+        return total, torch.stack([value.detach().to(torch.float32) for value in noted])
 
 
-def masked_gene_logits(network: SpatialFormerNetwork, hidden: Tensor, batch: Batch) -> Tensor:
-    """Return logits over the vocabulary at the masked positions of a batch, n_masked x V."""
-    assert batch.masked_genes is not None
-    return network.masked_gene_logits(hidden.flatten(0, 1).index_select(0, batch.masked_genes.positions))
+def encode(network: SpatialFormerNetwork, tokens: TokenBatch, parts: Sequence[int] = ()) -> Tensor:
+    """Return the hidden states (B, L, D) of a batch; those at padding mean nothing.
+
+    Parameters
+    ----------
+    network
+        The network.
+    tokens
+        The batch, on its device.
+    parts
+        Rows that pass the network at once, each part with no more padding than it needs; none: all rows.
+    """
+    if not parts:
+        return network.encode(tokens)
+    width = tokens.ids.shape[1]
+    states = []
+    for ids, types, lengths in zip(*(tensor.split(list(parts)) for tensor in _tensors(tokens)), strict=True):
+        longest = int(lengths.sum(dim=1).max())
+        hidden = network.encode(TokenBatch(ids=ids[:, :longest], types=types[:, :longest], lengths=lengths))
+        states.append(functional.pad(hidden, (0, 0, 0, width - longest)))
+    return torch.cat(states)
 
 
-def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, batch: Batch) -> Tensor:
-    """Return the co-localisation logits of the gene pairs of a batch, n_gene_pairs, in the order of its targets."""
-    genes = batch.colocalization
-    assert genes is not None
-    # Genes alone, segment by segment: an (L, L) of both cells of a pair would be mostly logits between two cells.
-    states = hidden.flatten(0, 1).index_select(0, genes.genes.flatten()).view(*genes.genes.shape, hidden.shape[-1])
-    logits = network.colocalization_head(states)
-    assert isinstance(logits, Tensor)
-    return logits.transpose(1, 2).masked_select(genes.mask)
+def _tensors(tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+    return tokens.ids, tokens.types, tokens.lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spaf_model import SpatialFormerNetwork
+from spaf_train.objectives import ObjectivesConfig
 from spaf_train.stream.loader import Batch
 
 # A multiplication and an addition for each weight forward, and twice that backward.
@@ -12,28 +13,25 @@ _OPERATIONS_PER_WEIGHT = 6
 class TrainingOperations:
     """Floating-point operations that training a network on a batch takes, padding and recomputed layers not counted.
 
-    Counted are the matrices of the layers, attention among the tokens of each input, and the masked-gene head where it
-    is asked; norms, gates and the two small heads are left out (the convention of model FLOP utilisation, Chowdhery
-    et al. 2022, "PaLM: scaling language modeling with pathways", appendix B).
+    Counted are the matrices of the layers, attention among the tokens of each input, and what each objective says of
+    its head (that over the vocabulary); norms, gates and small heads are left out (the convention of model FLOP
+    utilisation, Chowdhery et al. 2022, "PaLM: scaling language modeling with pathways", appendix B).
     """
 
-    def __init__(self, network: SpatialFormerNetwork) -> None:
+    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectivesConfig) -> None:
+        self._network = network
+        self._asked = objectives.make()
         weights = sum(parameter.numel() for parameter in network.layers.parameters() if parameter.ndim >= 2)
         self._per_token = _OPERATIONS_PER_WEIGHT * weights
         # Scores and their products with the values, each 2 L D forward for a token.
         self._per_pair_of_tokens = 3 * 4 * network.config.width * network.config.n_layers
-        self._per_masked_gene = _OPERATIONS_PER_WEIGHT * network.masked_gene_head.weight.numel()
 
     def count(self, batch: Batch) -> float:
         """Return the operations of a batch, forward and backward."""
         lengths = batch.unmasked.lengths.sum(dim=1)
-        n_masked = 0 if batch.masked_genes is None else batch.masked_genes.targets.numel()
+        of_heads = sum(asked.operations(self._network, batch.targets[name]) for name, asked in self._asked.items())
         pairs_of_tokens = float(lengths.square().sum())
-        return (
-            self._per_token * batch.n_tokens
-            + self._per_pair_of_tokens * pairs_of_tokens
-            + self._per_masked_gene * n_masked
-        )
+        return self._per_token * batch.n_tokens + self._per_pair_of_tokens * pairs_of_tokens + of_heads
 
 
 def describe_step(

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spaf_model import SpatialFormerNetwork
-from spaf_train.objectives import ObjectivesConfig, focal_loss, masked_genes_loss, pairs_loss
-from spaf_train.objectives.chance import Judgement, auroc_error, entropy, least_focal_loss
-from spaf_train.objectives.score_summary import ScoreSummary, auroc_of
+from spaf_train.objectives import (
+    Loss,
+    Objective,
+    ObjectivesConfig,
+    Targets,
+    Total,
+)
+from spaf_train.objectives.base import Verdict
 from spaf_train.stream.loader import Batch
 from spaf_train.trainer.distributed import Ranks
-from spaf_train.trainer.module import colocalization_logits, masked_gene_logits
+from spaf_train.trainer.module import encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Validation:
     """
 
     metrics: dict[str, float]
-    judgements: dict[str, Judgement]
+    judgements: dict[str, Verdict]
 
     def not_learnt(self) -> dict[str, str]:
         """Return a sentence for each objective of which nothing was learnt."""
@@ -50,8 +54,8 @@ def validate(
 ) -> dict[str, float]:
     """Evaluate a network on batches.
 
-    Masked genes are asked of the masked input; cell pairs and co-localisation of the unmasked one, which is what the
-    model is used on.
+    Objectives that hide something are asked of the input in which it is hidden, the others of the whole one, which is
+    what the model is used on.
 
     Parameters
     ----------
@@ -70,12 +74,12 @@ def validate(
     -------
     dict
         The columns of the metrics log that can be computed: the mean loss of each objective, `loss` as their plain
-        sum, `accuracy_masked_genes`, `auroc_pairs` (neighbours against all drawn negatives), `auroc_colocalization`.
+        sum, and the other columns of each, such as `auroc_pairs` (neighbours against all drawn negatives).
         What the batches do not ask, such as co-localised genes where nothing is known of them, is left out.
 
     Notes
     -----
-    Memory is that of a batch and of two `ScoreSummary`, however many gene pairs there are.
+    Memory is that of a batch and of a few `ScoreSummary`, however many gene pairs there are.
     """
     return look(network, batches, objectives, ranks, autocast=autocast).metrics
 
@@ -90,7 +94,8 @@ def look(
     autocast: torch.dtype | None = None,
 ) -> Validation:
     """Evaluate a network on batches as `validate` does, and judge its losses beside those of constant answers."""
-    sums = {name: _Sums() for name in objectives.enabled}
+    asked = objectives.make()
+    sums = {name: _Sums(objective) for name, objective in asked.items()}
     was_training = network.training
     network.eval()
     try:
@@ -98,111 +103,62 @@ def look(
             weights = batch.weights()
             batch = batch.to(ranks.device)
             with torch.autocast(ranks.device.type, dtype=autocast, enabled=autocast is not None):
-                losses = _losses(network, batch, objectives, sums)
-            for name, loss in losses.items():
-                sums[name].add(float(loss), weights[name])
+                for name, loss in _losses(network, batch, asked).items():
+                    sums[name].add(loss, weights[name], batch.targets[name])
     finally:
         network.train(was_training)
 
     gathered: list[Mapping[str, Any]] = ranks.gather({name: own.parts() for name, own in sums.items()})
+    losses: dict[str, float] = {}
     metrics: dict[str, float] = {}
     judgements = {}
-    for name in objectives.enabled:
-        total = _Total([part[name] for part in gathered])
+    for name, objective in asked.items():
+        moments, scores = zip(*(part[name] for part in gathered), strict=True)
+        total = _total(np.sum(moments, axis=0))
         if not total.weight:
             continue
-        metrics[f"loss_{name}"] = total.loss
-        judgements[name] = total.judge(name, objectives)
-        if name == "masked_genes":
-            metrics["accuracy_masked_genes"] = total.found / total.weight
-        else:
-            metrics[f"auroc_{name}"] = total.auroc
-    losses_of_all = [value for name, value in metrics.items() if name.startswith("loss_")]
-    metrics["loss"] = sum(losses_of_all) if losses_of_all else float("nan")
-    return Validation(metrics, judgements)
+        losses[f"loss_{name}"] = total.loss
+        found, judgements[name] = objective.judge(total, scores)
+        metrics |= found
+    whole = sum(losses.values()) if losses else float("nan")
+    return Validation({**losses, **metrics, "loss": whole}, judgements)
 
 
-def _losses(
-    network: SpatialFormerNetwork, batch: Batch, objectives: ObjectivesConfig, sums: Mapping[str, _Sums]
-) -> dict[str, Tensor]:
-    """Return the summed losses of a batch, and note its answers."""
-    losses: dict[str, Tensor] = {}
-    if batch.masked_genes is not None:
-        targets = batch.masked_genes.targets
-        logits = masked_gene_logits(network, network.encode(batch.masked), batch)
-        losses["masked_genes"], found = masked_genes_loss(logits, targets)
-        sums["masked_genes"].count(targets, found, logits.shape[-1])
-    if batch.colocalization is None and batch.pairs is None:
-        return losses
-    hidden = network.encode(batch.unmasked)
-    if batch.colocalization is not None:
-        config, of_pairs = objectives.colocalization, batch.colocalization.targets
-        logits = colocalization_logits(network, hidden, batch)
-        losses["colocalization"] = focal_loss(logits, of_pairs, alpha=config.alpha, gamma=config.gamma)
-        sums["colocalization"].rank(logits, of_pairs)
-    if batch.pairs is not None:
-        logits = network.pair_logits(hidden).float()
-        losses["pairs"] = pairs_loss(logits, batch.pairs)
-        sums["pairs"].rank(logits[:, 1] - logits[:, 0], batch.pairs.labels, weight=batch.pairs.positive_weight)
+def _losses(network: SpatialFormerNetwork, batch: Batch, asked: Mapping[str, Objective]) -> dict[str, Loss]:
+    """Return the losses of a batch: of the hidden input by the objectives that hide, of the whole one by the others."""
+    losses: dict[str, Loss] = {}
+    for hides, tokens in ((True, batch.masked), (False, batch.unmasked)):
+        chosen = {name: objective for name, objective in asked.items() if objective.hides == hides}
+        if chosen:
+            hidden = encode(network, tokens, batch.parts)
+            losses |= {name: objective.loss(network, hidden, batch.targets[name]) for name, objective in chosen.items()}
     return losses
 
 
 class _Sums:
     """What one process adds up for one objective."""
 
-    def __init__(self) -> None:
+    def __init__(self, objective: Objective) -> None:
         # Loss, weight, number of batches, squares of the loss, products of the two, squares of the weight.
         self.moments = np.zeros(6)
-        self.found = 0.0
-        self.classes = np.zeros(0, dtype=np.int64)  # how often each gene was hidden
-        self.positive_weight = 1.0
-        self.scores = ScoreSummary()
+        self.scores = objective.new_scores()
 
-    def add(self, loss: float, weight: float) -> None:
+    def add(self, loss: Loss, weight: float, targets: Targets) -> None:
         if weight > 0.0:
-            self.moments += (loss, weight, 1.0, loss * loss, loss * weight, weight * weight)
+            value = float(loss.sum)
+            self.moments += (value, weight, 1.0, value * value, value * weight, weight * weight)
+            self.scores.add(loss, targets)
 
-    def count(self, targets: Tensor, found: Tensor, n_classes: int) -> None:
-        counts = np.bincount(targets.cpu().numpy(), minlength=n_classes)
-        self.classes = self.classes + counts if self.classes.size else counts
-        self.found += float(found)
-
-    def rank(self, scores: Tensor, labels: Tensor, *, weight: float = 1.0) -> None:
-        self.positive_weight = weight
-        self.scores.add(scores.float().cpu().numpy(), labels.cpu().numpy())
-
-    def parts(self) -> tuple[Any, ...]:
-        return self.moments, self.found, self.classes, self.positive_weight, self.scores.parts()
+    def parts(self) -> tuple[NDArray[np.float64], Any]:
+        return self.moments, self.scores.parts()
 
 
-class _Total:
-    """The sums of one objective over all processes."""
-
-    def __init__(self, parts: list[tuple[Any, ...]]) -> None:
-        moments, found, classes, weights, scores = zip(*parts, strict=True)
-        total, self.weight, self.n_batches, *self._squares = np.sum(moments, axis=0).tolist()
-        self.loss = total / self.weight if self.weight else float("nan")
-        self.found = sum(found)
-        counted = [of_rank for of_rank in classes if of_rank.size]
-        self.classes: NDArray[np.int64] = np.sum(counted, axis=0) if counted else np.zeros(0, dtype=np.int64)
-        self.positive_weight = max(weights)
-        self.auroc, self.n_negative, self.n_positive = auroc_of(scores)
-
-    def judge(self, name: str, objectives: ObjectivesConfig) -> Judgement:
-        if name == "masked_genes":
-            return Judgement(name, self.loss, self._error(), entropy(self.classes))
-        error = auroc_error(self.auroc, self.n_negative, self.n_positive)
-        if name == "pairs":
-            constant = entropy(np.array([self.n_positive * self.positive_weight, self.n_negative]))
-        else:
-            config = objectives.colocalization
-            constant = least_focal_loss(self.n_positive, self.n_negative, alpha=config.alpha, gamma=config.gamma)
-        return Judgement(name, self.loss, self._error(), constant, self.auroc, error)
-
-    def _error(self) -> float:
-        """Return the standard error of the loss as a ratio of two sums over batches, which are random draws."""
-        if self.n_batches < 2:
-            return 0.0
-        of_losses, products, of_weights = self._squares
-        residuals = max(of_losses - 2.0 * self.loss * products + self.loss**2 * of_weights, 0.0)
-        return float((residuals * self.n_batches / (self.n_batches - 1)) ** 0.5 / self.weight)
+def _total(moments: NDArray[np.float64]) -> Total:
+    """Return the mean loss, with its standard error as a ratio of two sums over batches, which are random draws."""
+    loss, weight, n_batches, *squares = moments.tolist()
+    mean = loss / weight if weight else float("nan")
+    if n_batches < 2:
+        return Total(mean, 0.0, weight)
+    of_losses, products, of_weights = squares
+    residuals = max(of_losses - 2.0 * mean * products + mean**2 * of_weights, 0.0)
+    return Total(mean, float((residuals * n_batches / (n_batches - 1)) ** 0.5 / weight), weight)

@@ -1,106 +1,50 @@
-"""Which blocks and which pairs of cells an epoch holds, as pure functions of seed and epoch."""
+"""Pairs of cells: neighbours, and negatives for them at two distances."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Block, Distances
-from spaf_train._checks import require, require_at_least, require_fraction
-from spaf_train.stream.distances import distances_of
+from spaf_data import Block, Corpus, Distances
+from spaf_model import InputError
+from spaf_train.stream.samplers.base import Sampler, shuffled_batches
+from spaf_train.stream.samplers.config import SamplingConfig
+from spaf_train.stream.window import Inputs, Window
 
 # Rejection rounds for easy negatives: where a tenth of the cells is far enough, 1 draw in 10^9 stays without one.
 _ROUNDS = 200
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """What an input is, which pairs are drawn, and how they are batched."""
+class PairSampler(Sampler):
+    """The pairs of neighbours of some blocks with hard and easy negatives, shuffled."""
 
-    input: Literal["pairs", "cells"] = "pairs"  # two cells an input, or one
-    positives: float = 1.0  # share of the positive pairs of a block that an epoch visits
-    hard_negatives: int = 1  # drawn for each positive pair, from its block
-    easy_negatives: int = 1  # drawn for each positive pair, from the same slide
-    hard_min: float | None = None  # um, distance of a hard negative; None: that of the corpus, as for the next two
-    hard_max: float | None = None  # um
-    easy_min: float | None = None  # um, least distance of an easy negative
-    window_blocks: int = 8  # blocks whose pairs are shuffled together
-    grouping: int = 2048  # shuffled inputs among which those of similar length share a batch
-    token_budget: int = 4096  # largest number of tokens of a batch, padding included
-    batches_per_step: int = 1  # batches of a step over all processes; more than one accumulates gradients
-    thinning: float = 0.0  # largest share of transcripts removed at random from a cell, anew each time it is used
-    context_dropout: float = 0.0  # chance that species, assay, tissue or condition of a cell is given as unknown
+    name = "pairs"
+    input_is = "pair of neighbouring cells"
+    cells_per_input = 2
 
-    def __post_init__(self) -> None:
-        require(0.0 < self.positives <= 1.0, f"positives must be above 0 and at most 1, not {self.positives}.")
-        require_at_least("hard_negatives", self.hard_negatives, 0)
-        require_at_least("easy_negatives", self.easy_negatives, 0)
-        for name in ("hard_min", "hard_max", "easy_min"):
-            if getattr(self, name) is not None:
-                require_at_least(name, getattr(self, name), 0.0)
-        if self.hard_min is not None:
-            hard_max = Distances().hard_max if self.hard_max is None else self.hard_max
-            require(
-                hard_max > self.hard_min,
-                f"hard_max must be above hard_min ({self.hard_min} um), not {hard_max}; give both of them.",
-            )
-        for name in ("window_blocks", "grouping", "token_budget", "batches_per_step"):
-            require_at_least(name, getattr(self, name), 1)
-        require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
-        require_fraction("context_dropout", self.context_dropout)
-        require(
-            self.input == "cells" or self.hard_negatives + self.easy_negatives > 0,
-            "hard_negatives and easy_negatives must not both be 0, since pairs need negatives.",
-        )
+    def check(self, corpus: Corpus, skip_shards: Collection[str]) -> None:
+        """Refuse a split without a pair of neighbours."""
+        for split in ("train", "validation"):
+            refs = [ref for ref in corpus.block_refs(split) if ref.shard not in skip_shards]
+            if refs and not any(ref.n_pairs for ref in refs):
+                radius = corpus.parameters.get("positive_radius")
+                within = "" if radius is None else f" (within {radius:g} um)"
+                raise InputError(
+                    f"The corpus has no pair of neighbouring cells{within} in its split {split!r}; build it with a "
+                    "larger radius or another split, or train on single cells: sampling.input=cells and "
+                    "objectives.pairs.enabled=false."
+                )
 
-    def distances(self, corpus: Distances | None = None) -> Distances:
-        """Return the distances of the pairs: those given, and else those of the corpus (the usual ones without it).
-
-        Raises
-        ------
-        InputError
-            If what is given contradicts itself or the graph of the corpus.
-        """
-        return distances_of("sampling", corpus, hard_min=self.hard_min, hard_max=self.hard_max, easy_min=self.easy_min)
-
-    def following(self, corpus: Distances) -> SamplingConfig:
-        """Return the same with all distances given, those of the corpus where there were none."""
-        found = self.distances(corpus)
-        return dataclasses.replace(self, hard_min=found.hard_min, hard_max=found.hard_max, easy_min=found.easy_min)
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Inputs of the network, as positions of cells.
-
-    `right` is -1 and `label` 0 for single cells.
-    """
-
-    left: NDArray[np.int64]  # (n_inputs,)
-    right: NDArray[np.int64]  # (n_inputs,)
-    label: NDArray[np.int64]  # (n_inputs,), 1 for neighbours
-
-    def take(self, index: NDArray[np.int64]) -> Inputs:
-        """Return the inputs at some positions."""
-        return Inputs(self.left[index], self.right[index], self.label[index])
-
-    def __len__(self) -> int:
-        return int(self.left.size)
-
-
-def block_order(n_blocks: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the blocks in an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(n_blocks)
-
-
-def single_cells(blocks: list[Block], offsets: NDArray[np.int64]) -> Inputs:
-    """Return every cell that the blocks own, once."""
-    pieces = [np.arange(block.n_owned) + offset for block, offset in zip(blocks, offsets, strict=True)]
-    cells = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
-    return Inputs(cells, np.full_like(cells, -1), np.zeros_like(cells))
+    def batches(self, window: Window) -> list[Inputs]:
+        """Draw the pairs of the blocks, in batches of similar length."""
+        generators = [window.block_generator(place) for place in window.places]
+        inputs = draw_pairs(
+            window.blocks, window.offsets, generators, self.sampling, self.distances,
+            narrower=self.distances.positive < self.corpus_distances.positive,
+        )  # fmt: skip
+        return shuffled_batches(inputs, window, self.sampling)
 
 
 def draw_pairs(
@@ -109,6 +53,8 @@ def draw_pairs(
     generators: list[np.random.Generator],
     config: SamplingConfig,
     distances: Distances | None = None,
+    *,
+    narrower: bool = False,
 ) -> Inputs:
     """Draw positive pairs and negatives for them.
 
@@ -124,6 +70,8 @@ def draw_pairs(
         Numbers and distances.
     distances
         In place of those of `config`, such as `SamplingConfig.distances` of a corpus.
+    narrower
+        Whether the radius of the distances is below that of the corpus, whose pairs beyond it are then passed over.
 
     Returns
     -------
@@ -153,6 +101,9 @@ def draw_pairs(
     label: list[NDArray[np.int64]] = []
     for block, offset, generator in zip(blocks, offsets, generators, strict=True):
         positives = block.positive_pairs.astype(np.int64)
+        if narrower:
+            apart = block.coordinates[positives[:, 0]] - block.coordinates[positives[:, 1]]
+            positives = positives[np.hypot(apart[:, 0], apart[:, 1]) <= distances.positive]
         n_drawn = max(1, round(config.positives * len(positives))) if len(positives) else 0
         positives = positives[np.sort(generator.permutation(len(positives))[:n_drawn])]
         anchors = positives[np.arange(n_drawn), generator.integers(0, 2, n_drawn)]
@@ -174,7 +125,12 @@ def draw_pairs(
         right.append(np.where(swapped, drawn[:, 0], drawn[:, 1]))
         label.append((np.arange(len(drawn)) < n_drawn).astype(np.int64))
     empty = [np.zeros(0, dtype=np.int64)]
-    return Inputs(np.concatenate(left or empty), np.concatenate(right or empty), np.concatenate(label or empty))
+    return Inputs(
+        np.concatenate(left or empty),
+        np.concatenate(right or empty),
+        np.concatenate(label or empty),
+        positive_weight=float(config.hard_negatives + config.easy_negatives),
+    )
 
 
 def _at_distance(
