@@ -11,7 +11,8 @@ from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
 from .stream.loader import Batch, BatchStream
 from .stream.samplers import Sampler, SamplingConfig
 from .trainer.checkpoint import Checkpoints, load_checkpoint
-from .trainer.loop import RunConfig, Trainer, TrainingDivergedError
+from .trainer.divergence import TrainingDivergedError
+from .trainer.loop import RunConfig, Trainer
 from .trainer.metrics import MetricsLog, auroc
 from .trainer.module import TrainingModule
 from .trainer.optim import OptimizerConfig, learning_rate, make_optimizer

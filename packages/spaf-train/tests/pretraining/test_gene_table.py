@@ -19,7 +19,6 @@ from spaf_train import (
 )
 from spaf_train.gene_embedding import content_hash
 from spaf_train.pretraining.gene_table import set_gene_table, with_gene_table
-from spaf_train.recipes import read_contrast_config, train_contrast
 
 
 @pytest.fixture
@@ -181,16 +180,24 @@ def test_contrast_starts_from_it_too(stored, corpus, tmp_path):
         conv_kernel = 3
         colocalization_rank = 4
         pair_input = "separate"
+        [sampling]
+        input = "patches"
+        [objectives.contrast]
+        enabled = true
+        [objectives.pairs]
+        enabled = false
         [gene_embeddings]
         path = "{tmp_path / "genes"}"
         trainable = false
         [run]
         steps = 2
-        validation_steps = 1
+        validation_inputs = 1
+        best_metric = "last"
         """
     )
-    config = read_contrast_config(tmp_path / "contrast.toml")
-    model = train_contrast(config, corpus.path, tmp_path / "run").model
+    config = read_config(tmp_path / "contrast.toml")
+    pretrain(config, corpus.path, tmp_path / "run")
+    model = SpatialFormer.from_pretrained(tmp_path / "run" / "model")
     fresh = new_model(config, model.vocabulary)
     set_gene_table(fresh, config.gene_embeddings)
     assert torch.equal(fresh.network.embedding.gene_spatial.weight, model.network.embedding.gene_spatial.weight)

@@ -11,10 +11,8 @@ import time
 import pytest
 import torch
 
-import spaf_data
 from spaf_model import InputError, SpatialFormer
 from spaf_train import Checkpoints, TrainingDivergedError, learning_rate, load_checkpoint, pretrain, read_config
-from spaf_train.recipes import ContrastConfig, train_contrast
 from spaf_train.trainer.module import TrainingModule
 
 
@@ -375,8 +373,6 @@ def test_a_second_run_into_one_folder_is_told_of_the_first(config, corpus, tmp_p
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=rf"being written by spaf-train pretrain \(process {other.pid} on "):
             pretrain(config, corpus.path, tmp_path / "run")
-        with pytest.raises(spaf_data.InputError, match=rf"being written by spaf-train pretrain \(process {other.pid} "):
-            train_contrast(ContrastConfig(), corpus.path, tmp_path / "run")
         assert not (tmp_path / "run").exists()
     finally:
         other.kill()

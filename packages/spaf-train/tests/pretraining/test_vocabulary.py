@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from spaf_train.recipes import contrast_presets, read_contrast_config
 
 from spaf_data import write_corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train import VocabularyConfig, presets, pretrain, read_config, vocabulary_from_corpus
-from spaf_train.recipes import contrast_presets, read_contrast_config
 
 
 def test_scale_is_the_mean_of_the_cells_that_have_the_gene(corpus, vocabulary):

@@ -1,5 +1,6 @@
 """What is trained and judged follows the distances of the corpus."""
 
+import csv
 import dataclasses
 import json
 
@@ -8,10 +9,8 @@ import pytest
 
 from spaf_data import Distances
 from spaf_model import InputError, SpatialFormer
-from spaf_train import BatchStream, EvaluationOptions, ObjectivesConfig, SamplingConfig, evaluate, pretrain
+from spaf_train import BatchStream, EvaluationOptions, ObjectivesConfig, SamplingConfig, evaluate, pretrain, read_config
 from spaf_train.evaluation.pairs import matched_pairs, radii_of
-from spaf_train.recipes import NeighboursConfig, read_contrast_config, train_contrast
-from spaf_train.recipes.patches import PatchConfig, Patches
 from spaf_train.stream.distances import distances_of
 from spaf_train.stream.samplers import draw_pairs
 
@@ -64,27 +63,45 @@ def test_a_run_says_the_distances_it_took_from_the_corpus(config, spread_corpus,
     assert not (tmp_path / "other").exists()
 
 
-def test_contrast_follows_the_corpus_and_refuses_a_radius_without_neighbours(spread_corpus, vocabulary, tmp_path):
-    patches = Patches(spread_corpus, vocabulary, split="train", config=PatchConfig(), max_genes=None)
-    assert (patches.config.apart_min, patches.config.apart_max) == (320.0, 600.0)
+def test_patches_and_contrast_follow_the_corpus(spread_corpus, tmp_path):
     path = tmp_path / "contrast.toml"
     path.write_text(
         "[model]\nwidth = 16\nn_layers = 1\nn_heads = 2\npair_input = 'separate'\npair_rank = 8\n"
-        "colocalization_rank = 4\n[patches]\nsites = 8\ncells = 6\n[run]\nsteps = 2\nvalidation_steps = 2\n"
+        "colocalization_rank = 4\n[sampling]\ninput = 'patches'\n[sampling.patches]\nsites = 8\ncells = 6\n"
+        "[objectives.contrast]\nenabled = true\n[objectives.pairs]\nenabled = false\n"
+        "[run]\nsteps = 2\nlog_every = 1\nvalidation_inputs = 100\nbest_metric = 'last'\n"
     )
-    config = read_contrast_config(path)
-    train_contrast(config, spread_corpus.path, tmp_path / "run")
+    config = read_config(path)
+    pretrain(config, spread_corpus.path, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["parameters"]["config"]["neighbours"]["radius"] == 120.0
-    assert 0.0 < record["last"]["probability"]
-    assert record["last"]["hard"] > 0.0
-    near = dataclasses.replace(config, neighbours=NeighboursConfig(radius=0.01))
-    with pytest.raises(InputError, match=r"No two training cells of .* lie within 0.01 um \(neighbours.radius\)"):
-        train_contrast(near, spread_corpus.path, tmp_path / "other")
-    far = dataclasses.replace(config, neighbours=NeighboursConfig(radius=200.0))
-    with pytest.raises(InputError, match="neighbours: radius must be at most that of the corpus"):
-        train_contrast(far, spread_corpus.path, tmp_path / "other")
+    assert record["parameters"]["config"]["sampling"]["radius"] == 120.0
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["contrast_probability"]) > 0.0
+    assert float(row["contrast_hard"]) > 0.0
+    for radius, message in (
+        (0.01, r"No two training cells of .* lie within 0.01 um \(sampling.radius\)"),
+        (200.0, "sampling: radius must be at most that of the corpus"),
+    ):
+        told = dataclasses.replace(config, sampling=dataclasses.replace(config.sampling, radius=radius))
+        with pytest.raises(InputError, match=message):
+            pretrain(told, spread_corpus.path, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_smaller_radius_leaves_the_nearer_pairs(corpus, vocabulary):
+    def positives(radius):
+        stream = BatchStream(
+            corpus, vocabulary, SamplingConfig(radius=radius), ObjectivesConfig(), split="train", seed=0
+        )
+        return sum(int(batch.targets["pairs"].labels.sum()) for batch in stream.one_epoch())
+
+    expected = 0
+    for ref in corpus.block_refs("train"):
+        block = corpus.read(ref)
+        left, right = block.coordinates[block.positive_pairs.T]
+        expected += int((np.linalg.norm(left - right, axis=1) <= 15.0).sum())
+    assert 0 < positives(15.0) == expected < positives(None) == positives(30.0)
 
 
 def test_radii_of_evaluation_are_those_around_the_corpus():

@@ -25,6 +25,7 @@ from spaf_train.objectives.colocalization import (
     focal_loss,
 )
 from spaf_train.objectives.pairs import PairLabels, PairsConfig, pairs_loss
+from spaf_train.objectives.contrast import ContrastConfig
 # isort: on
 
 for _module in pkgutil.iter_modules(__path__):
@@ -38,6 +39,7 @@ __all__ = [
     "ColocalizationConfig",
     "ColocalizedGenes",
     "Column",
+    "ContrastConfig",
     "Loss",
     "MaskedGenes",
     "MaskedGenesConfig",

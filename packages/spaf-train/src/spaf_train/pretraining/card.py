@@ -48,7 +48,7 @@ def model_card(
         "",
         f"- Slides: {', '.join(corpus.slides)} ({len(corpus.genes)} genes)",
         *(f"- {kind.capitalize()}: {names}" for kind, names in context.items()),
-        *(f"- Split `{split}`: {_size(corpus, split)}" for split in ("train", "validation")),
+        *(f"- Split `{split}`: {_size(corpus, split)}" for split in ("train", "validation") if split in corpus.splits),
         "- The two splits share no cell, and no cell of one has a neighbour in the other.",
         "- Licence: that of the data; training adds no terms of its own.",
         "",
@@ -57,14 +57,12 @@ def model_card(
         f"- Objectives: {', '.join(name for name in config.objectives.enabled if name not in left_out)}; "
         f"input: {sampling.input}",
         *(f"- Left out: {name}; {reason}" for name, reason in left_out.items()),
-        f"- {config.run.steps} steps; weights of step {best['step']:.0f}, the best on the validation split by "
-        f"`{config.run.best_metric}`",
+        f"- {config.run.steps} steps; weights of step {best['step']:.0f}, {_chosen(config)}",
         f"- Seed {config.seed}; the whole configuration is in `config.toml` of the run",
         "",
         "## Metrics on the validation split",
         "",
-        f"The weights were chosen on this split, so the figures lean to the good side. Up to "
-        f"{config.run.validation_inputs} inputs.",
+        f"{_leaning(config)} Up to {config.run.validation_inputs} inputs.",
         "",
         "| metric | value |",
         "| --- | --- |",
@@ -78,7 +76,7 @@ def model_card(
         "",
         *(f"- {sentence}" for sentence in not_learnt.values()),
         *([""] if not_learnt else []),
-        f"Trained on the tissues and the gene panel above, and validated on {_held_out(corpus)}",
+        f"Trained on the tissues and the gene panel above, and {_held_out(corpus)}",
         "It says nothing of other tissues, panels or instruments; measure that before relying on it.",
         "",
         *_never_seen(corpus, config),
@@ -98,14 +96,27 @@ def _titles(config: PretrainConfig) -> dict[str, str]:
     return {"loss": "Sum of the losses", **columns}
 
 
+def _chosen(config: PretrainConfig) -> str:
+    last = config.run.best_metric == "last"
+    return "the last" if last else f"the best on the validation split by `{config.run.best_metric}`"
+
+
+def _leaning(config: PretrainConfig) -> str:
+    if config.run.best_metric == "last":
+        return "Nothing was chosen on this split."
+    return "The weights were chosen on this split, so the figures lean to the good side."
+
+
 def _held_out(corpus: Corpus) -> str:
     """Say what validation was on: other slides, other places of the same slides, or both."""
+    if "validation" not in corpus.splits:
+        return "validated on nothing: the corpus has no such split."
     trained, judged = ({ref.slide for ref in corpus.block_refs(split)} for split in ("train", "validation"))
     whole, shared = sorted(judged - trained), sorted(judged & trained)
     unsaid = "Whether those are of other donors or animals the corpus does not say."
     if not shared:
-        return f"slides that were held out as a whole: {', '.join(whole)}. {unsaid}"
-    places = "other places of the same slides"
+        return f"validated on slides that were held out as a whole: {', '.join(whole)}. {unsaid}"
+    places = "validated on other places of the same slides"
     if not whole:
         return f"{places}. How it does on another donor or animal is not known."
     return f"{places} ({', '.join(shared)}) and on slides that were held out as a whole: {', '.join(whole)}. {unsaid}"

@@ -26,9 +26,10 @@ from spaf_train.stream.loader import BadShardError, BatchStream
 from spaf_train.trainer.checkpoint import Checkpoints, load_checkpoint, state_to_resume
 from spaf_train.trainer.compiling import check_compiler
 from spaf_train.trainer.distributed import Ranks, claimed, ranks
+from spaf_train.trainer.divergence import TrainingDivergedError
 from spaf_train.trainer.loop import Trainer
 from spaf_train.trainer.reproducible import reproducible
-from spaf_train.trainer.signals import stop_request
+from spaf_train.trainer.signals import StopRequest, stop_request
 from spaf_train.trainer.tensorboard_log import check_tensorboard
 
 logger = logging.getLogger(__name__)
@@ -143,24 +144,39 @@ def pretrain(
         identity["gene_embeddings"] = gene_table if state is None else state["identity"].get("gene_embeddings")
         model.to(group.device)
         streams = _streams(asked, source, model, group, skipped)
+        train, validation = streams["train"], streams.get("validation")
+        for objective in train.asked.values():
+            objective.require_data(train)
         if group.is_main:
             out.mkdir(parents=True, exist_ok=True)
             checkpoints.sweep()
             sweep_partial(out / "model")
             write_text(out / "config.toml", told.to_toml())
             write_json(out / "environment.json", _environment(group))
+        try:
+            prepared = _prepare(streams, group, stop) if state is None else state.get("prepared", {})
+        except BadShardError as error:
+            raise InputError(f"{str(error).removesuffix('.')}; {_OR_SKIP}") from error
+        if prepared is None:
+            return PretrainResult(out, False, 0, {}, skipped, left_out, {})
+        for split, stream in streams.items():
+            for name in prepared:
+                stream.asked[name].take(prepared[name], split)
+        for name in prepared if state is None else ():
+            train.asked[name].begin(model.network, prepared[name])
         trainer = Trainer(
             model.network,
             objectives=asked.objectives,
             optimizer=config.optimizer,
             run=config.run,
-            train=streams["train"],
-            validation=streams["validation"],
+            train=train,
+            validation=validation,
             ranks=group,
             checkpoints=checkpoints,
             log_path=out / "metrics.csv",
             identity=identity,
             distributed=config.distributed,
+            prepared=prepared,
         )
         if state is not None:
             trainer.load_state_dict(state)
@@ -215,7 +231,26 @@ def _streams(
             skip_shards=skipped,
         )
         for split, sampling in (("train", config.sampling), ("validation", plain))
+        if split == "train" or split in corpus.splits or config.run.best_metric != "last"
     }
+
+
+def _prepare(streams: dict[str, BatchStream], group: Ranks, stop: StopRequest) -> dict[str, Any] | None:
+    """Return what the objectives prepare, made by the first process for all; None if the run is asked to stop."""
+    prepared: dict[str, Any] = {}
+    problem: Exception | None = None
+    try:
+        for name, objective in streams["train"].asked.items() if group.is_main else ():
+            found = objective.prepare(streams["train"], streams.get("validation"), stop)
+            if found:
+                prepared[name] = found
+    except (InputError, TrainingDivergedError) as error:
+        problem = error
+    # Processes that wait are told what went wrong, rather than waiting for ever.
+    problem, stopped, prepared = group.gather((problem, stop.received, prepared))[0]
+    if problem is not None:
+        raise problem
+    return None if stopped else prepared
 
 
 def _decisive(config: PretrainConfig) -> dict[str, Any]:

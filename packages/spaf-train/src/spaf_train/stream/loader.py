@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ class _Drawn:
     """The batches of a window."""
 
     cells: Cells
-    batches: list[tuple[Inputs, tuple[int, ...]]]  # with the rows of the parts that pass the network at once
+    batches: list[tuple[Inputs, list[NDArray[np.int64]]]]  # with the rows of the parts that pass the network at once
     name: str
 
 
@@ -253,7 +254,7 @@ class BatchStream:
             cells = self._tokenise(blocks, chosen)
             name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
         window = Window(cells, blocks, offsets, chosen, _lengths(cells), self.seed, epoch, number)
-        batches = [self._in_parts(inputs, window.lengths_of(inputs)) for inputs in self.sampler.batches(window)]
+        batches = [(inputs, self._parts(window.lengths_of(inputs))) for inputs in self.sampler.batches(window)]
         return _Drawn(cells, batches, name)
 
     def all_cells(self) -> Cells:
@@ -262,6 +263,34 @@ class BatchStream:
             chosen = [place for place, ref in enumerate(self._refs) if ref.shard not in self._skip_shards]
             self._kept = self._tokenise([_owned(self._read_block(self._refs[place])) for place in chosen], chosen)
         return self._kept
+
+    def draws(self, seed: int) -> Iterator[Inputs]:
+        """Yield batches of the whole split without end, as positions in `all_cells`, by a seed of their own.
+
+        For a sampler that draws from the whole split.
+        """
+        cells = self.all_cells()
+        places = list(range(len(self._refs)))
+        for epoch in itertools.count():
+            none = np.zeros(0, dtype=np.int64)
+            yield from self.sampler.batches(Window(cells, [], none, places, _lengths(cells), seed, epoch, 0))
+
+    def has_neighbours(self, radius: float) -> bool:
+        """Whether two cells of the split lie within a radius (um), at most that of the corpus, of each other."""
+        refs = [ref for ref in self._refs if ref.n_pairs and ref.shard not in self._skip_shards]
+        if radius >= self.corpus.distances.positive:
+            return bool(refs)
+        for ref in refs:
+            block = self._read_block(ref)
+            left, right = block.coordinates[block.positive_pairs.T]
+            if (np.hypot(*(left - right).T) <= radius).any():
+                return True
+        return False
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the split, each counted once, bad shards included."""
+        return int(self._first_of_block[-1])
 
     def _read_block(self, ref: BlockRef) -> Block:
         try:
@@ -308,24 +337,27 @@ class BatchStream:
         inputs, parts = window.batches[batch]
         rows = np.concatenate([inputs.left, inputs.right]) if self.sampler.cells_per_input == 2 else inputs.left
         ranked, context = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
-        n = len(inputs)
+        # What is drawn of a cell does not depend on the part that it is in.
+        n, order = len(inputs), np.concatenate(parts) if parts else np.arange(len(inputs))
         if self.sampler.cells_per_input == 2:
-            tokens = TokenBatch.from_pairs(ranked, context, np.arange(n), np.arange(n, 2 * n), self.vocabulary)
+            tokens = TokenBatch.from_pairs(ranked, context, order, n + order, self.vocabulary)
         else:
-            tokens = TokenBatch.from_cells(ranked, context, np.arange(n), self.vocabulary)
+            tokens = TokenBatch.from_cells(ranked, context, order, self.vocabulary)
+        inputs = inputs.take(order)
         draw = Draw(tokens, inputs, window.cells, self.vocabulary, self.distances, seed)
         targets, read = {}, tokens
         for objective_name, objective in self.asked.items():
             targets[objective_name] = objective.targets(draw)
             read = objective.hide(read, targets[objective_name])
-        return Batch(f"batch {batch} of {window.name}", network_seed, tokens, read, targets, parts)
+        return Batch(
+            f"batch {batch} of {window.name}", network_seed, tokens, read, targets, tuple(part.size for part in parts)
+        )
 
-    def _in_parts(self, inputs: Inputs, lengths: NDArray[np.int64]) -> tuple[Inputs, tuple[int, ...]]:
-        """Order the inputs of a batch beyond the token budget by length, and cut them into parts within it."""
-        if len(inputs) * int(lengths.max(initial=0)) <= self.sampling.token_budget:
-            return inputs, ()
-        parts = token_budget_batches(lengths, self.sampling.token_budget)
-        return inputs.take(np.concatenate(parts)), tuple(part.size for part in parts)
+    def _parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut inputs beyond the token budget into parts within it, of similar length; none if they are within."""
+        if lengths.size * int(lengths.max(initial=0)) <= self.sampling.token_budget:
+            return []
+        return token_budget_batches(lengths, self.sampling.token_budget)
 
     def _draw_cells(
         self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator

@@ -7,8 +7,9 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from spaf_train.stream.workers import WorkerStream
 from spaf_train.trainer.checkpoint import Checkpoints
 from spaf_train.trainer.compiling import compile_blocks
 from spaf_train.trainer.distributed import Device, DistributedConfig, Ranks
+from spaf_train.trainer.divergence import TrainingDivergedError
 from spaf_train.trainer.metrics import MetricsLog
 from spaf_train.trainer.module import TrainingModule
 from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
@@ -67,10 +69,6 @@ class RunConfig:
             require(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}.")
 
 
-class TrainingDivergedError(RuntimeError):
-    """A loss or a gradient is not finite; the message says which, where, and what to do."""
-
-
 class Trainer:
     """A run in progress: the network, the optimizer and the place in the data.
 
@@ -85,7 +83,7 @@ class Trainer:
     objectives, optimizer, run
         How.
     train, validation
-        The batches of the two splits.
+        The batches of the two splits; without the second nothing is validated, for ``best_metric = "last"``.
     ranks
         The processes of the run.
     checkpoints, log_path
@@ -94,6 +92,8 @@ class Trainer:
         Plain values that say which configuration and data a checkpoint belongs to; stored with each.
     distributed
         How several processes share the network.
+    prepared
+        What `Objective.prepare` gave, by objective: stored with each checkpoint.
     """
 
     def __init__(
@@ -104,12 +104,13 @@ class Trainer:
         optimizer: OptimizerConfig,
         run: RunConfig,
         train: BatchStream,
-        validation: BatchStream,
+        validation: BatchStream | None,
         ranks: Ranks,
         checkpoints: Checkpoints,
         log_path: Path,
         identity: dict[str, Any],
         distributed: DistributedConfig = DistributedConfig(),
+        prepared: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.objectives = objectives
         self.optimizer_config = optimizer
@@ -120,6 +121,7 @@ class Trainer:
         self.checkpoints = checkpoints
         self.log_path = log_path
         self.identity = identity
+        self.prepared = dict(prepared)
         self._operations = TrainingOperations(network, objectives)
         if run.compile:
             compile_blocks(network)
@@ -135,6 +137,7 @@ class Trainer:
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
         self.not_learnt: dict[str, str] = {}  # by the best validation: a sentence for each objective at chance
+        self.asked = dict.fromkeys(objectives.enabled, 0.0)  # weight of all that each objective was asked
         self._interval: dict[str, float] = {}
         self._autocast = torch.bfloat16 if run.precision == "bf16" else None
 
@@ -151,6 +154,8 @@ class Trainer:
             "stream": self.train.state_dict(),
             "best": self.best,
             "not_learnt": self.not_learnt,
+            "asked": self.asked,
+            "prepared": self.prepared,
             "interval": self._interval,
             "seconds": self.seconds,
         }
@@ -162,7 +167,9 @@ class Trainer:
         self.parallel.load_optimizer_state_dict(self.optimizer, state["optimizer"])
         self.train.load_state_dict(state["stream"])
         self.best = state["best"]
+        self.prepared = dict(state.get("prepared", {}))
         self.not_learnt = dict(state.get("not_learnt", {}))
+        self.asked = dict(state.get("asked", self.asked))
         self._interval = dict(state["interval"])
         self.seconds = float(state["seconds"])
 
@@ -251,6 +258,8 @@ class Trainer:
         self.optimizer.step()
         self.statistics.move(self.ranks)
         self.step += 1
+        for name, weight in weights.items():
+            self.asked[name] += weight
 
         losses = {
             name: value / max(weights[name], 1.0)
@@ -338,6 +347,9 @@ class Trainer:
             log.write(step=self.step, split="train", values=values)
 
     def _validate(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
+        if self.validation is None:
+            self._keep_if_better({}, {})
+            return
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
             found = look(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
@@ -349,15 +361,21 @@ class Trainer:
         for log in logs:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        self._keep_if_better(metrics, found.not_learnt())
+
+    def _keep_if_better(self, metrics: dict[str, float], not_learnt: dict[str, str]) -> None:
         if self._is_better(metrics):
             self.best = {**metrics, "step": float(self.step)}
-            self.not_learnt = found.not_learnt()
+            never = {name: self.module.objectives[name].never_asked() for name in self.asked if not self.asked[name]}
+            self.not_learnt = not_learnt | {name: sentence for name, sentence in never.items() if sentence}
             network = self.parallel.state_dict(self.module.network)
             if self.ranks.is_main:
                 self.checkpoints.save_best({"network": network}, step=self.step)
 
     def _is_better(self, metrics: dict[str, float]) -> bool:
         name = self.run.best_metric
+        if name == "last":
+            return self.step == self.run.steps
         before = math.nan if self.best is None else self.best.get(name, math.nan)
         now = metrics.get(name, math.nan)
         if self.best is None or math.isnan(before):

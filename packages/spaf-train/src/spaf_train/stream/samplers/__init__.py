@@ -13,9 +13,19 @@ from spaf_train.stream.samplers.config import SamplingConfig
 # In the order of messages.
 from spaf_train.stream.samplers.pairs import draw_pairs
 from spaf_train.stream.samplers.cells import single_cells
+from spaf_train.stream.samplers.patches import PatchConfig
 # isort: on
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["SAMPLERS", "Sampler", "SamplingConfig", "block_order", "draw_pairs", "shuffled_batches", "single_cells"]
+__all__ = [
+    "SAMPLERS",
+    "PatchConfig",
+    "Sampler",
+    "SamplingConfig",
+    "block_order",
+    "draw_pairs",
+    "shuffled_batches",
+    "single_cells",
+]

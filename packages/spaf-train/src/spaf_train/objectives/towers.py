@@ -10,30 +10,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 from spaf_model.spatialformer.heads import SeparatePairs
 from spaf_train._checks import require, require_at_least
-from spaf_train.evaluation import log_normalize
-from spaf_train.recipes.neighbours import NeighboursConfig, neighbour_losses, pair_kinds
-from spaf_train.recipes.patches import Patches
-from spaf_train.trainer.loop import TrainingDivergedError
+from spaf_train.objectives.contrast import ContrastConfig, neighbour_losses, pair_kinds, term_weights
+from spaf_train.trainer.divergence import TrainingDivergedError
 from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.trainer.progress import TrainingProgress
 from spaf_train.trainer.signals import StopRequest
+
+if TYPE_CHECKING:
+    from spaf_train.stream.loader import BatchStream
+    from spaf_train.stream.window import Cells
 
 _LARGEST = 5.0  # of a standardised expression; beyond it are counts of genes that hardly any cell has
 _CELLS_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TowersConfig:
-    """How many towers are trained first, and what being like them weighs for the model."""
+class TowersConfig(ContrastConfig):
+    """How many towers are trained first, on which terms, and what being like them weighs for the model."""
 
-    towers: int = 0  # the mean of their similarities is what the model learns; 0: no towers
+    towers: int = 3  # the mean of their similarities is what the model learns
     weight: float = 5.0  # of being like them
     hidden: int = 256  # units of the hidden layer
     rank: int = 64  # dimensions in which two cells are compared
@@ -43,9 +48,8 @@ class TowersConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        require_at_least("towers", self.towers, 0)
-        require_at_least("weight", self.weight, 0.0)
-        for name in ("hidden", "rank", "steps"):
+        super().__post_init__()
+        for name in ("towers", "hidden", "rank", "steps"):
             require_at_least(name, getattr(self, name), 1)
         for name in ("input_dropout", "dropout"):
             value = getattr(self, name)
@@ -78,28 +82,51 @@ class TowerStates:
 
     states: Tensor  # (n_cells, rank)
     signs: Tensor  # (rank,), 1 or -1
+    axes: Tensor  # from what the towers compare to the states
 
 
-def standardised_expression(patches: Patches) -> Tensor:
-    """Return log(1 + counts per 10,000), cells x genes that any has, each gene with mean 0 and variance 1."""
-    counts = patches.counts()
-    found = np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() > 0)
-    values = log_normalize(counts[:, found]).toarray()
-    values -= values.mean(axis=0)
-    values /= values.std(axis=0) + 1e-3
-    return torch.from_numpy(np.clip(values, -_LARGEST, _LARGEST).astype(np.float32))
+class Standardised:
+    """Log counts per 10,000 of a cell, each gene that any has with mean 0 and variance 1 over some cells.
+
+    Parameters
+    ----------
+    cells
+        Those that give means and variances.
+    n_tokens
+        Of the vocabulary.
+    """
+
+    def __init__(self, cells: Cells, n_tokens: int) -> None:
+        self._n_tokens = n_tokens
+        counts = self._counts(cells)
+        self._found = np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() > 0)
+        values = _logarithms(counts[:, self._found])
+        self._mean, self._spread = values.mean(axis=0), values.std(axis=0) + 1e-3
+
+    def __call__(self, cells: Cells) -> Tensor:
+        """Return the values of some cells, cells x genes."""
+        values = _logarithms(self._counts(cells)[:, self._found])
+        values = (values - self._mean) / self._spread
+        return torch.from_numpy(np.clip(values, -_LARGEST, _LARGEST).astype(np.float32))
+
+    def _counts(self, cells: Cells) -> sparse.csr_matrix:
+        row = np.repeat(np.arange(len(cells)), np.diff(cells.indptr))
+        known = cells.tokens >= 0
+        shape = (len(cells), self._n_tokens)
+        return sparse.csr_matrix((cells.counts[known].astype(np.int64), (row[known], cells.tokens[known])), shape=shape)
+
+
+def _logarithms(counts: sparse.csr_matrix) -> NDArray[np.float64]:
+    from spaf_train.evaluation import log_normalize  # it judges objectives, and so knows them
+
+    values: NDArray[np.float64] = log_normalize(counts).toarray()
+    return values
 
 
 def train_tower(
-    patches: Patches,
-    expression: Tensor,
-    config: TowersConfig,
-    neighbours: NeighboursConfig,
-    *,
-    seed: int,
-    stop: StopRequest | None = None,
+    train: BatchStream, expression: Tensor, config: TowersConfig, *, seed: int, stop: StopRequest | None = None
 ) -> Tower:
-    """Train one tower by contrast of neighbours, on patches drawn as for the model; not to the end if asked to stop.
+    """Train one tower by contrast of neighbours, on cells drawn as for the model; not to the end if asked to stop.
 
     Raises
     ------
@@ -109,15 +136,17 @@ def train_tower(
     torch.manual_seed(seed)
     tower = Tower(expression.shape[1], config)
     optimizer = make_optimizer(tower, config.optimizer)
-    weights = neighbours.weights()
+    weights = term_weights(config)
+    cells = train.all_cells()
+    draws = train.draws(seed)
     with TrainingProgress(config.steps, title="tower") as progress:
         for step in range(config.steps):
             if stop is not None and stop.received:
                 break
-            cells, coordinates = patches.choose(np.random.default_rng([seed, step]))
-            hidden = tower(expression[torch.from_numpy(cells)])
+            chosen = next(draws).left
+            hidden = tower(expression[torch.from_numpy(chosen)])
             similarity = tower.pair_head.similarity(hidden, hidden)
-            kinds = pair_kinds(coordinates, neighbours)
+            kinds = pair_kinds(cells.coordinates[chosen], train.distances, cells.slide[chosen])
             losses = neighbour_losses(similarity, tower.pair_head.calibrate(similarity), kinds)
             total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
             for group in optimizer.param_groups:
@@ -128,7 +157,7 @@ def train_tower(
             if not (math.isfinite(float(total.detach())) and math.isfinite(float(norm))):
                 raise TrainingDivergedError(
                     f"Step {step + 1} of a tower: the loss or its gradient is not finite; a lower "
-                    "towers.optimizer.learning_rate may help."
+                    "objectives.distillation.optimizer.learning_rate may help."
                 )
             optimizer.step()
             progress.update(step + 1, f"loss {float(total.detach()):.3f}")
@@ -148,27 +177,31 @@ def tower_states(towers: list[Tower], expression: Tensor, rank: int) -> TowerSta
     towers
         With the same training cells.
     expression
-        Of `standardised_expression`.
+        Of `Standardised`.
     rank
         Dimensions of the states; fewer where the towers have fewer.
     """
-    pieces, weights = [], []
-    for tower in towers:
-        pieces.append(torch.cat([tower.pair_head.project(tower(part)) for part in expression.split(_CELLS_AT_ONCE)]))
-        weights.append(tower.pair_head.weight / len(towers))
-    states = torch.cat(pieces, dim=1).double()
-    weight = torch.cat(weights).double()
+    states = _projected(towers, expression)
+    weight = torch.cat([tower.pair_head.weight / len(towers) for tower in towers]).double()
     gram = states.T @ states
     # A trace of identity, in case that a direction is used by no cell.
     root = torch.linalg.cholesky(gram + 1e-9 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype))
     values, vectors = torch.linalg.eigh(root.T @ (weight[:, None] * root))
     strongest = values.abs().argsort(descending=True, stable=True)[:rank]
     axes = torch.linalg.solve_triangular(root.T, vectors[:, strongest], upper=True)
-    targets = states @ (axes * values[strongest].abs().sqrt())
-    return TowerStates(targets.float(), values[strongest].sign().float())
+    axes = axes * values[strongest].abs().sqrt()
+    return TowerStates((states @ axes).float(), values[strongest].sign().float(), axes)
 
 
-def unlike(projected: Tensor, target: Tensor) -> Tensor:
-    """Return the share of the variance of target states (n, rank) that projected states (n, rank) leave unexplained."""
-    spread = (target - target.mean(dim=0)).square().sum().clamp_min(1e-6)
-    return (projected - target).square().sum() / spread
+@torch.no_grad()
+def states_beside(towers: list[Tower], expression: Tensor, known: TowerStates) -> Tensor:
+    """Return the states of other cells than those that `tower_states` was of, on the same axes."""
+    return (_projected(towers, expression) @ known.axes).float()
+
+
+def _projected(towers: list[Tower], expression: Tensor) -> Tensor:
+    """Return what the heads of all towers compare, side by side, in double precision."""
+    parts = expression.split(_CELLS_AT_ONCE)
+    return torch.cat(
+        [torch.cat([tower.pair_head.project(tower(part)) for part in parts]) for tower in towers], dim=1
+    ).double()
