@@ -11,8 +11,9 @@ from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
 from .stream.loader import Batch, BatchStream
 from .stream.samplers import Sampler, SamplingConfig
 from .trainer.checkpoint import Checkpoints, load_checkpoint
+from .trainer.config import RunConfig
 from .trainer.divergence import TrainingDivergedError
-from .trainer.loop import RunConfig, Trainer
+from .trainer.loop import Trainer
 from .trainer.metrics import MetricsLog, auroc
 from .trainer.module import TrainingModule
 from .trainer.optim import OptimizerConfig, learning_rate, make_optimizer

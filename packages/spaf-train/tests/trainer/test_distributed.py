@@ -243,3 +243,60 @@ def test_two_processes_start_from_the_same_gene_embeddings(config_path, corpus, 
         assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5)
     ours, theirs = (SpatialFormer.from_pretrained(tmp_path / run / "model").network for run in ("one", "two"))
     assert torch.equal(ours.embedding.gene_spatial.weight, theirs.embedding.gene_spatial.weight)
+
+
+STARTER = """
+seed = 1
+[model]
+width = 16
+n_layers = 1
+n_heads = 2
+conv_kernel = 3
+pair_input = "separate"
+pair_rank = 8
+colocalization_rank = 4
+[sampling]
+input = "patches"
+token_budget = 700
+batches_per_step = 2
+[sampling.patches]
+sites = 8
+cells = 6
+[objectives.contrast]
+enabled = true
+[objectives.distillation]
+enabled = true
+towers = 1
+steps = 10
+hidden = 16
+rank = 6
+[objectives.pairs]
+enabled = false
+[objectives.weighting]
+method = "fixed"
+[run]
+steps = 5
+log_every = 1
+validate_every = 5
+validation_inputs = 300
+best_metric = "last"
+threads = 1
+device = "cpu"
+"""
+CONTRASTED = ("loss", "loss_masked_genes", "loss_colocalization", "loss_contrast", "loss_distillation")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_share_contrast_and_one_set_of_towers(corpus, tmp_path, strategy):
+    path = tmp_path / "starter.toml"
+    path.write_text(STARTER)
+    pretrain(read_config(path), corpus.path, tmp_path / "one")
+    codes, errors = run_two(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
+    assert codes == [0, 0], errors
+    one, two = (losses(tmp_path / name, names=CONTRASTED) for name in ("one", "two"))
+    assert len(one) == len(two) == 5
+    for ours, theirs in zip(one, two, strict=True):
+        assert len(ours) == len(CONTRASTED)
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
+    one, two = (losses(tmp_path / name, "validation", [*CONTRASTED, "auroc_easy"]) for name in ("one", "two"))
+    assert two[0] == pytest.approx(one[0], rel=1e-3, abs=1e-4)

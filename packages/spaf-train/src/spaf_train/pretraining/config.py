@@ -18,8 +18,8 @@ from spaf_train.objectives import ObjectivesConfig, objective_columns
 from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
 from spaf_train.pretraining.vocabulary import VocabularyConfig
 from spaf_train.stream.samplers import SamplingConfig
+from spaf_train.trainer.config import RunConfig
 from spaf_train.trainer.distributed import DistributedConfig
-from spaf_train.trainer.loop import RunConfig
 from spaf_train.trainer.optim import OptimizerConfig
 
 

@@ -274,7 +274,7 @@ def _export(
     best_step = int(trainer.best["step"])
     # A fresh model: that of the run may be divided among processes.
     model = SpatialFormer(config.model, model.vocabulary)
-    model.network.load_state_dict(load_checkpoint(trainer.checkpoints.best(best_step))["network"])
+    model.network.load_state_dict(load_checkpoint(Checkpoints(out / "checkpoints").best(best_step))["network"])
     model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt)
     model.save_pretrained(out / "model")
     write_json(

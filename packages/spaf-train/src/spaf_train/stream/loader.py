@@ -357,7 +357,9 @@ class BatchStream:
         """Cut inputs beyond the token budget into parts within it, of similar length; none if they are within."""
         if lengths.size * int(lengths.max(initial=0)) <= self.sampling.token_budget:
             return []
-        return token_budget_batches(lengths, self.sampling.token_budget)
+        parts = token_budget_batches(lengths, self.sampling.token_budget)
+        assert len(parts) == 1 or not self.sampler.within_budget, "parts, though the sampler promises none"
+        return parts if len(parts) > 1 else []
 
     def _draw_cells(
         self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator

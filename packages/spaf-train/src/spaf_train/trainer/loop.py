@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaf_model import SpatialFormerNetwork
-from spaf_train._checks import require, require_at_least
 from spaf_train.objectives import OBJECTIVES, ObjectivesConfig
 from spaf_train.stream.loader import Batch, BatchStream
 from spaf_train.stream.workers import WorkerStream
 from spaf_train.trainer.checkpoint import Checkpoints
 from spaf_train.trainer.compiling import compile_blocks
-from spaf_train.trainer.distributed import Device, DistributedConfig, Ranks
+from spaf_train.trainer.config import RunConfig
+from spaf_train.trainer.distributed import DistributedConfig, Ranks
 from spaf_train.trainer.divergence import TrainingDivergedError
+from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
 from spaf_train.trainer.metrics import MetricsLog
 from spaf_train.trainer.module import TrainingModule
 from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
@@ -38,35 +38,7 @@ from spaf_train.trainer.validation import look
 
 logger = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """How long a run is, when it stops to look, and on what it computes."""
-
-    steps: int = 1000  # optimizer steps
-    log_every: int = 10  # steps between two training rows of metrics.csv, each the mean since the one before
-    validate_every: int = 100  # steps between two validations; there is one after the last step in any case
-    validation_inputs: int = 2048  # inputs of the validation split that are looked at, the same each time
-    checkpoint_every: int = 100  # steps between two checkpoints; there is one after the last step in any case
-    keep: int = 2  # whole states kept
-    best_metric: str = (
-        "loss"  # what the best weights are best in: loss or a column of validation; last: the last step's
-    )
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, the weights stay fp32
-    activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
-    compile: bool = False  # torch.compile of the blocks: a slow first step, then somewhat shorter ones
-    tensorboard: bool = False  # write the columns of metrics.csv for TensorBoard too, into RUN/tensorboard
-    peak_tflops: float = 0.0  # of one GPU in this precision; above 0 the progress bar shows the share that is used
-    workers: int = 0  # processes that build batches ahead of the steps; 0: each is built when it is needed
-    threads: int = 0  # of torch on the CPU; 0: as torch chooses. Equal results need an equal number
-    device: Device = "auto"  # auto: a GPU where there is one
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "validate_every", "validation_inputs", "checkpoint_every", "keep"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("peak_tflops", self.peak_tflops, 0.0)
-        for name in ("workers", "threads"):
-            require(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}.")
+Log = MetricsLog | TensorBoardLog | MemoryLog
 
 
 class Trainer:
@@ -87,13 +59,17 @@ class Trainer:
     ranks
         The processes of the run.
     checkpoints, log_path
-        Where the main process writes.
+        Where the main process writes: files, or memory.
     identity
         Plain values that say which configuration and data a checkpoint belongs to; stored with each.
     distributed
         How several processes share the network.
     prepared
         What `Objective.prepare` gave, by objective: stored with each checkpoint.
+    validate_first
+        Whether the weights that the run begins with are a choice too.
+    training_mode
+        Puts the module into the mode that it is trained in.
     """
 
     def __init__(
@@ -106,12 +82,16 @@ class Trainer:
         train: BatchStream,
         validation: BatchStream | None,
         ranks: Ranks,
-        checkpoints: Checkpoints,
-        log_path: Path,
+        checkpoints: Checkpoints | MemoryCheckpoints,
+        log_path: Path | MemoryLog,
         identity: dict[str, Any],
         distributed: DistributedConfig = DistributedConfig(),
         prepared: Mapping[str, Any] = MappingProxyType({}),
+        validate_first: bool = False,
+        training_mode: Callable[[nn.Module], object] = nn.Module.train,
     ) -> None:
+        self._validate_first = validate_first
+        self._training_mode = training_mode
         self.objectives = objectives
         self.optimizer_config = optimizer
         self.run = run
@@ -130,12 +110,15 @@ class Trainer:
         self.module = TrainingModule(network, objectives).to(ranks.device)
         # The head of an objective that is switched off has no gradient.
         all_used = _heads(objectives.enabled) == _heads(list(OBJECTIVES))
-        self.parallel = ParallelModule(self.module, ranks, strategy=distributed.strategy, all_used=all_used)
+        self.parallel = ParallelModule(
+            self.module, ranks, strategy=distributed.strategy, all_used=all_used, by_layer=train.sampler.within_budget
+        )
         self.optimizer = make_optimizer(self.module, optimizer)
         self.statistics = RunningStatistics(network)
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
+        self._since_best = 0  # validations
         self.not_learnt: dict[str, str] = {}  # by the best validation: a sentence for each objective at chance
         self.asked = dict.fromkeys(objectives.enabled, 0.0)  # weight of all that each objective was asked
         self._interval: dict[str, float] = {}
@@ -153,6 +136,7 @@ class Trainer:
             "optimizer": self.parallel.optimizer_state_dict(self.optimizer),
             "stream": self.train.state_dict(),
             "best": self.best,
+            "since_best": self._since_best,
             "not_learnt": self.not_learnt,
             "asked": self.asked,
             "prepared": self.prepared,
@@ -168,6 +152,7 @@ class Trainer:
         self.train.load_state_dict(state["stream"])
         self.best = state["best"]
         self.prepared = dict(state.get("prepared", {}))
+        self._since_best = int(state.get("since_best", 0))
         self.not_learnt = dict(state.get("not_learnt", {}))
         self.asked = dict(state.get("asked", self.asked))
         self._interval = dict(state["interval"])
@@ -179,7 +164,7 @@ class Trainer:
         Returns
         -------
         bool
-            True if the last step was taken, False if the run was asked to stop and saved its state.
+            True if the last step was taken, or patience ended; False if the run was asked to stop and saved its state.
 
         Raises
         ------
@@ -191,7 +176,9 @@ class Trainer:
             self._logs() as logs,
             TrainingProgress(self.run.steps, completed=self.step, enabled=self.ranks.is_main) as progress,
         ):
-            while self.step < self.run.steps:
+            if self._validate_first and self.step == 0:
+                self._validate(logs)
+            while self.step < self.run.steps and not self._impatient:
                 status, stopping = self._train_step(stop)
                 self.seconds = time.perf_counter() - began
                 progress.update(self.step, status)
@@ -201,17 +188,26 @@ class Trainer:
                 if last or self.step % self.run.validate_every == 0:
                     self._validate(logs)
                     self.seconds = time.perf_counter() - began
+                last |= self._impatient
                 if last or stopping or self.step % self.run.checkpoint_every == 0:
                     self._save()
                 if stopping and not last:
                     return False
         return True
 
+    @property
+    def _impatient(self) -> bool:
+        """Whether as many validations as patience lasts have brought nothing better."""
+        return 0 < self.run.patience <= self._since_best
+
     @contextlib.contextmanager
-    def _logs(self) -> Iterator[list[MetricsLog | TensorBoardLog]]:
+    def _logs(self) -> Iterator[list[Log]]:
         """Open what this process writes metrics to: nothing, unless it is the main one."""
         if not self.ranks.is_main:
             yield []
+            return
+        if isinstance(self.log_path, MemoryLog):
+            yield [self.log_path]
             return
         table = MetricsLog(self.log_path, after=self.step, objectives=self.objectives.enabled)
         if not self.run.tensorboard:
@@ -242,7 +238,7 @@ class Trainer:
             for name, factor in self.objectives.factors(self.step / self.run.steps).items()
         }
 
-        self.module.train()
+        self._training_mode(self.module)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.stack(
             [
@@ -333,7 +329,7 @@ class Trainer:
                 return " or ".join(self.ranks.gather(batch.name))
         return " and ".join(self.ranks.gather(", ".join(batch.name for batch in batches)))
 
-    def _log_interval(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
+    def _log_interval(self, logs: list[Log]) -> None:
         interval, self._interval = self._interval, {}
         steps = interval["steps"]
         values = {name: interval[name] / steps for name in ("loss", "learning_rate")}
@@ -346,7 +342,7 @@ class Trainer:
         for log in logs:
             log.write(step=self.step, split="train", values=values)
 
-    def _validate(self, logs: list[MetricsLog | TensorBoardLog]) -> None:
+    def _validate(self, logs: list[Log]) -> None:
         if self.validation is None:
             self._keep_if_better({}, {})
             return
@@ -364,7 +360,9 @@ class Trainer:
         self._keep_if_better(metrics, found.not_learnt())
 
     def _keep_if_better(self, metrics: dict[str, float], not_learnt: dict[str, str]) -> None:
+        self._since_best += 1
         if self._is_better(metrics):
+            self._since_best = 0
             self.best = {**metrics, "step": float(self.step)}
             never = {name: self.module.objectives[name].never_asked() for name in self.asked if not self.asked[name]}
             self.not_learnt = not_learnt | {name: sentence for name, sentence in never.items() if sentence}
@@ -375,7 +373,7 @@ class Trainer:
     def _is_better(self, metrics: dict[str, float]) -> bool:
         name = self.run.best_metric
         if name == "last":
-            return self.step == self.run.steps
+            return self.step == self.run.steps or self._impatient
         before = math.nan if self.best is None else self.best.get(name, math.nan)
         now = metrics.get(name, math.nan)
         if self.best is None or math.isnan(before):

@@ -35,10 +35,19 @@ class ParallelModule:
         See `DistributedConfig`; of no effect where there is one process.
     all_used
         Whether every parameter that is trained has a gradient in every step.
+    by_layer
+        Whether ``"fsdp"`` gathers the weights of a layer at a time. Where ranks pass unlike numbers of parts of their
+        batches through the layers they could not agree on when, and the module is gathered as a whole.
     """
 
     def __init__(
-        self, module: TrainingModule, ranks: Ranks, *, strategy: Literal["ddp", "fsdp"], all_used: bool
+        self,
+        module: TrainingModule,
+        ranks: Ranks,
+        *,
+        strategy: Literal["ddp", "fsdp"],
+        all_used: bool,
+        by_layer: bool = True,
     ) -> None:
         self.module = module
         self.ranks = ranks
@@ -60,7 +69,7 @@ class ParallelModule:
         # A single number cannot be divided; there are a handful, and their gradients are averaged here.
         self._undivided = [parameter for parameter in module.parameters() if parameter.ndim == 0]
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-        for layer in module.network.layers:
+        for layer in module.network.layers if by_layer else ():
             fully_shard(layer, mesh=mesh)
         self._divided = fully_shard(module, mesh=mesh, ignored_params=set(self._undivided))
 

@@ -45,6 +45,7 @@ class Sampler(ABC):
     Config: ClassVar[type] = NoOptions
     input_is: ClassVar[str] = "cell"  # for messages
     cells_per_input: ClassVar[int] = 1
+    within_budget: ClassVar[bool] = False  # whether every batch passes the network at once
     whole: ClassVar[bool] = False  # whether the split stays in memory as one window, without its blocks
 
     def __init_subclass__(cls, **options: Any) -> None:

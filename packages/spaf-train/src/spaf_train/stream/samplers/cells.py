@@ -14,6 +14,7 @@ class CellSampler(Sampler):
     """Every cell once an epoch, those of some blocks shuffled."""
 
     name = "cells"
+    within_budget = True
 
     def batches(self, window: Window) -> list[Inputs]:
         """Return the cells that the blocks own, in batches of similar length."""

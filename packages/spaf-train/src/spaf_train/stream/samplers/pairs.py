@@ -23,6 +23,7 @@ class PairSampler(Sampler):
     name = "pairs"
     input_is = "pair of neighbouring cells"
     cells_per_input = 2
+    within_budget = True
 
     def check(self, corpus: Corpus, skip_shards: Collection[str]) -> None:
         """Refuse a split without a pair of neighbours."""
