@@ -18,7 +18,7 @@ from _machine import describe, write_results
 from spaf_data import Corpus
 from spaf_model import SpatialFormer
 from spaf_train import BatchStream, TrainingModule, make_optimizer, read_config, vocabulary_from_corpus
-from spaf_train.compiling import compile_blocks
+from spaf_train.trainer.compiling import compile_blocks
 
 
 def step(module: TrainingModule, optimizer: torch.optim.Optimizer, batch, factors: dict[str, float]) -> float:

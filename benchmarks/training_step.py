@@ -56,7 +56,8 @@ def make_batch(cells, n_pairs: int, vocabulary: Vocabulary, generator: torch.Gen
     masked, masked_genes = mask_genes(unmasked, vocabulary, objectives.masked_genes, generator)
     edge_targets = colocalized_genes(unmasked, np.stack([left, right], 1), edge_indptr, edges, vocabulary)
     labels = PairLabels((torch.arange(n_pairs) % 3 == 0).long(), 2.0)
-    return Batch("random cells", 0, unmasked, masked, masked_genes, edge_targets, labels)
+    targets = {"masked_genes": masked_genes, "colocalization": edge_targets, "pairs": labels}
+    return Batch("random cells", 0, unmasked, masked, targets)
 
 
 def our_steps(model: SpatialFormer, arguments: argparse.Namespace, n_steps: int) -> list[float]:

@@ -1,26 +1,29 @@
 """Pre-training and fine-tuning of spatial single-cell foundation models."""
 
-from .checkpoint import Checkpoints, load_checkpoint
-from .config import PretrainConfig, presets, read_config
 from .evaluation import Evaluation, EvaluationOptions, evaluate
 from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
 from .gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
-from .gene_table import GeneTableConfig
-from .loader import Batch, BatchStream
-from .loop import RunConfig, Trainer, TrainingDivergedError
-from .metrics import MetricsLog, auroc
-from .module import TrainingModule
-from .objectives import ObjectivesConfig
-from .optim import OptimizerConfig, learning_rate, make_optimizer
-from .pretraining import PretrainResult, pretrain
-from .samplers import SamplingConfig
-from .validation import validate
-from .vocabulary import VocabularyConfig, vocabulary_from_corpus
+from .objectives import Column, Objective, ObjectivesConfig, objective_columns
+from .pretraining.config import PretrainConfig, presets, read_config
+from .pretraining.gene_table import GeneTableConfig
+from .pretraining.run import PretrainResult, pretrain
+from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
+from .stream.loader import Batch, BatchStream
+from .stream.samplers import Sampler, SamplingConfig
+from .trainer.checkpoint import Checkpoints, load_checkpoint
+from .trainer.config import RunConfig
+from .trainer.divergence import TrainingDivergedError
+from .trainer.loop import Trainer
+from .trainer.metrics import MetricsLog, auroc
+from .trainer.module import TrainingModule
+from .trainer.optim import OptimizerConfig, learning_rate, make_optimizer
+from .trainer.validation import validate
 
 __all__ = [
     "Batch",
     "BatchStream",
     "Checkpoints",
+    "Column",
     "Evaluation",
     "EvaluationOptions",
     "FinetuneConfig",
@@ -29,11 +32,13 @@ __all__ = [
     "GeneEmbeddings",
     "GeneTableConfig",
     "MetricsLog",
+    "Objective",
     "ObjectivesConfig",
     "OptimizerConfig",
     "PretrainConfig",
     "PretrainResult",
     "RunConfig",
+    "Sampler",
     "SamplingConfig",
     "Trainer",
     "TrainingDivergedError",
@@ -47,6 +52,7 @@ __all__ = [
     "learning_rate",
     "load_checkpoint",
     "make_optimizer",
+    "objective_columns",
     "predict_labels",
     "presets",
     "pretrain",

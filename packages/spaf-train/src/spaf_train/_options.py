@@ -14,6 +14,44 @@ from spaf_model import InputError
 T = TypeVar("T")
 
 
+class Tables:
+    """Tables of options by name, each a dataclass: those that were given, where the others are as they come.
+
+    The class that has such a field, named ``tables``, says in ``known_tables()`` which names there are, and gives in
+    ``table(name)`` the one of a name; so what is registered elsewhere has a table in its configuration.
+
+    Parameters
+    ----------
+    given
+        Dataclasses by name; one that is as it comes is as good as none.
+    """
+
+    def __init__(self, given: Mapping[str, Any] = types.MappingProxyType({})) -> None:
+        self._given = {name: given[name] for name in sorted(given) if given[name] != type(given[name])()}
+
+    def get(self, name: str) -> Any:
+        """Return the table of a name, or None."""
+        return self._given.get(name)
+
+    def with_(self, more: Mapping[str, Any]) -> Tables:
+        """Return the same with some tables in place of those of their names."""
+        return Tables({**self._given, **more})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tables) and self._given == other._given
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._given.items()))
+
+    def __repr__(self) -> str:
+        return f"Tables({self._given!r})"
+
+
+def _more_tables(cls: type) -> Mapping[str, type]:
+    known = getattr(cls, "known_tables", None)
+    return {} if known is None else known()
+
+
 def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T:
     """Build a dataclass, and those nested in it, from a TOML table.
 
@@ -34,12 +72,20 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T
         refuses.
     """
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    more = _more_tables(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [*(field.name for field in fields if not (more and field.name == "tables")), *more]
     values: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for key, value in table.items():
         if key not in names:
             raise InputError(_unknown(prefix + key, key, names))
-        values[key] = _convert(hints[key], value, prefix + key)
+        if key in more:
+            given[key] = _convert(more[key], value, prefix + key)
+        else:
+            values[key] = _convert(hints[key], value, prefix + key)
+    if given:
+        values["tables"] = Tables(given)
     try:
         return cls(**values)
     except InputError as error:
@@ -51,7 +97,9 @@ def to_table(instance: Any) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, Tables):
+            table.update({name: to_table(instance.table(name)) for name in _more_tables(type(instance))})
+        elif dataclasses.is_dataclass(value):
             table[field.name] = to_table(value)
         elif isinstance(value, tuple):
             table[field.name] = list(value)

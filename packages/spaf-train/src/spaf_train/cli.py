@@ -50,7 +50,7 @@ def common(
 
 @app.command("pretrain")
 def pretrain_command(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a preset: small.")],
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a preset: small, starter.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     resume: Annotated[
@@ -64,11 +64,16 @@ def pretrain_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a SpatialFormer on a corpus; the best weights by validation end up in OUT/model.
+    """Train a SpatialFormer on a corpus; the weights end up in OUT/model.
+
+    By the preset small it reads pairs of cells, and weights are the best by validation; by starter it reads each cell
+    alone and learns by contrast of neighbours.
 
     For example:
 
       spaf-train pretrain small --data build/corpus --out runs/first
+
+      spaf-train pretrain starter --data build/corpus --out runs/starter
 
       spaf-train pretrain my.toml --data build/corpus --out runs/second --set run.steps=2000 --set model.width=128
 
@@ -77,8 +82,8 @@ def pretrain_command(
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
     from spaf_train._record import plain
-    from spaf_train.config import read_config
-    from spaf_train.pretraining import pretrain
+    from spaf_train.pretraining.config import read_config
+    from spaf_train.pretraining.run import pretrain
 
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
@@ -96,9 +101,9 @@ def pretrain_command(
         names = ", ".join(result.skipped_shards)
         typer.echo(f"Left out bad shards ({len(result.skipped_shards)}): {names}.", err=True)
     if not result.finished:
+        saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
         typer.echo(
-            f"Stopped after step {result.step}, and saved; to continue: "
-            f"spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
+            f"{saved}; to continue: spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
             err=True,
         )
 
@@ -107,35 +112,6 @@ app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 app.command("predict-labels")(predict_labels_command)
 app.command("gene-embeddings")(gene_embeddings_command)
-
-
-@app.command("contrast")
-def contrast_command(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a recipe: starter.")],
-    data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
-    ] = False,
-) -> None:
-    """Train a SpatialFormer that reads each cell alone, by contrast of neighbours with other cells.
-
-    For example:
-
-      spaf-train contrast starter --data build/corpus --out runs/contrast
-
-      spaf-train contrast starter --data build/corpus --out runs/contrast --resume
-    """
-    from spaf_train.recipes import read_contrast_config, train_contrast
-
-    result = train_contrast(read_contrast_config(config), data, out, resume=resume)
-    if result.finished:
-        typer.echo(f"The model is in {out / 'model'}.")
-        for sentence in result.not_learnt.values():
-            typer.echo(sentence, err=True)
-        return
-    saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
-    typer.echo(f"{saved}; to continue: spaf-train contrast {config} --data {data} --out {out} --resume", err=True)
 
 
 def main() -> None:
@@ -157,7 +133,7 @@ def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that a user can cause; None for one that is ours."""
     import spaf_data
     import spaf_model
-    from spaf_train.loop import TrainingDivergedError
+    from spaf_train.trainer.divergence import TrainingDivergedError
 
     if isinstance(error, spaf_model.InputError | spaf_data.InputError):
         return 2

@@ -99,7 +99,7 @@ def test_labels_of_a_corpus_belong_to_the_right_genes(make_stream, corpus, vocab
         cell_genes, cell_pairs = {}, {}
         for row, column in np.argwhere(np.isin(ids, vocabulary.gene_token_ids)):
             cell_genes.setdefault((row, types[row, column]), set()).add(vocabulary.tokens[ids[row, column]])
-        for position in batch.colocalization.positions[batch.colocalization.targets > 0].tolist():
+        for position in batch.targets["colocalization"].positions[batch.targets["colocalization"].targets > 0].tolist():
             row, i, j = position // length**2, position // length % length, position % length
             pair = frozenset(vocabulary.tokens[ids[row, place]] for place in (i, j))
             cell_pairs.setdefault((row, types[row, i]), set()).add(pair)

@@ -1,6 +1,7 @@
 """Charts of a run: what was dropped, how training went."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from spaf_analysis.plots.marks import SCORE_MARKS
 from spaf_analysis.plots.style import ACCENT, MUTED, style
+from spaf_train import objective_columns
 
 _ACCOUNT_COLORS = ("#0072b2", "#e69f00", "#cc79a7", "#b8c0c8", "#56b4e9")
 
@@ -59,15 +61,14 @@ def learning_curves(metrics: pd.DataFrame, *, best_step: int | None = None) -> F
     matplotlib.figure.Figure
         A panel for each quantity that was logged: training thin, validation with points.
     """
+    own = objective_columns()
     panels = [
         ("loss", "All objectives", "loss (weighted sum)"),
-        ("loss_masked_genes", "Masked genes", "cross-entropy (nat)"),
-        ("loss_colocalization", "Gene co-localisation", "focal loss"),
-        ("loss_pairs", "Cell pairs", "cross-entropy (nat)"),
-        ("accuracy_masked_genes", "Masked genes named right", "share"),
+        *((column.name, column.panel, column.unit) for column in own if column.unit != "AUROC"),
         ("auroc", "Ranking", "AUROC (validation)"),
     ]
-    aurocs = [name for name in ("auroc_pairs", "auroc_colocalization") if _logged(metrics, name)]
+    ranked = {column.name: column.panel for column in own if column.unit == "AUROC"}
+    aurocs = [name for name in ranked if _logged(metrics, name)]
     panels = [panel for panel in panels if (panel[0] == "auroc" and aurocs) or _logged(metrics, panel[0])]
     last = max(int(metrics["step"].max()), 1)
     with style():
@@ -78,10 +79,11 @@ def learning_curves(metrics: pd.DataFrame, *, best_step: int | None = None) -> F
             axes.set_axis_off()
         for axes, (column, title, label) in zip(grid, panels, strict=False):
             if column == "auroc":
-                for name, (color, marker) in zip(aurocs, (SCORE_MARKS[0], SCORE_MARKS[2]), strict=False):
+                for name, (color, marker) in zip(aurocs, cycle(SCORE_MARKS[::2] + SCORE_MARKS[1::2]), strict=False):
                     validation = _rows(metrics, "validation", name)
-                    text = {"auroc_pairs": "cell pairs", "auroc_colocalization": "gene pairs"}[name]
-                    axes.plot("step", name, data=validation, color=color, marker=marker, markersize=3, label=text)
+                    axes.plot(
+                        "step", name, data=validation, color=color, marker=marker, markersize=3, label=ranked[name]
+                    )
                 axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
                 axes.legend(
                     loc="lower right", bbox_to_anchor=(1.02, 0.99), ncols=2, fontsize=8, borderaxespad=0.2,

@@ -72,9 +72,9 @@ def finetune_command(
     from spaf_model import InputError
     from spaf_train._options import from_table
     from spaf_train._record import plain
-    from spaf_train.config import apply_override
     from spaf_train.evaluation.tables import score_table
     from spaf_train.finetuning import LABEL_MEASURES, PAIR_MEASURES, FinetuneConfig, finetune_labels, finetune_pairs
+    from spaf_train.pretraining.config import apply_override
 
     table: dict[str, Any] = {
         "method": method, "rank": rank, "alpha": alpha, "dropout": dropout, "seed": seed,

@@ -14,7 +14,6 @@ import pandas as pd
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
-from spaf_train.contexts import with_known_contexts
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
 from spaf_train.evaluation.cell_pairs import verdict
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
@@ -23,6 +22,7 @@ from spaf_train.evaluation.judging import MODEL
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
 from spaf_train.evaluation.options import TRAIN, EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
+from spaf_train.stream.contexts import with_known_contexts
 
 
 @dataclasses.dataclass(frozen=True)

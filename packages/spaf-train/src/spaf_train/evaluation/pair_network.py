@@ -15,7 +15,7 @@ from spaf_data import Distances, split_regions
 from spaf_data import InputError as DataError
 from spaf_model import InputError
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
-from spaf_train.metrics import auroc
+from spaf_train.trainer.metrics import auroc
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Literal
 
 from spaf_train._checks import require, require_at_least
-from spaf_train.distributed import Device
-from spaf_train.optim import OptimizerConfig
+from spaf_train.trainer.distributed import Device
+from spaf_train.trainer.optim import OptimizerConfig
 
 Method = Literal["full", "probe", "lora"]
 

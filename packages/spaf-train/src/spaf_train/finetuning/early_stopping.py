@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from spaf_train.finetuning.adapters import restore_state, trained_state
 from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.loop import TrainingDivergedError
-from spaf_train.optim import learning_rate, make_optimizer
-from spaf_train.progress import TrainingProgress
+from spaf_train.trainer.divergence import TrainingDivergedError
+from spaf_train.trainer.optim import learning_rate, make_optimizer
+from spaf_train.trainer.progress import TrainingProgress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,6 @@ from spaf_model import (
 )
 from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
-from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
 from spaf_train.evaluation.classification import (
     baseline_predictions,
@@ -47,7 +46,8 @@ from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.label_head import LabelHead
 from spaf_train.finetuning.labelled_cells import TRAIN, VALIDATION, LabelledCells, labelled_cells
 from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
-from spaf_train.reproducible import reproducible
+from spaf_train.trainer.distributed import claimed, ranks
+from spaf_train.trainer.reproducible import reproducible
 
 logger = logging.getLogger(__name__)
 

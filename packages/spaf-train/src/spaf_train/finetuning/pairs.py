@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
+from spaf_train._options import to_table
 from spaf_train._record import fingerprint, run_record
-from spaf_train.contexts import with_known_contexts
-from spaf_train.distributed import claimed, ranks
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
@@ -30,16 +29,19 @@ from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
 from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
-from spaf_train.loader import BatchStream
 from spaf_train.objectives import (
     ColocalizationConfig,
     MaskedGenesConfig,
     ObjectivesConfig,
+    PairLabels,
     pairs_loss,
 )
-from spaf_train.reproducible import reproducible
-from spaf_train.samplers import SamplingConfig
-from spaf_train.validation import validate
+from spaf_train.stream.contexts import with_known_contexts
+from spaf_train.stream.loader import BatchStream
+from spaf_train.stream.samplers import SamplingConfig
+from spaf_train.trainer.distributed import claimed, ranks
+from spaf_train.trainer.reproducible import reproducible
+from spaf_train.trainer.validation import validate
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
 TUNED, BEFORE = "fine-tuned model", "model before"
@@ -153,7 +155,7 @@ def finetune_pairs(
             "data": str(source.path),
             "context": {kind: name for kind, name in (context or {}).items() if name is not None},
             **dataclasses.asdict(config),
-            "sampling": dataclasses.asdict(sampling),
+            "sampling": to_table(sampling),
             "evaluation": dataclasses.asdict(evaluation),
         }
         record = run_record(
@@ -182,9 +184,10 @@ def _train(model: SpatialFormer, streams: Mapping[str, BatchStream], config: Fin
             (batch,) = streams["train"].next_step()
             torch.manual_seed(batch.seed)
             batch = batch.to(group.device)
-            assert batch.pairs is not None
-            loss = pairs_loss(network.pair_logits(network.encode(batch.unmasked)), batch.pairs)
-            return loss / max(batch.pairs.weight, 1.0)
+            labels = batch.targets["pairs"]
+            assert isinstance(labels, PairLabels)
+            loss = pairs_loss(network.pair_logits(network.encode(batch.unmasked)), labels)
+            return loss / max(labels.weight, 1.0)
 
         def look() -> dict[str, float]:
             batches = streams["validation"].one_epoch(max_inputs=config.validation_inputs)
@@ -202,10 +205,11 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     labels: list[NDArray[np.int64]] = []
     with inference(model.network) as device:
         for batch in stream.one_epoch(max_inputs=config.probe_inputs):
-            assert batch.pairs is not None
+            asked = batch.targets["pairs"]
+            assert isinstance(asked, PairLabels)
             hidden = model.network.encode(batch.unmasked.to(device))
             states.append(hidden[:, 0].double().cpu().numpy())
-            labels.append(batch.pairs.labels.numpy())
+            labels.append(asked.labels.numpy())
     scaler = StandardScaler(with_mean=False)
     features = scaler.fit_transform(np.concatenate(states))
     regression = LogisticRegression(

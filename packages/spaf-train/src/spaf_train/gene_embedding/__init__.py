@@ -1,4 +1,4 @@
-"""Vectors of genes from where their transcripts lie; `spaf_train.gene_table` starts a model from them.
+"""Vectors of genes from where their transcripts lie; `spaf_train.pretraining.gene_table` starts a model from them.
 
 The public names are in ``__init__.pyi``, and each is imported when it is used.
 """

@@ -1,68 +1,64 @@
-"""Objectives of pre-training: what is hidden or asked, the loss, and how several losses become one."""
+"""Objectives of training: what is hidden or asked, the loss, and how several losses become one.
 
-from __future__ import annotations
+Each module of this folder that defines an `Objective` adds it; nothing else names it.
+"""
 
-import dataclasses
+import importlib
+import pkgutil
 
-from spaf_train._checks import require
+from spaf_train.objectives.base import OBJECTIVES, Column, Loss, Objective, ObjectiveConfig, Scores, Targets, Total
+
+# isort: off
+# In the order of the metrics.
+from spaf_train.objectives.masked_genes import (
+    MaskedGenes,
+    MaskedGenesConfig,
+    mask_genes,
+    masked_gene_logits,
+    masked_genes_loss,
+)
 from spaf_train.objectives.colocalization import (
     ColocalizationConfig,
     ColocalizedGenes,
+    colocalization_logits,
     colocalized_genes,
     focal_loss,
 )
-from spaf_train.objectives.masked_genes import MaskedGenes, MaskedGenesConfig, mask_genes, masked_genes_loss
 from spaf_train.objectives.pairs import PairLabels, PairsConfig, pairs_loss
-from spaf_train.objectives.weighting import ObjectiveWeighting, WeightingConfig
+from spaf_train.objectives.contrast import ContrastConfig
+# isort: on
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+from spaf_train.objectives.config import ObjectivesConfig, objective_columns  # noqa: E402  # knows them all
+from spaf_train.objectives.weighting import ObjectiveWeighting, WeightingConfig  # noqa: E402
 
 __all__ = [
+    "OBJECTIVES",
     "ColocalizationConfig",
     "ColocalizedGenes",
+    "Column",
+    "ContrastConfig",
+    "Loss",
     "MaskedGenes",
     "MaskedGenesConfig",
+    "Objective",
+    "ObjectiveConfig",
     "ObjectiveWeighting",
     "ObjectivesConfig",
     "PairLabels",
     "PairsConfig",
+    "Scores",
+    "Targets",
+    "Total",
     "WeightingConfig",
+    "colocalization_logits",
     "colocalized_genes",
+    "objective_columns",
     "focal_loss",
     "mask_genes",
+    "masked_gene_logits",
     "masked_genes_loss",
     "pairs_loss",
 ]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ObjectivesConfig:
-    """Which objectives are trained, and how."""
-
-    masked_genes: MaskedGenesConfig = MaskedGenesConfig()
-    colocalization: ColocalizationConfig = ColocalizationConfig()
-    pairs: PairsConfig = PairsConfig()
-    weighting: WeightingConfig = WeightingConfig()
-
-    def __post_init__(self) -> None:
-        require(
-            bool(self.enabled), "objectives must leave at least one of masked_genes, colocalization, pairs enabled."
-        )
-
-    @property
-    def enabled(self) -> list[str]:
-        """Names of the objectives that are trained, in the order of the metrics."""
-        switches = {
-            "masked_genes": self.masked_genes.enabled,
-            "colocalization": self.colocalization.enabled,
-            "pairs": self.pairs.enabled,
-        }
-        return [name for name, enabled in switches.items() if enabled]
-
-    def factors(self, progress: float) -> dict[str, float]:
-        """Return the factor of each enabled objective at a point of the run, from 0 (start) to 1 (end)."""
-        ramp = 1.0 - progress if self.colocalization.ramp_down else 1.0
-        factors = {
-            "masked_genes": self.masked_genes.weight,
-            "colocalization": self.colocalization.weight * ramp,
-            "pairs": self.pairs.weight,
-        }
-        return {name: factors[name] for name in self.enabled}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,23 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import TokenBatch, Vocabulary
+from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
 from spaf_train._checks import require_at_least, require_fraction
 from spaf_train._csr import csr_rows
+from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.chance import Judgement, auroc_error, least_focal_loss
+from spaf_train.objectives.scores import RankedScores, ranked
+
+if TYPE_CHECKING:
+    from spaf_data import Corpus
+    from spaf_train.stream.window import Draw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ColocalizationConfig:
+class ColocalizationConfig(ObjectiveConfig):
     """The focal loss of gene co-localisation and its weight."""
 
     enabled: bool = True  # False: the co-localisation head is not trained
-    weight: float = 1.0  # factor of this loss in the total
     alpha: float = 0.25  # weight of a co-localised pair; the others have 1 - alpha
     gamma: float = 2.0  # how strongly pairs that are already well predicted are passed over
     ramp_down: bool = True  # the term fades linearly from 1 to 0 over the run, as published
 
     def __post_init__(self) -> None:
-        require_at_least("weight", self.weight, 0.0)
+        super().__post_init__()
         require_fraction("alpha", self.alpha)
         require_at_least("gamma", self.gamma, 0.0)
 
@@ -170,3 +178,65 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float, gamma: float) -
     wrong = torch.sigmoid(torch.where(targets > 0, -logits, logits))
     weight = torch.where(targets > 0, alpha, 1.0 - alpha)
     return (weight * wrong**gamma * cross_entropy).sum()
+
+
+class ColocalizationObjective(Objective):
+    """Tell which genes of a cell have their transcripts close together."""
+
+    name = "colocalization"
+    title = "gene co-localisation"
+    columns = (
+        Column("loss_colocalization", "Gene co-localisation, focal loss", "Gene co-localisation", "focal loss"),
+        Column("auroc_colocalization", "Gene co-localisation, AUROC over gene pairs of a cell", "gene pairs", "AUROC"),
+    )
+    Config = ColocalizationConfig
+    left_out_because = "the corpus does not tell which genes lie together in its cells"
+    trains = ("colocalization_head",)
+
+    def unanswerable(self, corpus: Corpus, split: str, skip_shards: Collection[str]) -> str | None:
+        """Say that nothing is known of any slide: trained all the same, the head would show a loss of 0."""
+        slides = {ref.slide for ref in corpus.block_refs(split) if ref.shard not in skip_shards}
+        if any(corpus.knows_gene_pairs(slide) for slide in slides):
+            return None
+        return f"no slide of the split {split!r} tells which genes lie together in its cells"
+
+    def targets(self, draw: Draw) -> ColocalizedGenes:
+        """Look up which pairs of genes of the batch are co-localised, where that is known."""
+        cells, known = draw.inputs.segments, draw.cells.has_edges
+        cells = np.where((cells >= 0) & known[cells], cells, -1)
+        return colocalized_genes(draw.tokens, cells, draw.cells.edge_indptr, draw.cells.edges, draw.vocabulary)
+
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: ColocalizedGenes) -> Loss:
+        """Return the focal loss."""
+        logits = colocalization_logits(network, hidden, targets)
+        loss = focal_loss(logits, targets.targets, alpha=self.config.alpha, gamma=self.config.gamma)
+        return Loss(loss, targets.weight, logits)
+
+    def factor(self, progress: float) -> float:
+        """Return the weight, fading over the run where that is asked for."""
+        return super().factor(progress) * (1.0 - progress if self.config.ramp_down else 1.0)
+
+    def new_scores(self) -> Scores:
+        """Return what ranks gene pairs."""
+        return RankedScores(labels="targets")
+
+    def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
+        """Return the AUROC, and the loss beside that of a logit that is the same always.
+
+        Ranking alone does not count as learnt, since random weights rank gene pairs by how abundant their genes are.
+        """
+        auroc, n_negative, n_positive, _ = ranked(parts)
+        constant = least_focal_loss(n_positive, n_negative, alpha=self.config.alpha, gamma=self.config.gamma)
+        error = auroc_error(auroc, n_negative, n_positive)
+        judgement = Judgement(self.name, total.loss, total.error, constant, auroc, error, title=self.title)
+        return {"auroc_colocalization": auroc}, judgement
+
+
+def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, targets: ColocalizedGenes) -> Tensor:
+    """Return the co-localisation logits of the gene pairs of a batch, n_gene_pairs, in the order of its targets."""
+    # Genes alone, segment by segment: an (L, L) of both cells of a pair would be mostly logits between two cells.
+    genes = targets.genes
+    states = hidden.flatten(0, 1).index_select(0, genes.flatten()).view(*genes.shape, hidden.shape[-1])
+    logits = network.colocalization_head(states)
+    assert isinstance(logits, Tensor)
+    return logits.transpose(1, 2).masked_select(targets.mask)

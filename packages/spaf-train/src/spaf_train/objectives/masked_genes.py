@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import TokenBatch, Vocabulary
-from spaf_train._checks import require, require_at_least, require_fraction
+from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
+from spaf_train._checks import require, require_fraction
+from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.chance import Judgement, entropy
+
+if TYPE_CHECKING:
+    from spaf_train.stream.window import Draw
+
+# A multiplication and an addition for each weight forward, and twice that backward.
+_OPERATIONS_PER_WEIGHT = 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedGenesConfig:
+class MaskedGenesConfig(ObjectiveConfig):
     """How genes are hidden, and the weight of finding them."""
 
     enabled: bool = True  # False: nothing is masked and nothing computed
-    weight: float = 1.0  # factor of this loss in the total
     fraction: float = 0.15  # chance that a position is chosen
     mask_share: float = 0.8  # of the chosen, those replaced by MASK
     random_share: float = 0.1  # of the chosen, those replaced by a random gene; the rest stays as it is
     include_context: bool = False  # choose among species, assay, tissue and condition too, as the published model does
 
     def __post_init__(self) -> None:
-        require_at_least("weight", self.weight, 0.0)
+        super().__post_init__()
         require(0.0 < self.fraction < 1.0, f"fraction must be above 0 and below 1, not {self.fraction}.")
         require_fraction("mask_share", self.mask_share)
         require_fraction("random_share", self.random_share)
@@ -38,11 +49,13 @@ class MaskedGenesConfig:
 class MaskedGenes:
     """The chosen positions of a batch and what stood there.
 
-    `positions` are positions in the flattened (B, L) batch in ascending order, `targets` the hidden token ids.
+    `positions` are positions in the flattened (B, L) batch in ascending order, `targets` the hidden token ids and
+    `shown` those that stand there instead.
     """
 
     positions: Tensor  # int64 (n_masked,)
     targets: Tensor  # int64 (n_masked,)
+    shown: Tensor  # int64 (n_masked,)
 
     @property
     def weight(self) -> float:
@@ -51,7 +64,13 @@ class MaskedGenes:
 
     def to(self, device: torch.device) -> MaskedGenes:
         """Return the same on another device."""
-        return MaskedGenes(self.positions.to(device), self.targets.to(device))
+        return MaskedGenes(self.positions.to(device), self.targets.to(device), self.shown.to(device))
+
+    def hide_in(self, batch: TokenBatch) -> TokenBatch:
+        """Return the batch with what is shown at the positions."""
+        ids = batch.ids.flatten().clone()
+        ids[self.positions] = self.shown
+        return dataclasses.replace(batch, ids=ids.view_as(batch.ids))
 
 
 def mask_genes(
@@ -83,7 +102,7 @@ def mask_genes(
         special = torch.tensor([vocabulary.pad, vocabulary.cls, vocabulary.mask, vocabulary.sep])
         choosable[:] = True
         choosable[special] = False
-    ids = batch.ids.flatten().clone()
+    ids = batch.ids.flatten()
     candidates = choosable[ids]
     draw = torch.rand(ids.shape, generator=generator)
     chosen = (draw < config.fraction).logical_and_(candidates)
@@ -94,8 +113,9 @@ def mask_genes(
     fate = torch.rand(positions.shape, generator=generator)
     random_genes = genes[torch.randint(genes.numel(), positions.shape, generator=generator)]
     replacement = torch.where(fate < config.mask_share, torch.full_like(targets, vocabulary.mask), random_genes)
-    ids[positions] = torch.where(fate < config.mask_share + config.random_share, replacement, targets)
-    return dataclasses.replace(batch, ids=ids.view_as(batch.ids)), MaskedGenes(positions, targets)
+    shown = torch.where(fate < config.mask_share + config.random_share, replacement, targets)
+    masked = MaskedGenes(positions, targets, shown)
+    return masked.hide_in(batch), masked
 
 
 def masked_genes_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,3 +130,66 @@ def masked_genes_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
     return loss, (logits.argmax(dim=-1) == targets).sum()
+
+
+class _Scores(Scores):
+    def __init__(self) -> None:
+        self.found = 0.0
+        self.classes = np.zeros(0, dtype=np.int64)  # how often each gene was hidden
+
+    def add(self, loss: Loss, targets: MaskedGenes) -> None:
+        counts = np.bincount(targets.targets.cpu().numpy(), minlength=loss.answer.shape[-1])
+        self.classes = self.classes + counts if self.classes.size else counts
+        self.found += float(loss.counted[0])
+
+    def parts(self) -> tuple[float, NDArray[np.int64]]:
+        return self.found, self.classes
+
+
+class MaskedGenesObjective(Objective):
+    """Find the genes that were hidden."""
+
+    name = "masked_genes"
+    title = "masked genes"
+    columns = (
+        Column("loss_masked_genes", "Masked genes, cross-entropy (nats)", "Masked genes", "cross-entropy (nat)"),
+        Column("accuracy_masked_genes", "Masked genes, accuracy", "Masked genes named right", "share"),
+    )
+    Config = MaskedGenesConfig
+    counted = ("accuracy_masked_genes",)
+    hides = True
+    trains = ("masked_gene_head",)
+
+    def targets(self, draw: Draw) -> MaskedGenes:
+        """Hide genes of the batch."""
+        return mask_genes(draw.tokens, draw.vocabulary, self.config, draw.generator())[1]
+
+    def hide(self, tokens: TokenBatch, targets: MaskedGenes) -> TokenBatch:
+        """Put what is shown in the place of the hidden genes."""
+        return targets.hide_in(tokens)
+
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: MaskedGenes) -> Loss:
+        """Return the cross-entropy, with the number of genes that were found."""
+        logits = masked_gene_logits(network, hidden, targets)
+        loss, found = masked_genes_loss(logits, targets.targets)
+        return Loss(loss, targets.weight, logits, (found,))
+
+    def operations(self, network: SpatialFormerNetwork, targets: MaskedGenes) -> float:
+        """Count the matrix of the head for each hidden gene."""
+        return float(_OPERATIONS_PER_WEIGHT * network.masked_gene_head.weight.numel() * targets.targets.numel())
+
+    def new_scores(self) -> Scores:
+        """Return what counts the genes that were hidden, and found."""
+        return _Scores()
+
+    def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
+        """Return the accuracy, and the loss beside that of naming genes as often as they are hidden."""
+        found, classes = zip(*parts, strict=True)
+        counted = [of_rank for of_rank in classes if of_rank.size]
+        judgement = Judgement(self.name, total.loss, total.error, entropy(np.sum(counted, axis=0)), title=self.title)
+        return {"accuracy_masked_genes": sum(found) / total.weight}, judgement
+
+
+def masked_gene_logits(network: SpatialFormerNetwork, hidden: Tensor, targets: MaskedGenes) -> Tensor:
+    """Return logits over the vocabulary at the masked positions of a batch, n_masked x V."""
+    return network.masked_gene_logits(hidden.flatten(0, 1).index_select(0, targets.positions))

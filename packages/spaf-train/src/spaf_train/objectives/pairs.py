@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_train._checks import require_at_least
+from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
+from spaf_train._checks import require
+from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.chance import Judgement, auroc_error, entropy
+from spaf_train.objectives.scores import RankedScores, ranked
+
+if TYPE_CHECKING:
+    from spaf_train.stream.samplers import SamplingConfig
+    from spaf_train.stream.window import Draw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairsConfig:
+class PairsConfig(ObjectiveConfig):
     """The weight of telling neighbours from strangers."""
 
     enabled: bool = True  # False: the pair head is not trained
-    weight: float = 1.0  # factor of this loss in the total
-
-    def __post_init__(self) -> None:
-        require_at_least("weight", self.weight, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +51,61 @@ def pairs_loss(logits: Tensor, labels: PairLabels) -> Tensor:
     """Return the weighted, summed cross-entropy of pair logits (B, 2)."""
     weights = torch.tensor([1.0, labels.positive_weight], device=logits.device)
     return functional.cross_entropy(logits.float(), labels.labels, weight=weights, reduction="sum")
+
+
+class PairsObjective(Objective):
+    """Tell whether the two cells of an input are neighbours."""
+
+    name = "pairs"
+    title = "cell pairs"
+    columns = (
+        Column("loss_pairs", "Cell pairs, weighted cross-entropy (nats)", "Cell pairs", "cross-entropy (nat)"),
+        Column("auroc_pairs", "Cell pairs, AUROC of neighbours against hard and easy negatives", "cell pairs", "AUROC"),
+    )
+    Config = PairsConfig
+    trains = ("pair_head",)
+
+    def check(self, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:
+        """Refuse inputs of single cells, and models that read the two cells apart."""
+        require(
+            sampling.input == "pairs",
+            "objectives.pairs needs sampling.input = pairs; for other inputs set objectives.pairs.enabled to false.",
+        )
+        require(
+            model.pair_input == "joint",
+            "objectives.pairs needs model.pair_input = joint; cells that are read apart are trained by "
+            "objectives.contrast (see the preset starter), or without that objective (enabled = false).",
+        )
+
+    def targets(self, draw: Draw) -> PairLabels:
+        """Return which inputs are neighbours."""
+        return PairLabels(torch.from_numpy(draw.inputs.label), draw.inputs.positive_weight)
+
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairLabels) -> Loss:
+        """Return the weighted cross-entropy."""
+        logits = network.pair_logits(hidden).float()
+        return Loss(pairs_loss(logits, targets), targets.weight, logits[:, 1] - logits[:, 0])
+
+    def new_scores(self) -> Scores:
+        """Return what ranks pairs of cells."""
+        return RankedScores()
+
+    def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
+        """Return the AUROC, and the loss beside that of a probability that is the same always.
+
+        Pairs that are ranked well count as learnt where their probabilities are off.
+        """
+        auroc, n_negative, n_positive, weight = ranked(parts)
+        constant = entropy(np.array([n_positive * weight, n_negative]))
+        error = auroc_error(auroc, n_negative, n_positive)
+        judgement = Judgement(
+            self.name, total.loss, total.error, constant, auroc, error, title=self.title, by_rank=True
+        )
+        return {"auroc_pairs": auroc}, judgement
+
+    def card_notes(self, sampling: SamplingConfig) -> list[str]:
+        """Say which negatives there were."""
+        return [
+            f"Negatives for each pair of neighbours: {sampling.hard_negatives} at {sampling.hard_min:g} to "
+            f"{sampling.hard_max:g} um, {sampling.easy_negatives} beyond {sampling.easy_min:g} um"
+        ]

@@ -1,0 +1,155 @@
+"""The configuration of a run: one TOML file, or a preset that the package ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from spaf_model import InputError, SpatialFormerConfig
+from spaf_train._options import from_table, to_table
+from spaf_train.objectives import ObjectivesConfig, objective_columns
+from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
+from spaf_train.pretraining.vocabulary import VocabularyConfig
+from spaf_train.stream.samplers import SamplingConfig
+from spaf_train.trainer.config import RunConfig
+from spaf_train.trainer.distributed import DistributedConfig
+from spaf_train.trainer.optim import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that a pre-training run is told, apart from where its data is.
+
+    Each table of the TOML file is a dataclass that stands beside what it configures: `spaf_model.SpatialFormerConfig`
+    (``[model]``), `SamplingConfig` (``[sampling]``), `ObjectivesConfig` (``[objectives.*]``), `OptimizerConfig`
+    (``[optimizer]``), `RunConfig` (``[run]``), `DistributedConfig` (``[distributed]``), `VocabularyConfig`
+    (``[vocabulary]``) and `GeneTableConfig` (``[gene_embeddings]``), whose path switches on
+    ``model.gene_spatial_embedding``.
+    """
+
+    seed: int = 0  # of the weights, the order of the data, all draws and dropout
+    model: SpatialFormerConfig = dataclasses.field(default_factory=SpatialFormerConfig)
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    gene_embeddings: GeneTableConfig = GeneTableConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    objectives: ObjectivesConfig = ObjectivesConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+    distributed: DistributedConfig = DistributedConfig()
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, not {self.seed}.")
+        object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
+        for objective in self.objectives.make().values():
+            objective.check(self.model, self.sampling)
+        choices = ["loss", *self.measured, "last"]
+        if self.run.best_metric not in choices:
+            off = self.run.best_metric in [column.name for column in objective_columns()]
+            why = "needs an objective that is switched off" if off else "no column of validation has for its name"
+            raise InputError(
+                f"run.best_metric is {self.run.best_metric}, which {why}; the choices are: {', '.join(choices)}."
+            )
+
+    @property
+    def measured(self) -> list[str]:
+        """Metrics of validation that the enabled objectives give."""
+        return [column.name for column in self.objectives.columns if column.validated]
+
+    def to_toml(self) -> str:
+        """Return the whole configuration, defaults included, as TOML."""
+        return tomli_w.dumps(to_table(self))
+
+
+def presets() -> list[str]:
+    """Return the names of the configurations that the package ships."""
+    return shipped_in(resources.files("spaf_train.pretraining") / "presets")
+
+
+def shipped_in(folder: Traversable) -> list[str]:
+    """Return the names of the TOML files in a folder of the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_table(source: str | Path, folder: Traversable) -> dict[str, Any]:
+    """Read a TOML file, or the one of that name that ships in a folder of the package.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or name, or the file is not TOML.
+    """
+    shipped = shipped_in(folder)
+    if str(source) in shipped:
+        text = (folder / f"{source}.toml").read_text("utf-8")
+    elif Path(source).is_file():
+        try:
+            text = Path(source).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is not a text file: {error}.") from error
+    else:
+        raise InputError(
+            f"There is no configuration {source}: it is no file, and the presets are: {', '.join(shipped)}."
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not a TOML file: {error}.") from error
+
+
+def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """Read the configuration of a run.
+
+    Parameters
+    ----------
+    source
+        A TOML file, or the name of a preset (`presets`).
+    overrides
+        Options that replace those of the file, as ``"section.option=value"``; the value is written as in TOML, and
+        quotes around a text may be left out.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or preset, the file is not TOML, or an option is unknown or out of range.
+
+    Examples
+    --------
+    >>> config = read_config("small", overrides=["run.steps=10", "model.width=32"])
+    >>> config.run.steps, config.model.width
+    (10, 32)
+    """
+    table = read_table(source, resources.files("spaf_train.pretraining") / "presets")
+    for override in overrides:
+        apply_override(table, override)
+    return from_table(PretrainConfig, table)
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set an option of a TOML table, given as ``"section.option=value"``.
+
+    Raises
+    ------
+    InputError
+        If it is not written so.
+    """
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"An override is written section.option=value, not {override!r}.")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise InputError(f"{name.strip()} is not an option: {key} is not a table of options.")
+    table[keys[-1]] = value

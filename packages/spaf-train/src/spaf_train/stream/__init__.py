@@ -1,0 +1,1 @@
+"""What a step sees: samplers, the stream of batches, and the processes that build it ahead."""

@@ -1,0 +1,403 @@
+"""From the blocks of a corpus to batches of tokens with what each objective asks of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import spaf_data
+from spaf_data import Block, BlockRef, Corpus
+from spaf_model import CONTEXT_KINDS, InputError, RankedCells, TokenBatch, Vocabulary, rank_genes, token_budget_batches
+from spaf_train._csr import csr_rows
+from spaf_train.objectives import ObjectivesConfig, Targets
+from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
+from spaf_train.stream.window import Cells, Draw, Inputs, Window
+
+
+class BadShardError(InputError):
+    """A shard of a corpus is missing or damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Inputs of one forward pass and the targets of the enabled objectives."""
+
+    name: str  # where in the corpus and the run it is, for messages
+    seed: int  # of whatever the network draws (dropout): a function of the run's seed and the place of the batch
+    unmasked: TokenBatch
+    masked: TokenBatch  # the same as `unmasked` where nothing is hidden
+    targets: Mapping[str, Targets]  # by the name of the objective
+    parts: tuple[int, ...] = ()  # rows that pass the network at once, one part after the other; none: all rows
+
+    def weights(self) -> dict[str, float]:
+        """Return what the summed loss of each objective is divided by."""
+        return {name: target.weight for name, target in self.targets.items()}
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens, padding not counted."""
+        return int(self.unmasked.lengths.sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        if device.type == "cpu":
+            return self
+        return dataclasses.replace(
+            self,
+            unmasked=self.unmasked.to(device),
+            masked=self.masked.to(device),
+            targets={name: target.to(device) for name, target in self.targets.items()},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """The batches of a window."""
+
+    cells: Cells
+    batches: list[tuple[Inputs, list[NDArray[np.int64]]]]  # with the rows of the parts that pass the network at once
+    name: str
+
+
+class BatchStream:
+    """The batches of a split of a corpus, epoch after epoch, in an order that a seed decides.
+
+    An epoch visits the blocks in a random order, a window of some blocks at a time, which the sampler
+    (``sampling.input``) cuts into batches. What a batch holds, down to the masked genes, is a function of
+    the corpus, the configuration, the seed, the epoch, the window and the batch's place in it, and of nothing else:
+    not of the number of ranks, nor of where the run was interrupted.
+
+    The stream of batches is one for all ranks. A step takes the next n of them, and rank r of R builds those at the
+    places r, r + R, ... of the step, so every rank gets equally many and each batch is seen by exactly one rank. Ranks
+    may be more than blocks. Every rank reads every block, which costs less than a hundredth of training on it.
+
+    Parameters
+    ----------
+    corpus
+        Where the blocks are.
+    vocabulary
+        Tokens of the genes and contexts of the corpus.
+    sampling
+        What is drawn.
+    objectives
+        What is asked.
+    split
+        ``"train"`` or ``"validation"``.
+    seed
+        Of the order and of all draws.
+    max_genes
+        Genes kept a cell, the highest-ranked; None keeps all.
+    rank, world_size
+        This process among all.
+    skip_shards
+        Names of shards that are not read. Their blocks keep their places in the order, as if they were empty, so a
+        run can go on after a shard was lost.
+
+    Raises
+    ------
+    InputError
+        If the split has no block that may be read, its genes are not those of the vocabulary, distances contradict
+        the graph of the corpus, or the batches of a step cannot be dealt evenly to the ranks.
+    BadShardError
+        By the methods that read, if a shard is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        vocabulary: Vocabulary,
+        sampling: SamplingConfig,
+        objectives: ObjectivesConfig,
+        *,
+        split: str,
+        seed: int,
+        max_genes: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_shards: Collection[str] = (),
+    ) -> None:
+        if sampling.batches_per_step % world_size:
+            raise InputError(
+                f"sampling.batches_per_step ({sampling.batches_per_step}) must be a multiple of the number of "
+                f"processes ({world_size}), so that each gets equally many batches."
+            )
+        self.corpus = corpus
+        self.vocabulary = vocabulary
+        self.sampling = sampling
+        self.sampler = SAMPLERS[sampling.input](sampling, corpus.distances)
+        self.distances = self.sampler.distances
+        self.objectives = objectives
+        self.asked = objectives.make()
+        self.split = split
+        self.seed = seed
+        self.max_genes = max_genes
+        self.rank = rank
+        self.world_size = world_size
+        self._refs = corpus.block_refs(split)
+        if not self._refs:
+            raise InputError(f"The corpus has no block in its split {split!r}.")
+        self._skip_shards = frozenset(skip_shards)
+        if self._skip_shards.issuperset(ref.shard for ref in self._refs):
+            raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
+        self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+        self._context = {
+            slide: np.array([vocabulary.context_id(kind, str(metadata[kind])) for kind in CONTEXT_KINDS])
+            for slide, metadata in corpus.slides.items()
+        }
+        # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
+        self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)
+        if sampling.context_dropout > 0.0:
+            self._unknown[:] = [vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS]
+        self._epoch = 0
+        self._window = 0
+        self._batch = 0
+        self._loaded: tuple[int, int, _Drawn | None] | None = None
+        self._kept: Cells | None = None  # the whole split, for a sampler that draws from that
+        self._number_of_slide = {slide: number for number, slide in enumerate(corpus.slides)}
+        self._first_of_block = np.cumsum([0, *(ref.n_owned for ref in self._refs)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker reads for itself.
+        return {**self.__dict__, "_loaded": None, "_kept": None}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch, from 0."""
+        return self._epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place of the next batch."""
+        return {"epoch": self._epoch, "window": self._window, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a place that `state_dict` gave, with the same or another number of ranks."""
+        self._epoch, self._window, self._batch = (int(state[key]) for key in ("epoch", "window", "batch"))
+
+    def next_step(self) -> list[Batch]:
+        """Return this rank's batches of the next step."""
+        batches = []
+        for place in range(self.sampling.batches_per_step):
+            window = self._current_window()
+            if place % self.world_size == self.rank:
+                batches.append(self._build(window, self._epoch, self._window, self._batch))
+            self._batch += 1
+        return batches
+
+    def skip_step(self) -> None:
+        """Pass over the next step."""
+        for _ in range(self.sampling.batches_per_step):
+            self._current_window()
+            self._batch += 1
+
+    def one_epoch(self, epoch: int = 0, *, max_inputs: int | None = None) -> Iterator[Batch]:
+        """Yield this rank's batches of one epoch, from its beginning; the place of the stream is not touched.
+
+        Parameters
+        ----------
+        epoch
+            Which epoch.
+        max_inputs
+            End before the batch that would exceed so many inputs, over all ranks; the first batch always comes.
+        """
+        n_inputs = place = 0
+        for number in range(self._n_windows):
+            window = self._read_window(epoch, number)
+            if window is None:
+                continue
+            for batch, (inputs, _) in enumerate(window.batches):
+                n_inputs += len(inputs)
+                if max_inputs is not None and n_inputs > max_inputs and place:
+                    return
+                if place % self.world_size == self.rank:
+                    yield self._build(window, epoch, number, batch)
+                place += 1
+
+    @property
+    def _n_windows(self) -> int:
+        return len(self.sampler.windows(np.arange(len(self._refs))))
+
+    def _current_window(self) -> _Drawn:
+        """Return the window of the next batch, passing over windows and epochs that are used up."""
+        empty = 0
+        while True:
+            if self._window >= self._n_windows:
+                self._epoch, self._window, self._batch = self._epoch + 1, 0, 0
+            if self._loaded is None or self._loaded[:2] != (self._epoch, self._window):
+                self._loaded = (self._epoch, self._window, self._read_window(self._epoch, self._window))
+            window = self._loaded[2]
+            if window is not None and self._batch < len(window.batches):
+                return window
+            empty = empty + 1 if window is None or not window.batches else 0
+            if empty > self._n_windows:
+                raise InputError(f"The corpus has no {self.sampler.input_is} in its split {self.split!r}.")
+            self._window, self._batch = self._window + 1, 0
+
+    def _read_window(self, epoch: int, number: int) -> _Drawn | None:
+        """Read the blocks of a window and draw its inputs; None if all its blocks are in shards that are skipped."""
+        order = block_order(len(self._refs), seed=self.seed, epoch=epoch)
+        places = [int(place) for place in self.sampler.windows(order)[number]]
+        chosen = [place for place in places if self._refs[place].shard not in self._skip_shards]
+        if not chosen:
+            return None
+        if self.sampler.whole:
+            cells, blocks, offsets = self.all_cells(), [], np.zeros(0, dtype=np.int64)
+            name = f"epoch {epoch}"
+        else:
+            blocks = [self._read_block(self._refs[place]) for place in chosen]
+            offsets = np.cumsum([0, *(block.n_cells for block in blocks)])[:-1]
+            cells = self._tokenise(blocks, chosen)
+            name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
+        window = Window(cells, blocks, offsets, chosen, _lengths(cells), self.seed, epoch, number)
+        batches = [(inputs, self._parts(window.lengths_of(inputs))) for inputs in self.sampler.batches(window)]
+        return _Drawn(cells, batches, name)
+
+    def all_cells(self) -> Cells:
+        """Return the cells of the whole split, without those that are there twice, and keep them in memory."""
+        if self._kept is None:
+            chosen = [place for place, ref in enumerate(self._refs) if ref.shard not in self._skip_shards]
+            self._kept = self._tokenise([_owned(self._read_block(self._refs[place])) for place in chosen], chosen)
+        return self._kept
+
+    def draws(self, seed: int) -> Iterator[Inputs]:
+        """Yield batches of the whole split without end, as positions in `all_cells`, by a seed of their own.
+
+        For a sampler that draws from the whole split.
+        """
+        cells = self.all_cells()
+        places = list(range(len(self._refs)))
+        for epoch in itertools.count():
+            none = np.zeros(0, dtype=np.int64)
+            yield from self.sampler.batches(Window(cells, [], none, places, _lengths(cells), seed, epoch, 0))
+
+    def has_neighbours(self, radius: float) -> bool:
+        """Whether two cells of the split lie within a radius (um), at most that of the corpus, of each other."""
+        refs = [ref for ref in self._refs if ref.n_pairs and ref.shard not in self._skip_shards]
+        if radius >= self.corpus.distances.positive:
+            return bool(refs)
+        for ref in refs:
+            block = self._read_block(ref)
+            left, right = block.coordinates[block.positive_pairs.T]
+            if (np.hypot(*(left - right).T) <= radius).any():
+                return True
+        return False
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the split, each counted once, bad shards included."""
+        return int(self._first_of_block[-1])
+
+    def _read_block(self, ref: BlockRef) -> Block:
+        try:
+            return self.corpus.read(ref)
+        except (spaf_data.InputError, OSError) as error:
+            raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
+
+    def _tokenise(self, blocks: list[Block], places: list[int]) -> Cells:
+        def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+            return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(pointer) for pointer in pointers]))])
+
+        indptr = joined_indptr([block.indptr for block in blocks])
+        tokens = self._token_of_gene[np.concatenate([block.genes for block in blocks])]
+        counts = np.concatenate([block.counts for block in blocks])
+        return Cells(
+            indptr=indptr,
+            tokens=tokens,
+            counts=counts,
+            ranked=rank_genes(indptr, tokens, counts, self.vocabulary.scale, max_genes=self.max_genes),
+            context=np.concatenate(
+                [np.broadcast_to(self._context[block.slide], (len(block.cell_ids), 4)) for block in blocks]
+            ),
+            edge_indptr=joined_indptr([block.colocalized_indptr for block in blocks]),
+            edges=self._token_of_gene[np.concatenate([block.colocalized for block in blocks])],
+            has_edges=np.concatenate(
+                [np.full(len(block.cell_ids), self.corpus.knows_gene_pairs(block.slide)) for block in blocks]
+            ),
+            coordinates=np.concatenate([block.coordinates for block in blocks]),
+            slide=np.concatenate(
+                [np.full(len(block.cell_ids), self._number_of_slide[block.slide]) for block in blocks]
+            ),
+            number=np.concatenate(
+                [
+                    np.where(np.arange(block.n_cells) < block.n_owned, self._first_of_block[place], -1)
+                    + np.where(np.arange(block.n_cells) < block.n_owned, np.arange(block.n_cells), 0)
+                    for block, place in zip(blocks, places, strict=True)
+                ]
+            ),
+        )
+
+    def _build(self, window: _Drawn, epoch: int, number: int, batch: int) -> Batch:
+        sequence = np.random.SeedSequence([self.seed, epoch, number, batch, 3])
+        network_seed, seed, draw_seed = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
+        inputs, parts = window.batches[batch]
+        rows = np.concatenate([inputs.left, inputs.right]) if self.sampler.cells_per_input == 2 else inputs.left
+        ranked, context = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
+        # What is drawn of a cell does not depend on the part that it is in.
+        n, order = len(inputs), np.concatenate(parts) if parts else np.arange(len(inputs))
+        if self.sampler.cells_per_input == 2:
+            tokens = TokenBatch.from_pairs(ranked, context, order, n + order, self.vocabulary)
+        else:
+            tokens = TokenBatch.from_cells(ranked, context, order, self.vocabulary)
+        inputs = inputs.take(order)
+        draw = Draw(tokens, inputs, window.cells, self.vocabulary, self.distances, seed)
+        targets, read = {}, tokens
+        for objective_name, objective in self.asked.items():
+            targets[objective_name] = objective.targets(draw)
+            read = objective.hide(read, targets[objective_name])
+        return Batch(
+            f"batch {batch} of {window.name}", network_seed, tokens, read, targets, tuple(part.size for part in parts)
+        )
+
+    def _parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut inputs beyond the token budget into parts within it, of similar length; none if they are within."""
+        if lengths.size * int(lengths.max(initial=0)) <= self.sampling.token_budget:
+            return []
+        parts = token_budget_batches(lengths, self.sampling.token_budget)
+        assert len(parts) == 1 or not self.sampler.within_budget, "parts, though the sampler promises none"
+        return parts if len(parts) > 1 else []
+
+    def _draw_cells(
+        self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator
+    ) -> tuple[RankedCells, NDArray[np.int64]]:
+        """Return tokens and context of some cells, after the random changes that the configuration asks for."""
+        context = cells.context[rows]
+        if self.sampling.context_dropout > 0.0:
+            hidden = generator.random(context.shape) < self.sampling.context_dropout
+            context = np.where(hidden, self._unknown, context)
+        if self.sampling.thinning == 0.0:
+            index, lengths = csr_rows(cells.ranked.indptr, rows)
+            return RankedCells(np.concatenate([[0], np.cumsum(lengths)]), cells.ranked.tokens[index]), context
+        index, lengths = csr_rows(cells.indptr, rows)
+        kept = generator.uniform(1.0 - self.sampling.thinning, 1.0, rows.size)
+        counts = generator.binomial(cells.counts[index], np.repeat(kept, lengths))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        ranked = rank_genes(indptr, cells.tokens[index], counts, self.vocabulary.scale, max_genes=self.max_genes)
+        return ranked, context
+
+
+def _lengths(cells: Cells) -> NDArray[np.int64]:
+    """Return the tokens of each cell as a single input, and those that it adds as the second of a pair."""
+    n_genes = cells.ranked.n_genes
+    return np.stack([n_genes + len(CONTEXT_KINDS) + 2, n_genes + len(CONTEXT_KINDS) + 1], axis=1)
+
+
+def _owned(block: Block) -> Block:
+    """Return a block without its halo, and without pairs that reach into it."""
+    n = block.n_owned
+    entries, edges = block.indptr[n], block.colocalized_indptr[n]
+    return dataclasses.replace(
+        block,
+        cell_ids=block.cell_ids[:n],
+        coordinates=block.coordinates[:n],
+        indptr=block.indptr[: n + 1],
+        genes=block.genes[:entries],
+        counts=block.counts[:entries],
+        colocalized_indptr=block.colocalized_indptr[: n + 1],
+        colocalized=block.colocalized[:edges],
+        positive_pairs=block.positive_pairs[(block.positive_pairs < n).all(axis=1)],
+    )
