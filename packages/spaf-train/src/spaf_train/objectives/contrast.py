@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spaf_data import Distances
-from spaf_model import InputError, SpatialFormerConfig, SpatialFormerNetwork
-from spaf_model.spatialformer.heads import SeparatePairs
+from spaf_model import InputError, SeparatePairs, SpatialFormerConfig, SpatialFormerNetwork
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
