@@ -392,6 +392,7 @@ def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu"
 
     Examples
     --------
+    >>> from spaf_model import load_model
     >>> load_model("starter").family
     'spatialformer'
     """
