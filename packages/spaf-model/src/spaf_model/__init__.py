@@ -16,6 +16,7 @@ from spaf_model.model import SpatialFormer
 from spaf_model.published import convert_published
 from spaf_model.shipped import shipped_models
 from spaf_model.spatialformer import SpatialFormerNetwork
+from spaf_model.tissue import NetworkConfig, TissueConfig, TissueModel
 from spaf_model.token_batch import TokenBatch
 from spaf_model.tokens import RankedCells, check_counts, rank_genes
 from spaf_model.vocabulary import CONTEXT_KINDS, GeneMatch, Vocabulary
@@ -30,11 +31,14 @@ __all__ = [
     "GeneMatch",
     "InputError",
     "KernelChoice",
+    "NetworkConfig",
     "PairEmbeddings",
     "RankedCells",
     "SpatialFormer",
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
+    "TissueConfig",
+    "TissueModel",
     "TokenBatch",
     "Vocabulary",
     "average_gene_attention",

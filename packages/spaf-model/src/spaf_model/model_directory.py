@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,13 +36,18 @@ class ModelDirectory:
     card: str
 
 
+class _HasFields(Protocol):
+    def as_dict(self) -> dict[str, Any]: ...
+
+
 def write_model_directory(
     path: str | Path,
     *,
-    config: SpatialFormerConfig,
+    config: _HasFields,
     vocabulary: Vocabulary,
     tensors: Mapping[str, torch.Tensor],
     card: str,
+    family: str = FAMILY,
 ) -> None:
     """Write a model directory, whole or not at all; an older model directory of that name is replaced.
 
@@ -62,7 +68,7 @@ def write_model_directory(
     try:
         new = staging / "new"
         new.mkdir()
-        content = {"family": FAMILY, "format_version": FORMAT_VERSION, "config": config.as_dict()}
+        content = {"family": family, "format_version": FORMAT_VERSION, "config": config.as_dict()}
         (new / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         vocabulary.save(new / VOCABULARY_FILE)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, new / WEIGHTS_FILE)
