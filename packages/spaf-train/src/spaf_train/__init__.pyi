@@ -14,6 +14,7 @@ from .objectives import ObjectivesConfig
 from .optim import OptimizerConfig, learning_rate, make_optimizer
 from .pretraining import PretrainResult, pretrain
 from .samplers import SamplingConfig
+from .tissue import TissueResult, TissueRunConfig, pretrain_tissue, read_tissue_config
 from .validation import validate
 from .vocabulary import VocabularyConfig, vocabulary_from_corpus
 
@@ -35,6 +36,8 @@ __all__ = [
     "PretrainResult",
     "RunConfig",
     "SamplingConfig",
+    "TissueResult",
+    "TissueRunConfig",
     "Trainer",
     "TrainingDivergedError",
     "TrainingModule",
@@ -50,7 +53,9 @@ __all__ = [
     "predict_labels",
     "presets",
     "pretrain",
+    "pretrain_tissue",
     "read_config",
+    "read_tissue_config",
     "train_gene_embeddings",
     "validate",
     "vocabulary_from_corpus",

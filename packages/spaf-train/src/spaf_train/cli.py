@@ -50,9 +50,11 @@ def common(
 
 @app.command("pretrain")
 def pretrain_command(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a preset: small.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    config: Annotated[
+        str, typer.Argument(help="The name of a preset: tissue, neighbours or small; or a TOML file.")
+    ] = "tissue",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
     ] = False,
@@ -64,9 +66,15 @@ def pretrain_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a SpatialFormer on a corpus; the best weights by validation end up in OUT/model.
+    """Train a model on a corpus; it ends up in OUT/model.
+
+    By default that is a model of the tissue of one or a few slides, fitted in seconds to minutes on the training split:
+    `tissue`, or `neighbours` for its closed form alone. A TOML file or `small` trains a SpatialFormer instead, of which
+    the best weights by validation are kept.
 
     For example:
+
+      spaf-train pretrain --data build/corpus --out runs/own
 
       spaf-train pretrain small --data build/corpus --out runs/first
 
@@ -79,7 +87,11 @@ def pretrain_command(
     from spaf_train._record import plain
     from spaf_train.config import read_config
     from spaf_train.pretraining import pretrain
+    from spaf_train.tissue import TISSUE_PRESETS
 
+    if config in TISSUE_PRESETS:
+        _pretrain_tissue(config, data, out, resume, skip_bad_shards, overrides or [], as_json)
+        return
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
     if int(os.environ.get("RANK", "0")) != 0:
@@ -101,6 +113,26 @@ def pretrain_command(
             f"spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
             err=True,
         )
+
+
+def _pretrain_tissue(
+    preset: str, data: Path, out: Path, resume: bool, skip_bad_shards: bool, overrides: list[str], as_json: bool
+) -> None:
+    from spaf_train._record import plain
+    from spaf_train.tissue import pretrain_tissue, read_tissue_config
+
+    configuration = read_tissue_config(preset, overrides=overrides)
+    result = pretrain_tissue(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        answer = {"out": str(out), "finished": True, "n_cells": result.n_cells, "seconds": result.seconds}
+        answer |= {"fallback": result.fallback, "not_learnt": result.not_learnt}
+        typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
+        return
+    for sentence in result.sentences:
+        typer.echo(sentence, err=True)
+    typer.echo(f"Fitted {result.n_cells:,} cells in {result.seconds:.0f} s; the model is in {out / 'model'}.")
 
 
 app.command("evaluate")(evaluate_command)

@@ -14,7 +14,7 @@ class SlideAccount:
 
     name: str
     n_cells: int  # with counts
-    n_genes: int  # of the model, measured here
+    n_genes: int  # of the model, with counts here
     neighbours: str  # who they are
     n_with_neighbour: int
     mean_neighbours: float  # of the cells that have any

@@ -85,7 +85,7 @@ class TissueModel:
         radius: float | None = None,
         seed: int = 0,
         network: NetworkConfig | None = None,
-        n_threads: int | None = None,
+        n_threads: int = 1,
         progress: bool = False,
     ) -> TissueModel:
         """Fit a model to slides.
@@ -114,7 +114,7 @@ class TissueModel:
         network
             Sizes and training of the network; None: by the number of cells.
         n_threads
-            Of torch, and of the search for neighbours; None leaves that of torch as it is.
+            Of torch, and of the search for neighbours. Another number may change the last bits.
         progress
             Show a bar on stderr where that is a terminal.
 
@@ -139,7 +139,7 @@ class TissueModel:
         ]
         n_cells = sum(table.n_obs for table in tables)
         with _threads(n_threads):
-            fitted = fit_parts(slides, config, n_cells=n_cells, n_threads=n_threads or 1, progress=progress)
+            fitted = fit_parts(slides, config, n_cells=n_cells, n_threads=n_threads, progress=progress)
         return cls._of(fitted, vocabulary)
 
     @classmethod
@@ -215,7 +215,7 @@ class TissueModel:
         key_added: str = DEFAULT_KEY,
         min_gene_fraction: float = 0.5,
         strict: bool = False,
-        n_threads: int | None = None,
+        n_threads: int = 1,
     ) -> None:
         """Embed cells.
 
@@ -246,7 +246,7 @@ class TissueModel:
         strict
             Refuse cells without any count of the model's genes.
         n_threads
-            Of torch, and of the search for neighbours; None leaves that of torch as it is.
+            Of torch, and of the search for neighbours. Another number may change the last bits.
 
         Raises
         ------
@@ -280,7 +280,7 @@ class TissueModel:
         for table, slides, match in zip(tables, read, matches, strict=True):
             started = time.perf_counter()
             with _threads(n_threads):
-                named = self._named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads or 1)
+                named = self._named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads)
             joint = [named[name] * weight for name, weight in self._weights().items()]
             table.obsm[key_added] = np.concatenate(joint, axis=1)
             for name, part in named.items():
@@ -384,17 +384,16 @@ def _refuse_empty(table: anndata.AnnData, slides: Sequence[SlideCells]) -> None:
         raise InputError(f"Cell {name!r} has no transcript of a gene of the model, and strict is set.")
 
 
-def _check_threads(n_threads: int | None) -> None:
-    if n_threads is not None and n_threads < 1:
+def _check_threads(n_threads: int) -> None:
+    if n_threads < 1:
         raise InputError(f"n_threads must be at least 1, not {n_threads}.")
 
 
 @contextlib.contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
+def _threads(n_threads: int) -> Iterator[None]:
     """Give torch so many threads for a while."""
     former = torch.get_num_threads()
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
+    torch.set_num_threads(n_threads)
     try:
         yield
     finally:

@@ -63,9 +63,14 @@ class PlaceNetwork(nn.Module):
             for rows, chunk in slide.chunks():
                 for start in range(0, len(chunk), _CELLS_AT_A_TIME):
                     part = slice(rows.start + start, min(rows.start + start + _CELLS_AT_A_TIME, rows.stop))
-                    states = self(torch.from_numpy(chunk[start : start + _CELLS_AT_A_TIME]))
+                    states = self(_aligned(chunk[start : start + _CELLS_AT_A_TIME]))
                     result[part] = states.numpy()
         return result
+
+
+def _aligned(values: Rows) -> torch.Tensor:
+    """Copy values to where torch allocates: its products round by the alignment of what they read, NumPy's varies."""
+    return torch.from_numpy(values).clone(memory_format=torch.contiguous_format)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +113,7 @@ def fit_network(
     losses: list[tuple[float, float]] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = PlaceNetwork(torch.from_numpy(linear), config.widths, config.dropout)
+        network = PlaceNetwork(_aligned(linear), config.widths, config.dropout)
         optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         network.train()
         for step in range(config.steps):
@@ -171,7 +176,7 @@ def _loss(
         residuals = draw.slide.residuals.rows(cells)
         kept = rng.uniform(*config.panel)  # the same genes for the whole view, scaled up for those left out
         residuals *= np.asarray(rng.random(residuals.shape[1]) < kept, dtype=np.float32) / np.float32(kept)
-        views.append(F.normalize(network(torch.from_numpy(residuals)), dim=1))
+        views.append(F.normalize(network(_aligned(residuals)), dim=1))
     near = draw.no_negatives(anchors, partners)
     logits = (views[0] @ views[1].T / config.temperature).masked_fill(torch.from_numpy(near), -1e4)
     target = torch.arange(anchors.size)

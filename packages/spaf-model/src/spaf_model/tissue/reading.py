@@ -33,7 +33,7 @@ class SlideCells:
     rows: NDArray[np.int64]  # where they are in the table
     counts: sparse.csr_array  # float32, (n_cells, n_genes of the model)
     coordinates: NDArray[np.float64] | None  # (n_cells, 2 or 3)
-    n_genes: int  # of the model that the slide measures
+    n_genes: int  # of the model, with counts on the slide
 
 
 def read_slides(
@@ -69,9 +69,9 @@ def read_slides(
                 f"{where} has {rows.size} cells with counts of the model's genes; counts are standardised by the cells "
                 f"of their own slide, which takes at least {LEAST_CELLS}."
             )
-        result.append(
-            SlideCells(name, rows, counts[rows], None if places is None else places[rows], n_genes=len(match.matched))
-        )
+        of_slide = counts[rows]
+        n_genes = np.unique(of_slide.indices).size
+        result.append(SlideCells(name, rows, of_slide, None if places is None else places[rows], n_genes))
     return result
 
 
