@@ -246,7 +246,7 @@ def test_a_class_reads_directories_of_its_own_family(toy_directory: Path, direct
 
 
 def test_unknown_family_lists_the_known(toy_directory: Path) -> None:
-    assert families() == ["centred", "spatialformer", "toy"]
+    assert families() == ["centred", "spatialformer", "tissue", "toy"]
     family._registered.pop("toy")
     with pytest.raises(InputError, match="There is no family 'toy'; known families: centred, spatialformer"):
         load_model(toy_directory)

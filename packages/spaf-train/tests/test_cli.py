@@ -34,9 +34,24 @@ def test_pretrain_reports_json(monkeypatch, capsys, config_path, corpus, tmp_pat
     assert errors == ""
 
 
+def test_pretrain_fits_the_tissue_by_default(monkeypatch, capsys, corpus, tmp_path):
+    out = tmp_path / "run"
+    code, answer, errors = run(monkeypatch, capsys, "pretrain", "--data", corpus.path, "--out", out)
+    assert code == 0, errors
+    assert "Fitted 2" in answer
+    assert str(out / "model") in answer
+    assert "a network needs 1,500" in errors
+    assert json.loads((out / "model" / "config.json").read_text())["config"]["preset"] == "tissue"
+    again = ("pretrain", "neighbours", "--data", corpus.path, "--out", tmp_path / "other", "--json")
+    code, answer, errors = run(monkeypatch, capsys, *again)
+    assert code == 0, errors
+    assert json.loads(answer)["fallback"] == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["tissue", "--set", "radius=0.0"], "radius must be above 0"),
         (["nowhere"], "There is no configuration nowhere"),
         (["small", "--set", "run.stepz=3"], "run.stepz is not an option; did you mean steps"),
     ],

@@ -51,6 +51,7 @@ from spaf_model.spatialformer import (
     rank_genes,
     sequence_lengths,
 )
+from spaf_model.tissue import NetworkConfig, TissueConfig, TissueModel
 from spaf_model.vocabulary import CONTEXT_KINDS, GeneMatch, Vocabulary
 
 __version__ = version("spaf-model")
@@ -73,6 +74,7 @@ __all__ = [
     "MaskedBatchNorm",
     "Model",
     "Network",
+    "NetworkConfig",
     "PairEmbeddings",
     "PredictsColocalization",
     "PredictsExpression",
@@ -84,6 +86,8 @@ __all__ = [
     "SpatialFormer",
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
+    "TissueConfig",
+    "TissueModel",
     "TokenBatch",
     "Tokeniser",
     "Vocabulary",

@@ -14,8 +14,8 @@ from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import GeneMatch, Vocabulary
 
-_SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
-_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id")
+SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id")
 
 
 def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: float) -> GeneMatch:
@@ -28,8 +28,8 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
     InputError
         If too few genes match (see `Vocabulary.match`), or a gene stands in the input twice.
     """
-    symbol_sources: list[Any] = [var.index, *(var[column] for column in _SYMBOL_COLUMNS if column in var.columns)]
-    id_sources: list[Any] = [None, *(var[column] for column in _ID_COLUMNS if column in var.columns)]
+    symbol_sources: list[Any] = [var.index, *(var[column] for column in SYMBOL_COLUMNS if column in var.columns)]
+    id_sources: list[Any] = [None, *(var[column] for column in ID_COLUMNS if column in var.columns)]
     sources = [
         (symbols.astype(str).tolist(), None if gene_ids is None else gene_ids.fillna("").astype(str).tolist())
         for symbols in symbol_sources

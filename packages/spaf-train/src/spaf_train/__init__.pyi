@@ -7,6 +7,7 @@ from .objectives import Column, Objective, ObjectivesConfig, objective_columns
 from .pretraining.config import PretrainConfig, presets, read_config
 from .pretraining.gene_table import GeneTableConfig
 from .pretraining.run import PretrainResult, pretrain
+from .pretraining.tissue import TissueResult, TissueRunConfig, pretrain_tissue, read_tissue_config
 from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
 from .stream.loader import Batch, BatchStream
 from .stream.samplers import Sampler, SamplingConfig
@@ -40,6 +41,8 @@ __all__ = [
     "RunConfig",
     "Sampler",
     "SamplingConfig",
+    "TissueResult",
+    "TissueRunConfig",
     "Trainer",
     "TrainingDivergedError",
     "TrainingModule",
@@ -56,7 +59,9 @@ __all__ = [
     "predict_labels",
     "presets",
     "pretrain",
+    "pretrain_tissue",
     "read_config",
+    "read_tissue_config",
     "train_gene_embeddings",
     "validate",
     "vocabulary_from_corpus",

@@ -50,9 +50,11 @@ def common(
 
 @app.command("pretrain")
 def pretrain_command(
-    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a preset: small, starter.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    config: Annotated[
+        str, typer.Argument(help="The name of a preset: tissue, neighbours, small or starter; or a TOML file.")
+    ] = "tissue",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
     ] = False,
@@ -64,12 +66,15 @@ def pretrain_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a SpatialFormer on a corpus; the weights end up in OUT/model.
+    """Train a model on a corpus; it ends up in OUT/model.
 
-    By the preset small it reads pairs of cells, and weights are the best by validation; by starter it reads each cell
-    alone and learns by contrast of neighbours.
+    By default that is a model of the tissue of one or a few slides, fitted in seconds to minutes on the training split:
+    `tissue`, or `neighbours` for its closed form alone. `small` trains a SpatialFormer that reads pairs of cells, of
+    which the best weights by validation are kept; `starter` one that reads each cell alone, by contrast of neighbours.
 
     For example:
+
+      spaf-train pretrain --data build/corpus --out runs/own
 
       spaf-train pretrain small --data build/corpus --out runs/first
 
@@ -84,7 +89,11 @@ def pretrain_command(
     from spaf_train._record import plain
     from spaf_train.pretraining.config import read_config
     from spaf_train.pretraining.run import pretrain
+    from spaf_train.pretraining.tissue import TISSUE_PRESETS
 
+    if config in TISSUE_PRESETS:
+        _pretrain_tissue(config, data, out, resume, skip_bad_shards, overrides or [], as_json)
+        return
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
     if int(os.environ.get("RANK", "0")) != 0:
@@ -106,6 +115,26 @@ def pretrain_command(
             f"{saved}; to continue: spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
             err=True,
         )
+
+
+def _pretrain_tissue(
+    preset: str, data: Path, out: Path, resume: bool, skip_bad_shards: bool, overrides: list[str], as_json: bool
+) -> None:
+    from spaf_train._record import plain
+    from spaf_train.pretraining.tissue import pretrain_tissue, read_tissue_config
+
+    configuration = read_tissue_config(preset, overrides=overrides)
+    result = pretrain_tissue(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        answer = {"out": str(out), "finished": True, "n_cells": result.n_cells, "seconds": result.seconds}
+        answer |= {"fallback": result.fallback, "not_learnt": result.not_learnt}
+        typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
+        return
+    for sentence in result.sentences:
+        typer.echo(sentence, err=True)
+    typer.echo(f"Fitted {result.n_cells:,} cells in {result.seconds:.0f} s; the model is in {out / 'model'}.")
 
 
 app.command("evaluate")(evaluate_command)

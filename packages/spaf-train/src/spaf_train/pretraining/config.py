@@ -78,8 +78,8 @@ def shipped_in(folder: Traversable) -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_table(source: str | Path, folder: Traversable) -> dict[str, Any]:
-    """Read a TOML file, or the one of that name that ships in a folder of the package.
+def read_table(source: str | Path, folder: Traversable, *, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a TOML file, or the one of that name that ships in a folder of the package; `more` presets are named too.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def read_table(source: str | Path, folder: Traversable) -> dict[str, Any]:
             raise InputError(f"{source} is not a text file: {error}.") from error
     else:
         raise InputError(
-            f"There is no configuration {source}: it is no file, and the presets are: {', '.join(shipped)}."
+            f"There is no configuration {source}: it is no file, and the presets are: {', '.join([*more, *shipped])}."
         )
     try:
         return tomllib.loads(text)
@@ -126,7 +126,7 @@ def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Pretrai
     >>> config.run.steps, config.model.width
     (10, 32)
     """
-    table = read_table(source, resources.files("spaf_train.pretraining") / "presets")
+    table = read_table(source, resources.files("spaf_train.pretraining") / "presets", more=("tissue", "neighbours"))
     for override in overrides:
         apply_override(table, override)
     return from_table(PretrainConfig, table)

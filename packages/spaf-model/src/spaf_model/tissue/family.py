@@ -1,0 +1,117 @@
+"""The own-tissue model behind the face of all families: `load_model`, `tl.embed` and ``spaf-model embed`` read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spaf_model.counts import CellCounts
+from spaf_model.errors import InputError
+from spaf_model.family import Network
+from spaf_model.model import WHOLE, Model
+from spaf_model.model_directory import load_tensors
+from spaf_model.options import EmbeddingSettings
+from spaf_model.tissue.config import TissueConfig
+from spaf_model.tissue.model import TissueModel
+from spaf_model.tissue.network import PlaceNetwork
+from spaf_model.tissue.reading import LEAST_CELLS, SlideCells
+
+
+class TissueNetwork(Network[Any]):
+    """The tensors of a model: loadings of place and of identity, and the network beside the closed form."""
+
+    closed: torch.Tensor
+    identity: torch.Tensor
+
+    def __init__(self, closed: torch.Tensor, identity: torch.Tensor, network: PlaceNetwork | None) -> None:
+        super().__init__()
+        self.register_buffer("closed", closed)
+        self.register_buffer("identity", identity)
+        self.network = network
+
+    @property
+    def width(self) -> int:
+        """Dimensions of place and identity together."""
+        return self.closed.shape[1] * (1 if self.network is None else 2) + self.identity.shape[1]
+
+    def encode(self, batch: Any) -> torch.Tensor:
+        """Cells are embedded by slides, not by batches: see `TissueFamily.embed_counts`."""
+        raise NotImplementedError
+
+    def pool(self, hidden: torch.Tensor, batch: Any, method: str) -> torch.Tensor:
+        """As `encode`."""
+        raise NotImplementedError
+
+
+class TissueFamily(Model[TissueConfig, TissueNetwork]):
+    """A `TissueModel` that was stored."""
+
+    family = "tissue"
+    Config = TissueConfig
+    methods = ("auto", "slide", "fixed")  # what identity is made of, as `TissueModel.embed` says
+    parts = ("place", "identity")
+    reads_whole_slides = True
+
+    def make_network(self) -> TissueNetwork:
+        """Refuse: there are no random weights of such a model."""
+        raise InputError("A tissue model is fitted, not made: TissueModel.fit.")
+
+    def network_of(self, tensors: Mapping[str, torch.Tensor], *, source: str) -> TissueNetwork:
+        """Return the network of stored tensors."""
+        n_genes = self.vocabulary.gene_token_ids.size
+        for name in ("closed", "identity"):
+            if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
+                raise InputError(f"The tensors of {source} do not fit its configuration; {name} is not {n_genes} rows.")
+        rest = {name: tensor for name, tensor in tensors.items() if name not in ("closed", "identity")}
+        network = None
+        if self.config.network is not None:
+            network = PlaceNetwork(tensors["closed"], self.config.network.widths, self.config.network.dropout)
+            state = {name.removeprefix("network."): tensor for name, tensor in rest.items()}
+            load_tensors(network, state | {"linear": tensors["closed"]}, source=source)
+        elif rest:
+            raise InputError(f"The tensors of {source} do not fit its configuration; unexpected: {', '.join(rest)}.")
+        return TissueNetwork(tensors["closed"], tensors["identity"], network)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights, those of the closed form and the identity included."""
+        of_network = sum(weight.numel() for weight in self.network.parameters())
+        return self.network.closed.numel() + self.network.identity.numel() + of_network
+
+    @property
+    def tokeniser(self) -> Any:
+        """None: whole slides are standardised in `embed_counts`."""
+        raise NotImplementedError
+
+    def embed_counts(
+        self,
+        cells: CellCounts,
+        *,
+        method: str | None = None,
+        settings: EmbeddingSettings | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Embed all cells of a table, slide by slide."""
+        model = TissueModel(
+            self.config, self.vocabulary, closed=self.network.closed.numpy(), identity=self.network.identity.numpy(),
+            network=self.network.network,
+        )  # fmt: skip
+        counts = cells.matrix()[:, self.vocabulary.gene_token_ids]
+        slides = []
+        for number in np.unique(cells.slides):
+            rows = np.flatnonzero((cells.slides == number) & (cells.n_genes > 0))
+            if rows.size < LEAST_CELLS:
+                raise InputError(f"Slide {cells.slide_names[number]!r} has {rows.size} cells with counts.")
+            measured = int(cells.measured.sum())
+            slides.append(SlideCells(cells.slide_names[number], rows, counts[rows], None, n_genes=measured))
+        is_own = method == "slide" or (method == "auto" and len(slides) == 1 and self.config.n_slides == 1)
+        named = model._named_parts(slides, cells.n_cells, own_identity=is_own, niche=False, workers=1)
+        joint = [named[name] * weight for name, weight in model._weights().items()]
+        return {WHOLE: np.concatenate(joint, axis=1), **named}
+
+
+FAMILY = TissueFamily

@@ -1,0 +1,405 @@
+"""The own-tissue model as users meet it: fitted on an AnnData in seconds to minutes, and embedding cells into it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import anndata
+import numpy as np
+import torch
+
+from spaf_model._record import run_record
+from spaf_model.errors import InputError
+from spaf_model.expression import match_genes
+from spaf_model.inputs import CellTables, tables_of
+from spaf_model.model_directory import load_tensors, write_model_directory
+from spaf_model.shipped import model_path
+from spaf_model.tissue.account import Account, card_of
+from spaf_model.tissue.components import principal_components
+from spaf_model.tissue.config import NetworkConfig, Preset, TissueConfig
+from spaf_model.tissue.directory import FAMILY, read_directory
+from spaf_model.tissue.fitting import Fitted, fit_parts, size_of_place
+from spaf_model.tissue.joint import centred, size_of
+from spaf_model.tissue.neighbours import reach_of
+from spaf_model.tissue.network import PlaceNetwork
+from spaf_model.tissue.niche import N_CELLS, N_SPOTS, niche_state
+from spaf_model.tissue.reading import SlideCells, genes_of, places_of, read_slides, slides_of
+from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
+from spaf_model.vocabulary import GeneMatch, Vocabulary
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KEY = "X_SpaF"
+Identity = Literal["auto", "slide", "fixed"]
+_MLP = "network.mlp."
+
+
+class TissueModel:
+    """A model of one's own tissue: `fit` makes one, `from_pretrained` reads one.
+
+    The embedding of a cell is its place (what it shares with the cells around it) beside its identity (what it
+    expresses), both from the counts of the cell, standardised by its own slide.
+
+    Examples
+    --------
+    Fit a slide, and embed it::
+
+        model = TissueModel.fit(adata)
+        model.embed(adata, parts=True)
+        adata.obsm["X_SpaF"], adata.obsm["X_SpaF_place"], adata.obsm["X_SpaF_identity"]
+        model.save_pretrained("model")
+    """
+
+    def __init__(
+        self,
+        config: TissueConfig,
+        vocabulary: Vocabulary,
+        *,
+        closed: Rows,
+        identity: Rows,
+        network: PlaceNetwork | None = None,
+    ) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.closed = closed
+        self.identity = identity
+        self.network = network
+        self.card = ""
+        self.account: Account | None = None  # what the fit read, chose and reached; None of a model that was read
+        self.source = "not saved"
+
+    @classmethod
+    def fit(
+        cls,
+        adata: CellTables,
+        preset: Preset = "tissue",
+        *,
+        slide_key: str | None = None,
+        layer: str | None = None,
+        table_key: str | None = None,
+        radius: float | None = None,
+        seed: int = 0,
+        network: NetworkConfig | None = None,
+        n_threads: int = 1,
+        progress: bool = False,
+    ) -> TissueModel:
+        """Fit a model to slides.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, cells x genes, with the places of the cells in ``obsm["spatial"]``; or a SpatialData, or a list
+            of either. Genes of several are joined by Ensembl id, else by symbol; what a slide lacks counts as missing.
+        preset
+            ``"tissue"``: closed form and network. ``"neighbours"``: the closed form alone, in a second. Where fewer
+            than 1,500 cells have a neighbour, ``"tissue"`` is the closed form too; where no cell has a place, only
+            identity is fitted. `account` and card say so, and a warning does.
+        slide_key
+            Column of ``obs`` with the slide of each cell; None: ``"slide"`` or another usual name where there is one,
+            else each AnnData is one slide.
+        layer
+            Layer with the counts; None is X.
+        table_key
+            Table of a SpatialData; may be None where it has only one.
+        radius
+            Of neighbours, in the unit of the coordinates. None: one spacing of a grid of spots, 30 um for cells; where
+            the unit is hardly um, the 10 nearest.
+        seed
+            Equal seeds give equal bits on one machine with equal numbers of threads.
+        network
+            Sizes and training of the network; None: by the number of cells.
+        n_threads
+            Of torch, and of the search for neighbours. Another number may change the last bits.
+        progress
+            Show a bar on stderr where that is a terminal.
+
+        Raises
+        ------
+        InputError
+            For values that are not counts, places that are not finite, columns, layers or options that are not there,
+            or a slide with fewer than 10 cells with counts.
+        """
+        config = TissueConfig(preset=preset, seed=seed, radius=radius, network=network)
+        _check_threads(n_threads)
+        tables = tables_of(adata, table_key)
+        for table in tables:
+            slides_of(table, slide_key)
+            places_of(table)
+        vocabulary = genes_of(tables)
+        matches = [match_genes(table.var, vocabulary, min_fraction=0.0) for table in tables]
+        slides = [
+            slide
+            for table, match in zip(tables, matches, strict=True)
+            for slide in read_slides(table, vocabulary, match, layer=layer, slide_key=slide_key, with_places=True)
+        ]
+        n_cells = sum(table.n_obs for table in tables)
+        with _threads(n_threads):
+            fitted = fit_parts(slides, config, n_cells=n_cells, n_threads=n_threads, progress=progress)
+        return cls._of(fitted, vocabulary)
+
+    @classmethod
+    def _of(cls, fitted: Fitted, vocabulary: Vocabulary) -> TissueModel:
+        model = cls(fitted.config, vocabulary, closed=fitted.closed, identity=fitted.identity, network=fitted.network)
+        model.account = fitted.account
+        model.card = card_of(fitted.config, fitted.account)
+        for sentence in (fitted.account.fallback, fitted.account.not_learnt):
+            if sentence:
+                logger.warning("%s", sentence)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> TissueModel:
+        """Read a model directory.
+
+        Raises
+        ------
+        InputError
+            If it is not one of this family, is damaged, of a newer format, or its tensors do not fit its configuration.
+        """
+        config, vocabulary, tensors, card = read_directory(model_path(path))
+        n_genes = vocabulary.gene_token_ids.size
+        for name in ("closed", "identity"):
+            if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
+                raise InputError(f"The tensors of {path} do not fit its configuration; {name} is not {n_genes} rows.")
+        closed = tensors.pop("closed")
+        identity = tensors.pop("identity").numpy()
+        network = None
+        if config.network is not None:
+            network = PlaceNetwork(closed, config.network.widths, config.network.dropout)
+            state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+            load_tensors(network, state | {"linear": closed}, source=str(path))
+            network.eval()
+        elif tensors:
+            raise InputError(f"The tensors of {path} do not fit its configuration; unexpected: {', '.join(tensors)}.")
+        model = cls(config, vocabulary, closed=closed.numpy(), identity=identity, network=network)
+        model.card = card
+        model.source = str(path)
+        return model
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a model directory, whole or not at all; an older model directory of that name is replaced."""
+        tensors = {"closed": torch.from_numpy(self.closed), "identity": torch.from_numpy(self.identity)}
+        if self.network is not None:
+            state = self.network.mlp.state_dict()
+            tensors |= {f"{_MLP}{name}": tensor for name, tensor in state.items()}
+        write_model_directory(
+            path,
+            config=self.config.as_dict(),
+            vocabulary=self.vocabulary,
+            tensors=tensors,
+            card=self.card,
+            family=FAMILY,
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights, those of the closed form and the identity included."""
+        mlp = 0 if self.network is None else sum(weight.numel() for weight in self.network.parameters())
+        return self.closed.size + self.identity.size + mlp
+
+    @property
+    def n_place(self) -> int:
+        """Dimensions of place, which come first in the joint embedding; 0 for a model without."""
+        return self.closed.shape[1] * (1 if self.network is None else 2)
+
+    def embed(
+        self,
+        adata: CellTables,
+        *,
+        identity: Identity = "auto",
+        parts: bool = False,
+        niche: bool = False,
+        slide_key: str | None = None,
+        layer: str | None = None,
+        table_key: str | None = None,
+        key_added: str = DEFAULT_KEY,
+        min_gene_fraction: float = 0.5,
+        strict: bool = False,
+        n_threads: int = 1,
+    ) -> None:
+        """Embed cells.
+
+        Writes ``obsm[key_added]``, float32 (n_cells, place + identity), and ``uns["spaf"]["embed"]``; on request
+        ``obsm[f"{key_added}_place"]`` and ``obsm[f"{key_added}_identity"]``, each of mean squared norm 1 on the slide,
+        and ``obsm[f"{key_added}_niche"]``. A cell without counts of the model's genes gets rows of NaN and is counted.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, cells x genes; X may be CSR, CSC, dense or backed. Also a SpatialData, or a list of either.
+            Whole slides: counts are standardised by the cells of their slide. Places are not needed, except for
+            `niche`.
+        identity
+            ``"slide"``: principal components of the slide that is embedded, best for it alone and not comparable with
+            any other. ``"fixed"``: those of the slides that the model was fitted on, comparable across slides, and so
+            are the sizes of the parts. ``"auto"``: ``"slide"`` for one slide by a model of one, else ``"fixed"``.
+        parts
+            Write place and identity on their own as well.
+        niche
+            Write the state of each cell with its surroundings too, which needs ``obsm["spatial"]``.
+        slide_key, layer, table_key
+            As for `fit`.
+        key_added
+            Key in ``obsm``.
+        min_gene_fraction
+            Least share of genes that must match (see `Vocabulary.match`).
+        strict
+            Refuse cells without any count of the model's genes.
+        n_threads
+            Of torch, and of the search for neighbours. Another number may change the last bits.
+
+        Raises
+        ------
+        InputError
+            For too few genes, values that are not counts, a slide of fewer than 10 cells with counts, components of
+            the slide asked for several slides, or niches of cells without a place.
+        """
+        if identity not in get_args(Identity):
+            raise InputError(f"identity must be one of {', '.join(get_args(Identity))}, not {identity!r}.")
+        _check_threads(n_threads)
+        tables = tables_of(adata, table_key)
+        n_slides = sum(len(set(slides_of(table, slide_key))) for table in tables)
+        if identity == "slide" and n_slides > 1:
+            raise InputError(
+                f"identity='slide' gives each of the {n_slides} slides axes of its own, which cannot be compared; "
+                "embed them one by one, or with identity='fixed'."
+            )
+        is_own = identity == "slide" or (identity == "auto" and n_slides == 1 and self.config.n_slides == 1)
+        if niche:
+            for table in tables:
+                if places_of(table) is None:
+                    raise InputError("niche=True needs the places of the cells in obsm['spatial'].")
+        matches = [match_genes(table.var, self.vocabulary, min_fraction=min_gene_fraction) for table in tables]
+        read = [
+            read_slides(table, self.vocabulary, match, layer=layer, slide_key=slide_key, with_places=niche)
+            for table, match in zip(tables, matches, strict=True)
+        ]
+        if strict:
+            for table, slides in zip(tables, read, strict=True):
+                _refuse_empty(table, slides)
+        for table, slides, match in zip(tables, read, matches, strict=True):
+            started = time.perf_counter()
+            with _threads(n_threads):
+                named = self._named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads)
+            joint = [named[name] * weight for name, weight in self._weights().items()]
+            table.obsm[key_added] = np.concatenate(joint, axis=1)
+            for name, part in named.items():
+                if parts or name == "niche":
+                    table.obsm[f"{key_added}_{name}"] = part
+            n_empty = table.n_obs - sum(slide.rows.size for slide in slides)
+            if n_empty:
+                logger.warning(
+                    "%d of %d cells have no count of the model's genes; their rows are NaN.", n_empty, table.n_obs
+                )
+            parameters = {
+                "key_added": key_added, "identity": "slide" if is_own else "fixed", "niche": niche,
+                "min_gene_fraction": min_gene_fraction, **({} if layer is None else {"layer": layer}),
+                **({} if slide_key is None else {"slide_key": slide_key}),
+            }  # fmt: skip
+            self._write_record(table, parameters, match, named, n_slides=len(slides), n_empty=n_empty, started=started)
+
+    def _weights(self) -> dict[str, np.float32]:
+        """Return the parts of the joint embedding in their order, and the weight of each."""
+        assert self.config.identity_weight is not None
+        if not self.n_place:
+            return {"identity": np.float32(1.0)}
+        return {"place": np.float32(1.0), "identity": np.float32(self.config.identity_weight)}
+
+    def _named_parts(
+        self, slides: Sequence[SlideCells], n_cells: int, *, own_identity: bool, niche: bool, workers: int
+    ) -> dict[str, Rows]:
+        """Return the parts of all cells of a table, by name; rows of NaN for cells without counts."""
+        result: dict[str, Rows] = {}
+        for slide in slides:
+            residuals, zscores = PearsonResiduals(slide.counts), ZScores(slide.counts)
+            of_slide = {"place": self._place(residuals, own_size=own_identity)} if self.n_place else {}
+            loadings = self.identity
+            if own_identity:
+                loadings = principal_components([zscores], self.config.n_identity, seed=self.config.seed)[0]
+            of_slide["identity"] = self._scaled("identity", zscores.project(loadings), own_size=own_identity)
+            if niche:
+                assert slide.coordinates is not None
+                reach = reach_of(slide.coordinates, self.config.radius)
+                k = N_SPOTS if reach is not None and reach.is_lattice else N_CELLS
+                of_slide["niche"] = niche_state(
+                    residuals, zscores, slide.coordinates, k=k, seed=self.config.seed, n_threads=workers
+                )
+            for name, part in of_slide.items():
+                rows = result.setdefault(name, np.full((n_cells, part.shape[1]), np.nan, dtype=np.float32))
+                rows[slide.rows] = part
+        return result
+
+    def _place(self, residuals: PearsonResiduals, *, own_size: bool) -> Rows:
+        """Return the place of the cells of a slide: closed form and weighted network, together of size 1."""
+        part = self._scaled("closed", residuals.project(self.closed), own_size=own_size)
+        if self.network is not None:
+            network = self._scaled("network", self.network.embed(residuals), own_size=own_size)
+            part = np.concatenate([part, np.float32(self.config.network_weight) * network], axis=1)
+        return part / np.float32(size_of_place(self.config))
+
+    def _scaled(self, name: str, part: Rows, *, own_size: bool) -> Rows:
+        """Return a part centred on its slide, over its size there or over that of the training slides."""
+        part = centred(part)
+        return part / np.float32(size_of([part]) if own_size else self.config.scales[name])
+
+    def _write_record(
+        self,
+        table: anndata.AnnData,
+        parameters: dict[str, Any],
+        match: GeneMatch,
+        named: dict[str, Rows],
+        *,
+        n_slides: int,
+        n_empty: int,
+        started: float,
+    ) -> None:
+        record = run_record("spaf-model embed", parameters, started=started)
+        record |= {
+            "model": self.source,
+            "family": FAMILY,
+            "n_cells": table.n_obs,
+            "n_slides": n_slides,
+            "n_empty": n_empty,
+            "n_genes_matched": len(match.matched),
+            "gene_fraction": match.fraction,
+            "model_gene_fraction": match.model_fraction,
+            "genes_joined": np.array(match.joined, dtype=object),
+            "genes_unmatched": np.array(match.unmatched, dtype=object),
+            "n_dimensions": {name: part.shape[1] for name, part in named.items()},  # place, then identity
+        }
+        table.uns["spaf"] = {**table.uns.get("spaf", {}), "embed": record}
+
+    def __repr__(self) -> str:
+        network = "no network" if self.network is None else f"network of widths {self.network.widths}"
+        return (
+            f"TissueModel({self.vocabulary.gene_token_ids.size} genes, {self.n_place} dimensions of place, "
+            f"{self.identity.shape[1]} of identity, {network})"
+        )
+
+
+def _refuse_empty(table: anndata.AnnData, slides: Sequence[SlideCells]) -> None:
+    empty = np.setdiff1d(np.arange(table.n_obs), np.concatenate([slide.rows for slide in slides]))
+    if empty.size:
+        name = str(table.obs_names[empty[0]])
+        raise InputError(f"Cell {name!r} has no transcript of a gene of the model, and strict is set.")
+
+
+def _check_threads(n_threads: int) -> None:
+    if n_threads < 1:
+        raise InputError(f"n_threads must be at least 1, not {n_threads}.")
+
+
+@contextlib.contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    """Give torch so many threads for a while."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)

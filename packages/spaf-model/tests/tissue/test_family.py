@@ -1,0 +1,52 @@
+import anndata
+import numpy as np
+import pytest
+
+from spaf_model import InputError, TissueModel, load_model, tl
+
+
+@pytest.mark.parametrize("preset", ["neighbours", "tissue"])
+def test_a_stored_model_embeds_behind_the_face_of_all_families(slide, tmp_path, preset):
+    model = TissueModel.fit(slide, preset)
+    model.save_pretrained(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.family == "tissue"
+    assert loaded.n_parameters == model.n_parameters
+    assert loaded.card == model.card
+    one, other = slide.copy(), slide.copy()
+    model.embed(one, parts=True)
+    loaded.embed(other, parts=True)
+    for key in ("X_SpaF", "X_SpaF_place", "X_SpaF_identity"):
+        np.testing.assert_array_equal(one.obsm[key], other.obsm[key])
+    tl.embed(other, tmp_path / "model", key_added="again")
+    np.testing.assert_array_equal(other.obsm["again"], one.obsm["X_SpaF"])
+
+
+def test_the_command_writes_the_parts(run, slide, tmp_path):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    slide.write_h5ad(tmp_path / "slide.h5ad")
+    words = ["embed", tmp_path / "slide.h5ad", "--model", tmp_path / "model", "--parts", "-o", tmp_path / "out.h5ad"]
+    assert run(*words) == 0
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert {"X_SpaF", "X_SpaF_place", "X_SpaF_identity"} <= set(written.obsm)
+    assert run("info", tmp_path / "model", "--json") == 0
+
+
+def test_what_a_tissue_model_cannot_be_asked_is_said(run, slide, tmp_path, capsys):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    slide.write_h5ad(tmp_path / "slide.h5ad")
+    words = ["colocalization", tmp_path / "slide.h5ad", "--model", tmp_path / "model", "-o", tmp_path / "x.h5ad"]
+    assert run(*words) == 2
+    assert "its family 'tissue' has no such output" in capsys.readouterr().err
+
+
+def test_a_directory_that_does_not_fit_is_refused(slide, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    tensors["closed"] = tensors["closed"][:-1].contiguous()
+    save_file(tensors, tmp_path / "model" / "model.safetensors")
+    for load in (load_model, TissueModel.from_pretrained):
+        with pytest.raises(InputError, match="do not fit its configuration; closed is not"):
+            load(tmp_path / "model")
