@@ -8,7 +8,8 @@ from .pretraining.config import PretrainConfig, presets, read_config
 from .pretraining.gene_table import GeneTableConfig
 from .pretraining.run import PretrainResult, pretrain
 from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
-from .stream.loader import Batch, BatchStream
+from .stream.batch import Batch
+from .stream.loader import BatchStream
 from .stream.samplers import Sampler, SamplingConfig
 from .trainer.checkpoint import Checkpoints, load_checkpoint
 from .trainer.config import RunConfig
