@@ -151,3 +151,15 @@ def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path: Path) -
     replace_folder(folder(tmp_path / "new", "new"), tmp_path / "out")
     assert (tmp_path / "out" / "file").read_text() == "new"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "out")
+    for text in ("first", "second"):
+        with whole_folder(tmp_path / "out") as new:
+            (new / "file").write_text(text)
+        assert (tmp_path / "out").is_symlink()
+        assert (tmp_path / "disk" / "out" / "file").read_text() == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out"]

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spaf_model import InputError, check_key, check_output
+from spaf_model import InputError, check_key, check_output, replace_file
 from spaf_model._console import plain_console, progress_bar
 from spaf_model._h5ad import write_copy
 
@@ -92,3 +92,32 @@ def test_commands_look_at_their_output_before_the_model(run, tmp_path, command, 
         assert run(*words, "-o", tmp_path / "x.h5ad", "--key", "a/b") == 2
         assert "--key-added is the name of a key" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_coordinates_are_not_replaced():
+    with pytest.raises(InputError, match="cannot be 'spatial': the coordinates"):
+        check_key("spatial")
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        check_output(tmp_path / "pipe")
+    with pytest.raises(InputError, match="too long for the name of a file"):
+        check_output(tmp_path / ("x" * 300))
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path, model):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "there" / "file.txt")
+    replace_file(tmp_path / "link.txt", lambda path: path.write_text("new"))
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "there" / "file.txt").read_text() == "new"
+    (tmp_path / "model").symlink_to(tmp_path / "there" / "model")
+    for _ in range(2):
+        model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model").is_symlink()
+    assert sorted(file.name for file in (tmp_path / "there").iterdir()) == ["file.txt", "model"]
+    long = tmp_path / ("µ" * 120)
+    replace_file(long, lambda path: path.write_text("new"))
+    assert long.read_text() == "new"

@@ -7,6 +7,7 @@ after slides were finished, is taken up again by the same command.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def workplace(out: Path) -> Iterator[Path]:
     A folder that a killed build left is used again, and so are its finished slides where the plan of a slide is still
     the same. When the build fails, finished slides stay for the next one; with none of them nothing stays.
     """
-    out = out.absolute()
+    out = Path(os.path.realpath(out))  # a link stays a link
     folder = out.parent / f".{out.name}.unfinished"
     slides = folder / "slides"
     slides.mkdir(parents=True, exist_ok=True)

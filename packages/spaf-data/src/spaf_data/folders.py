@@ -83,6 +83,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     A process that is killed while the one is renamed and the other not yet leaves both; see `restore`.
     """
+    path = _itself(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     restore(path)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
@@ -97,6 +98,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Rename a folder to `path`; what is there is removed after that, and is back after an error or an interrupt."""
+    path = _itself(path)
     restore(path)
     earlier = _earlier(path)
     try:
@@ -112,6 +114,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def restore(path: Path) -> None:
     """Undo, or finish, what a killed process began: put back a folder that it had moved aside, or remove that one."""
+    path = _itself(path)
     earlier = _earlier(path)
     if not earlier.exists():
         return
@@ -122,14 +125,19 @@ def restore(path: Path) -> None:
         logger.warning("%s is back: a process that was to replace it was killed meanwhile", path)
 
 
+def _itself(path: Path) -> Path:
+    """Return the folder that a path means: a link stays a link, and what it leads to is replaced."""
+    return Path(os.path.realpath(path))
+
+
 def _earlier(path: Path) -> Path:
-    path = path.absolute()
+    path = _itself(path)
     return path.parent / f".{path.name}.replaced"
 
 
 def _lock_file(out: Path) -> Path:
     # Of the folder itself, by whatever name or link it is called.
-    folder = Path(os.path.realpath(out))
+    folder = _itself(Path(out))
     return folder.parent / f".{folder.name}.lock"
 
 

@@ -14,7 +14,8 @@ from spaf_model.errors import InputError
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file beside `path`, then rename it to `path`."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    path = Path(os.path.realpath(path))  # a link stays a link
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".partial", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:

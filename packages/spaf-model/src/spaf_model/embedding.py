@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,3 +83,19 @@ def inference(network: Network[Any], settings: EmbeddingSettings) -> Iterator[tu
         ) from error
     finally:
         network.train(was_training)
+
+
+def refuse_not_finite(names: Sequence[str], embedding: NDArray[np.float32], n_empty: int, source: str) -> None:
+    """Refuse embeddings of cells that have genes but got no numbers; rows of NaN are those of empty cells alone.
+
+    Raises
+    ------
+    InputError
+        If more rows than `n_empty` are not finite; the sentence names the model and a cell.
+    """
+    bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if bad.size > n_empty:
+        raise InputError(
+            f"The model {source} gives {bad.size - n_empty} of {len(names)} cells an embedding that is not finite, such "
+            f"as {str(names[bad[-1]])!r}: its weights cannot be used, or the precision is too low for them."
+        )

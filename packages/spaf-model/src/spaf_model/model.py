@@ -20,7 +20,7 @@ from spaf_model._record import run_record
 from spaf_model.cell_source import CellSource, say_what_was_read
 from spaf_model.counts import CellCounts
 from spaf_model.distributed import Processes, shared_processes
-from spaf_model.embedding import embed_tokenised
+from spaf_model.embedding import embed_tokenised, refuse_not_finite
 from spaf_model.errors import InputError
 from spaf_model.family import ConfigT, NetworkT, Tokeniser, family_of
 from spaf_model.inputs import CellTables, tables_of
@@ -263,6 +263,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                 started = time.perf_counter()
                 embeddings = self._embeddings(source, processes, method, call)
                 n_empty = processes.total(source.n_empty)
+                refuse_not_finite(table.obs_names.tolist(), embeddings[WHOLE], n_empty, self.source)
                 if n_empty:
                     logger.warning(
                         "%d of %d cells have no gene of the model; their rows are NaN.", n_empty, table.n_obs

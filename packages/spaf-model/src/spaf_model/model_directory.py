@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ def write_model_directory(
     bad = not_finite(tensors)
     if bad:
         raise InputError(f"The weights of the model for {path} are not all finite; nothing was written. {bad}.")
+    path = Path(os.path.realpath(path))  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -198,5 +200,16 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], *, sour
     )
     if problems:
         raise InputError(f"The tensors of {source} do not fit its configuration; {problems}.")
+    kinds = [name for name in expected if tensors[name].is_floating_point() != expected[name].is_floating_point()]
+    if kinds:
+        raise InputError(
+            f"The tensors of {source} do not fit its configuration; {kinds[0]} is {tensors[kinds[0]].dtype}."
+        )
     converted = {name: tensors[name].to(expected[name].dtype) for name in expected}
+    bad = not_finite(converted)
+    if bad:
+        raise InputError(f"The tensors of {source} are too large for the precision of the model. {bad}.")
+    negative = [name for name, tensor in converted.items() if name.endswith("running_var") and bool((tensor < 0).any())]
+    if negative:
+        raise InputError(f"The tensors of {source} are no weights of a model: {negative[0]}, a variance, is below 0.")
     module.load_state_dict(converted, assign=True)

@@ -9,7 +9,8 @@ from .pretraining.gene_table import GeneTableConfig
 from .pretraining.run import PretrainResult, pretrain
 from .pretraining.tissue import TissueResult, TissueRunConfig, pretrain_tissue, read_tissue_config
 from .pretraining.vocabulary import VocabularyConfig, vocabulary_from_corpus
-from .stream.loader import Batch, BatchStream
+from .stream.batch import Batch
+from .stream.loader import BatchStream
 from .stream.samplers import Sampler, SamplingConfig
 from .trainer.checkpoint import Checkpoints, load_checkpoint
 from .trainer.config import RunConfig

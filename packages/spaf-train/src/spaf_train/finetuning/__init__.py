@@ -1,12 +1,12 @@
 """Fine-tuning: pairs of neighbours on other data, and labels of cells; fully, by adapters or by a probe."""
 
 from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.label_head import LabelHead, predict_labels
 from spaf_train.finetuning.labelled_cells import LabelledCells, labelled_cells
 from spaf_train.finetuning.labels import LABEL_MEASURES, finetune_labels
 from spaf_train.finetuning.pairs import PAIR_MEASURES, finetune_pairs
 from spaf_train.finetuning.result import FinetuneResult
+from spaf_train.finetuning.training import Fit, fit_with_patience
 
 __all__ = [
     "LABEL_MEASURES",
@@ -18,7 +18,7 @@ __all__ = [
     "LabelledCells",
     "finetune_labels",
     "finetune_pairs",
-    "fit_early_stopping",
+    "fit_with_patience",
     "labelled_cells",
     "predict_labels",
 ]

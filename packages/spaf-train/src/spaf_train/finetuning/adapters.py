@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from spaf_model import ConvolutionMixer, SpatialFormerNetwork
 from spaf_train.finetuning.config import FinetuneConfig
@@ -63,19 +62,3 @@ def training_mode(network: SpatialFormerNetwork, config: FinetuneConfig) -> None
         for module in network.modules():
             if isinstance(module, ConvolutionMixer):
                 module.eval()
-
-
-def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of everything that training changes: weights that have gradients, and buffers."""
-    state = dict(module.named_buffers())
-    state.update((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-@torch.no_grad()
-def restore_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `trained_state` copied."""
-    places: dict[str, torch.Tensor] = dict(module.named_buffers())
-    places.update(module.named_parameters())
-    for name, tensor in state.items():
-        places[name].copy_(tensor)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,33 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from spaf_data import slides_of_cells
-from spaf_model import (
-    CellSource,
-    EmbeddingMethod,
-    InputError,
-    RankedCells,
-    ReadingOptions,
-    SpatialFormer,
-    TokenBatch,
-    embed_cells,
-    sequence_lengths,
-    token_budget_batches,
-)
+from spaf_model import CellSource, EmbeddingMethod, InputError, RankedCells, ReadingOptions, SpatialFormer, embed_cells
 from spaf_train._csr import take_ranked
 from spaf_train._record import run_record
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
 from spaf_train.evaluation.classification import (
     baseline_predictions,
-    classification_scores,
     evaluate_predictions,
     logistic_classifier,
 )
 from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.label_head import LabelHead
+from spaf_train.finetuning.label_training import LabelNetwork, LabelObjective, LabelStream
 from spaf_train.finetuning.labelled_cells import TRAIN, VALIDATION, LabelledCells, labelled_cells
 from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
-from spaf_train.trainer.distributed import claimed, ranks
+from spaf_train.finetuning.training import Fit, fit_with_patience
+from spaf_train.objectives import GivenObjectives
+from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
 
 logger = logging.getLogger(__name__)
 
 LABEL_MEASURES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 _GROUPS = 1_000  # of cells without a place, for the bootstrap
-_GROUPING = 2048  # shuffled cells among which those of similar length share a batch
-
-
-class LabelNetwork(nn.Module):
-    """An encoder with a linear head on the embedding of a cell."""
-
-    def __init__(self, model: SpatialFormer, head: LabelHead) -> None:
-        super().__init__()
-        self.network = model.network
-        self.pooling = head.pooling
-        self.head = nn.Linear(model.config.width, len(head.classes))
-        with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(head.weight))
-            self.head.bias.copy_(torch.from_numpy(head.bias))
-
-    def forward(self, batch: TokenBatch) -> Tensor:
-        """Return logits (B, n_classes)."""
-        hidden = self.network.encode(batch)
-        logits = self.head(self.network.pool(hidden, batch, self.pooling))
-        assert isinstance(logits, Tensor)
-        return logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +155,7 @@ def finetune_labels(
         head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
         if config.method != "probe":
             predictions["probe of the model as given"] = _predict(model, head, cells, judged)
-            head, fit = _train(model, head, cells, config)
+            head, fit = _train(model, head, cells, config, group)
         predictions = {"fine-tuned model": _predict(model, head, cells, judged), **predictions}
         scores = _judge(adata, cells, judged, predictions, n_replicates, config.seed)
         parameters = {
@@ -225,82 +194,37 @@ def _probe(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> Label
     )
 
 
-def _train(model: SpatialFormer, probe: LabelHead, cells: _Cells, config: FinetuneConfig) -> tuple[LabelHead, Fit]:
+def _train(
+    model: SpatialFormer, probe: LabelHead, cells: _Cells, config: FinetuneConfig, group: Ranks
+) -> tuple[LabelHead, Fit]:
     """Train the head with all weights or with adapters, from the probe on; the model is changed in place."""
     # A head that fits at once does not drag the encoder through the noise of its own beginnings.
-    network = LabelNetwork(model, probe)
-    device = next(model.network.parameters()).device
-    network.to(device)
-    rows = cells.rows(TRAIN)
-    weights = torch.ones(len(cells.labels.classes), device=device)
+    network = LabelNetwork(model, probe).to(group.device)
+    rows = {part: cells.rows(part) for part in (TRAIN, VALIDATION)}
+    weights = torch.ones(len(cells.labels.classes))
     if config.balance_classes:
-        n_cells = np.bincount(cells.codes[rows], minlength=weights.numel())
-        weights = torch.from_numpy(rows.size / (weights.numel() * n_cells)).float().to(device)
-    batches = _batches(model, cells, rows, config)
+        n_cells = np.bincount(cells.codes[rows[TRAIN]], minlength=weights.numel())
+        weights = torch.from_numpy(rows[TRAIN].size / (weights.numel() * n_cells)).float()
+    streams = {
+        part: LabelStream(
+            cells.ranked, cells.context, cells.codes, own, weights, model.vocabulary,
+            token_budget=config.token_budget, seed=config.seed,
+        )
+        for part, own in rows.items()
+    }  # fmt: skip
 
-    def next_loss() -> Tensor:
-        network.head.train()
+    def mode(module: nn.Module) -> None:
+        module.train()
         training_mode(model.network, config)
-        seed, batch = next(batches)
-        torch.manual_seed(seed)
-        tokens, codes = _tokens(model, cells, batch, device)
-        return functional.cross_entropy(network(tokens), codes, weight=weights)
 
-    def validate() -> dict[str, float]:
-        network.eval()
-        return _validation(model, network, cells, weights, config)
-
-    if config.method == "lora":
-        with adapted(model.network, config):
-            fit = fit_early_stopping(network, next_loss, validate, config)
-    else:
-        fit = fit_early_stopping(network, next_loss, validate, config)
+    with adapted(model.network, config) if config.method == "lora" else nullcontext():
+        fit = fit_with_patience(
+            network, GivenObjectives({"labels": LabelObjective()}), streams[TRAIN], streams[VALIDATION], config,
+            ranks=group, validation_inputs=rows[VALIDATION].size, training_mode=mode,
+        )  # fmt: skip
     network.eval()
     weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (network.head.weight, network.head.bias))
     return dataclasses.replace(probe, weight=weight, bias=bias), fit
-
-
-def _batches(
-    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], config: FinetuneConfig
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield a seed for dropout and the cells of a batch, epoch after epoch without end."""
-    lengths = sequence_lengths(cells.ranked.n_genes[rows])
-    epoch = 0
-    while True:
-        generator = np.random.default_rng([config.seed, epoch])
-        shuffled = generator.permutation(rows.size)
-        batches = []
-        for start in range(0, rows.size, _GROUPING):
-            group = shuffled[start : start + _GROUPING]
-            batches += [group[places] for places in token_budget_batches(lengths[group], config.token_budget)]
-        for place in generator.permutation(len(batches)):
-            yield int(generator.integers(2**62)), rows[batches[place]]
-        epoch += 1
-
-
-@torch.inference_mode()
-def _validation(
-    model: SpatialFormer, network: LabelNetwork, cells: _Cells, weights: Tensor, config: FinetuneConfig
-) -> dict[str, float]:
-    rows = cells.rows(VALIDATION)
-    lengths = sequence_lengths(cells.ranked.n_genes[rows])
-    total = weight = 0.0
-    confusion = np.zeros((weights.numel(), weights.numel()))
-    for places in token_budget_batches(lengths, config.token_budget):
-        tokens, codes = _tokens(model, cells, rows[places], weights.device)
-        logits = network(tokens).float()
-        total += float(functional.cross_entropy(logits, codes, weight=weights, reduction="sum"))
-        weight += float(weights[codes].sum())
-        np.add.at(confusion, (codes.cpu().numpy(), logits.argmax(dim=-1).cpu().numpy()), 1.0)
-    scores = classification_scores(confusion)
-    return {"loss": total / weight, **{name: float(value) for name, value in scores._asdict().items()}}
-
-
-def _tokens(
-    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], device: torch.device
-) -> tuple[TokenBatch, Tensor]:
-    tokens = TokenBatch.from_cells(cells.ranked, cells.context, rows, model.vocabulary).to(device)
-    return tokens, torch.from_numpy(cells.codes[rows]).to(device)
 
 
 def _embedding(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
@@ -27,26 +27,27 @@ from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_
 from spaf_train.evaluation.pairs import can_be_judged
 from spaf_train.finetuning.adapters import adapted, training_mode
 from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.early_stopping import Fit, fit_early_stopping
 from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
+from spaf_train.finetuning.training import Fit, fit_with_patience
 from spaf_train.objectives import (
     ColocalizationConfig,
     MaskedGenesConfig,
     ObjectivesConfig,
     PairLabels,
-    pairs_loss,
+    WeightingConfig,
 )
 from spaf_train.stream.contexts import with_known_contexts
 from spaf_train.stream.loader import BatchStream
 from spaf_train.stream.samplers import SamplingConfig
-from spaf_train.trainer.distributed import claimed, ranks
+from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
-from spaf_train.trainer.validation import validate
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
 TUNED, BEFORE = "fine-tuned model", "model before"
 _OBJECTIVES = ObjectivesConfig(
-    masked_genes=MaskedGenesConfig(enabled=False), colocalization=ColocalizationConfig(enabled=False)
+    masked_genes=MaskedGenesConfig(enabled=False),
+    colocalization=ColocalizationConfig(enabled=False),
+    weighting=WeightingConfig(method="fixed"),
 )
 
 
@@ -145,9 +146,9 @@ def finetune_pairs(
         elif config.method == "lora":
             with adapted(model.network, config):
                 model.network.pair_head.requires_grad_(True)
-                fit = _train(model, streams, config)
+                fit = _train(model, streams, config, group)
         else:
-            fit = _train(model, streams, config)
+            fit = _train(model, streams, config, group)
         model.network.eval()
         judged = _judge(model, before, data, cells, tokens, evaluation)
         parameters = {
@@ -175,25 +176,15 @@ def finetune_pairs(
     return FinetuneResult(out, fit, result.scores, record)
 
 
-def _train(model: SpatialFormer, streams: Mapping[str, BatchStream], config: FinetuneConfig) -> Fit:
-    network = model.network
-    with ranks(config.device) as group:
+def _train(model: SpatialFormer, streams: Mapping[str, BatchStream], config: FinetuneConfig, group: Ranks) -> Fit:
+    def mode(module: nn.Module) -> None:
+        module.train()
+        training_mode(model.network, config)
 
-        def next_loss() -> Tensor:
-            training_mode(network, config)
-            (batch,) = streams["train"].next_step()
-            torch.manual_seed(batch.seed)
-            batch = batch.to(group.device)
-            labels = batch.targets["pairs"]
-            assert isinstance(labels, PairLabels)
-            loss = pairs_loss(network.pair_logits(network.encode(batch.unmasked)), labels)
-            return loss / max(labels.weight, 1.0)
-
-        def look() -> dict[str, float]:
-            batches = streams["validation"].one_epoch(max_inputs=config.validation_inputs)
-            return validate(network, batches, _OBJECTIVES, group)
-
-        return fit_early_stopping(network, next_loss, look, config)
+    return fit_with_patience(
+        model.network, _OBJECTIVES, streams["train"], streams["validation"], config, ranks=group,
+        validation_inputs=config.validation_inputs, training_mode=mode,
+    )  # fmt: skip
 
 
 def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig) -> None:

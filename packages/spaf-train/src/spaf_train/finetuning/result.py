@@ -12,7 +12,7 @@ import pandas as pd
 from spaf_data import whole_folder
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import write_json
-from spaf_train.finetuning.early_stopping import Fit
+from spaf_train.finetuning.training import Fit
 
 RECORD_FILE = "finetune.json"
 

@@ -31,7 +31,7 @@ from spaf_train.objectives.contrast import ContrastConfig
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-from spaf_train.objectives.config import ObjectivesConfig, objective_columns  # noqa: E402  # knows them all
+from spaf_train.objectives.config import GivenObjectives, ObjectivesConfig, ObjectiveSet, objective_columns  # noqa: E402  # knows them all
 from spaf_train.objectives.weighting import ObjectiveWeighting, WeightingConfig  # noqa: E402
 
 __all__ = [
@@ -40,11 +40,13 @@ __all__ = [
     "ColocalizedGenes",
     "Column",
     "ContrastConfig",
+    "GivenObjectives",
     "Loss",
     "MaskedGenes",
     "MaskedGenesConfig",
     "Objective",
     "ObjectiveConfig",
+    "ObjectiveSet",
     "ObjectiveWeighting",
     "ObjectivesConfig",
     "PairLabels",

@@ -128,7 +128,7 @@ class Objective(ABC):
     A class with a `name` is one of `OBJECTIVES` as soon as it is defined, and with that has a table in the
     configuration (``[objectives.NAME]``), columns in ``metrics.csv`` and on the card, and a place in training and
     validation: the rest of the package asks the methods below and names no objective. Modules of this folder are found
-    by themselves.
+    by themselves. One that only a task of its own asks, such as labels, is defined with ``registered=False``.
 
     An instance is told its configuration and, where `prepare` gives something, that; it draws nothing but from what a
     batch gives it, so that targets are a function of the place of the batch.
@@ -148,9 +148,9 @@ class Objective(ABC):
     left_out_because: ClassVar[str] = ""  # reason for the user where `unanswerable` of the training split
     trains: ClassVar[tuple[str, ...]] = ()  # parts of the network that no other objective trains, by attribute
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "name" in vars(cls):
+        if registered and "name" in vars(cls):
             OBJECTIVES[cls.name] = cls
 
     def __init__(self, config: Any) -> None:

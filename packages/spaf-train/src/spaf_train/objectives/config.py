@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from spaf_train._checks import require
 from spaf_train._options import Tables
@@ -85,6 +86,45 @@ class ObjectivesConfig:
     def factors(self, progress: float) -> dict[str, float]:
         """Return the factor of each enabled objective at a point of the run, from 0 (start) to 1 (end)."""
         return {name: objective.factor(progress) for name, objective in self.make().items()}
+
+
+class ObjectiveSet(Protocol):
+    """What training asks: `ObjectivesConfig`, or `GivenObjectives`."""
+
+    @property
+    def weighting(self) -> WeightingConfig:
+        """How the losses become one."""
+
+    @property
+    def enabled(self) -> list[str]:
+        """Names."""
+
+    def make(self) -> dict[str, Objective]:
+        """Return the objectives by name."""
+
+    def factors(self, progress: float) -> dict[str, float]:
+        """Return the factor of each at a point of the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenObjectives:
+    """Objectives that no configuration names, such as labels in fine-tuning, by name; their weights are fixed."""
+
+    given: Mapping[str, Objective]
+    weighting: WeightingConfig = WeightingConfig(method="fixed")
+
+    @property
+    def enabled(self) -> list[str]:
+        """Names of the objectives."""
+        return list(self.given)
+
+    def make(self) -> dict[str, Objective]:
+        """Return the objectives by name."""
+        return dict(self.given)
+
+    def factors(self, progress: float) -> dict[str, float]:
+        """Return the factor of each objective at a point of the run, from 0 (start) to 1 (end)."""
+        return {name: objective.factor(progress) for name, objective in self.given.items()}
 
 
 def objective_columns(names: list[str] | None = None) -> list[Column]:

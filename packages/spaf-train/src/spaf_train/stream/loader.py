@@ -4,56 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
 from spaf_model import CONTEXT_KINDS, InputError, RankedCells, TokenBatch, Vocabulary, rank_genes, token_budget_batches
 from spaf_train._csr import csr_rows
-from spaf_train.objectives import ObjectivesConfig, Targets
+from spaf_train.objectives import ObjectivesConfig
+from spaf_train.stream.batch import Batch
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
 from spaf_train.stream.window import Cells, Draw, Inputs, Window
 
 
 class BadShardError(InputError):
     """A shard of a corpus is missing or damaged."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Inputs of one forward pass and the targets of the enabled objectives."""
-
-    name: str  # where in the corpus and the run it is, for messages
-    seed: int  # of whatever the network draws (dropout): a function of the run's seed and the place of the batch
-    unmasked: TokenBatch
-    masked: TokenBatch  # the same as `unmasked` where nothing is hidden
-    targets: Mapping[str, Targets]  # by the name of the objective
-    parts: tuple[int, ...] = ()  # rows that pass the network at once, one part after the other; none: all rows
-
-    def weights(self) -> dict[str, float]:
-        """Return what the summed loss of each objective is divided by."""
-        return {name: target.weight for name, target in self.targets.items()}
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of tokens, padding not counted."""
-        return int(self.unmasked.lengths.sum())
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        if device.type == "cpu":
-            return self
-        return dataclasses.replace(
-            self,
-            unmasked=self.unmasked.to(device),
-            masked=self.masked.to(device),
-            targets={name: target.to(device) for name, target in self.targets.items()},
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +133,16 @@ class BatchStream:
     def __getstate__(self) -> dict[str, Any]:
         # A worker reads for itself.
         return {**self.__dict__, "_loaded": None, "_kept": None}
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of a step over all processes."""
+        return self.sampling.batches_per_step
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether every batch passes the network at once."""
+        return self.sampler.within_budget
 
     @property
     def epoch(self) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from spaf_train.stream.loader import Batch, BatchStream
-from spaf_train.stream.samplers import SamplingConfig
+from spaf_train.stream.batch import Batch, Stream
 
 _Prepared = tuple[list[Batch], dict[str, int]]
 
@@ -29,15 +28,15 @@ class WorkerStream:
         Number of processes, at least 1. They start with the first step.
     """
 
-    def __init__(self, stream: BatchStream, workers: int) -> None:
+    def __init__(self, stream: Stream, workers: int) -> None:
         self.stream = stream
         self.workers = workers
         self._steps: Iterator[_Prepared | Exception] | None = None
 
     @property
-    def sampling(self) -> SamplingConfig:
-        """What the stream draws."""
-        return self.stream.sampling
+    def batches_per_step(self) -> int:
+        """Batches of a step over all processes."""
+        return self.stream.batches_per_step
 
     def state_dict(self) -> dict[str, int]:
         """Return the place of the next batch."""
@@ -84,7 +83,7 @@ class WorkerStream:
 class _Steps(IterableDataset[_Prepared | Exception]):
     """The steps of one worker, with the place behind each; the last item may be an error."""
 
-    def __init__(self, stream: BatchStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
     def __iter__(self) -> Iterator[_Prepared | Exception]:

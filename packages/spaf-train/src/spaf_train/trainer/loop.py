@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from spaf_model import SpatialFormerNetwork
-from spaf_train.objectives import OBJECTIVES, ObjectivesConfig
-from spaf_train.stream.loader import Batch, BatchStream
+from spaf_train.objectives import OBJECTIVES, Objective, ObjectiveSet
+from spaf_train.stream.batch import Batch, Stream
 from spaf_train.stream.workers import WorkerStream
 from spaf_train.trainer.checkpoint import Checkpoints
 from spaf_train.trainer.compiling import compile_blocks
 from spaf_train.trainer.config import RunConfig
 from spaf_train.trainer.distributed import DistributedConfig, Ranks
 from spaf_train.trainer.divergence import TrainingDivergedError
+from spaf_train.trainer.logs import Log, open_logs
 from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
-from spaf_train.trainer.metrics import MetricsLog
 from spaf_train.trainer.module import TrainingModule
 from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.trainer.parallel import ParallelModule
@@ -32,13 +31,10 @@ from spaf_train.trainer.progress import TrainingProgress
 from spaf_train.trainer.recomputing import recompute_layers
 from spaf_train.trainer.running_statistics import RunningStatistics
 from spaf_train.trainer.signals import StopRequest
-from spaf_train.trainer.tensorboard_log import TensorBoardLog
 from spaf_train.trainer.utilisation import TrainingOperations, describe_step
 from spaf_train.trainer.validation import look
 
 logger = logging.getLogger(__name__)
-
-Log = MetricsLog | TensorBoardLog | MemoryLog
 
 
 class Trainer:
@@ -67,20 +63,23 @@ class Trainer:
     prepared
         What `Objective.prepare` gave, by objective: stored with each checkpoint.
     validate_first
-        Whether the weights that the run begins with are a choice too.
+        Whether the weights that the run begins with are a choice too; others with a validation loss that is not finite
+        are then passed over, where the run would be ended.
     training_mode
         Puts the module into the mode that it is trained in.
+    title
+        Of the progress bar.
     """
 
     def __init__(
         self,
         network: SpatialFormerNetwork,
         *,
-        objectives: ObjectivesConfig,
+        objectives: ObjectiveSet,
         optimizer: OptimizerConfig,
         run: RunConfig,
-        train: BatchStream,
-        validation: BatchStream | None,
+        train: Stream,
+        validation: Stream | None,
         ranks: Ranks,
         checkpoints: Checkpoints | MemoryCheckpoints,
         log_path: Path | MemoryLog,
@@ -89,13 +88,15 @@ class Trainer:
         prepared: Mapping[str, Any] = MappingProxyType({}),
         validate_first: bool = False,
         training_mode: Callable[[nn.Module], object] = nn.Module.train,
+        title: str = "pretrain",
     ) -> None:
+        self._title = title
         self._validate_first = validate_first
         self._training_mode = training_mode
         self.objectives = objectives
         self.optimizer_config = optimizer
         self.run = run
-        self.train = WorkerStream(train, run.workers) if run.workers else train
+        self.train: Stream | WorkerStream = WorkerStream(train, run.workers) if run.workers else train
         self.validation = validation
         self.ranks = ranks
         self.checkpoints = checkpoints
@@ -109,9 +110,9 @@ class Trainer:
             recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
         # The head of an objective that is switched off has no gradient.
-        all_used = _heads(objectives.enabled) == _heads(list(OBJECTIVES))
+        all_used = _heads(objectives.make().values()) == _heads(OBJECTIVES.values())
         self.parallel = ParallelModule(
-            self.module, ranks, strategy=distributed.strategy, all_used=all_used, by_layer=train.sampler.within_budget
+            self.module, ranks, strategy=distributed.strategy, all_used=all_used, by_layer=train.within_budget
         )
         self.optimizer = make_optimizer(self.module, optimizer)
         self.statistics = RunningStatistics(network)
@@ -173,8 +174,15 @@ class Trainer:
         """
         began = time.perf_counter() - self.seconds
         with (
-            self._logs() as logs,
-            TrainingProgress(self.run.steps, completed=self.step, enabled=self.ranks.is_main) as progress,
+            open_logs(
+                self.log_path if self.ranks.is_main else None,
+                after=self.step,
+                objectives=self.objectives.enabled,
+                tensorboard=self.run.tensorboard,
+            ) as logs,
+            TrainingProgress(
+                self.run.steps, completed=self.step, enabled=self.ranks.is_main, title=self._title
+            ) as progress,
         ):
             if self._validate_first and self.step == 0:
                 self._validate(logs)
@@ -199,22 +207,6 @@ class Trainer:
     def _impatient(self) -> bool:
         """Whether as many validations as patience lasts have brought nothing better."""
         return 0 < self.run.patience <= self._since_best
-
-    @contextlib.contextmanager
-    def _logs(self) -> Iterator[list[Log]]:
-        """Open what this process writes metrics to: nothing, unless it is the main one."""
-        if not self.ranks.is_main:
-            yield []
-            return
-        if isinstance(self.log_path, MemoryLog):
-            yield [self.log_path]
-            return
-        table = MetricsLog(self.log_path, after=self.step, objectives=self.objectives.enabled)
-        if not self.run.tensorboard:
-            yield [table]
-            return
-        with contextlib.closing(TensorBoardLog(self.log_path.with_name("tensorboard"), after=self.step)) as curves:
-            yield [table, curves]
 
     def _train_step(self, stop: StopRequest) -> tuple[str, bool]:
         began = time.perf_counter()
@@ -288,7 +280,7 @@ class Trainer:
         torch.manual_seed(batch.seed)
         with self.parallel.synchronised(synchronise):
             with torch.autocast(self.ranks.device.type, dtype=self._autocast, enabled=self._autocast is not None):
-                share = 1.0 / self.train.sampling.batches_per_step
+                share = 1.0 / self.train.batches_per_step
                 total, sums = self.parallel.forward(batch.to(self.ranks.device), weights, factors, share)
             # Gradients are averaged over ranks, and the losses are parts of a sum.
             (total * self.ranks.world_size).backward()
@@ -310,6 +302,8 @@ class Trainer:
         return self._not_finite(self.step + 1, what)
 
     def _not_finite(self, step: int, what: str) -> str:
+        if isinstance(self.checkpoints, MemoryCheckpoints):
+            return f"Step {step}: {what} is not finite; a lower learning_rate or a longer warmup_steps may help."
         kept = self.checkpoints.latest()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return (
@@ -351,7 +345,7 @@ class Trainer:
             found = look(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
         metrics = found.metrics
         bad = [name for name, value in metrics.items() if name.startswith("loss_") and not math.isfinite(value)]
-        if bad:
+        if bad and not self._validate_first:
             what = f"the loss of {bad[0].removeprefix('loss_')} on the validation split"
             raise TrainingDivergedError(self._not_finite(self.step, what))
         for log in logs:
@@ -374,6 +368,8 @@ class Trainer:
         name = self.run.best_metric
         if name == "last":
             return self.step == self.run.steps or self._impatient
+        if self.best is not None and not math.isfinite(metrics.get("loss", 0.0)):
+            return False  # of weights that are no more; a share of right answers is a number even so
         before = math.nan if self.best is None else self.best.get(name, math.nan)
         now = metrics.get(name, math.nan)
         if self.best is None or math.isnan(before):
@@ -388,6 +384,6 @@ class Trainer:
         self.ranks.barrier()
 
 
-def _heads(names: list[str]) -> set[str]:
-    """Return the parts of a network that objectives of some names train alone."""
-    return {part for name in names for part in OBJECTIVES[name].trains}
+def _heads(objectives: Iterable[Objective | type[Objective]]) -> set[str]:
+    """Return the parts of a network that objectives train alone."""
+    return {part for objective in objectives for part in objective.trains}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spaf_model import SpatialFormerNetwork, TokenBatch
-from spaf_train.objectives import ObjectivesConfig, ObjectiveWeighting
-from spaf_train.stream.loader import Batch
+from spaf_train.objectives import ObjectiveSet, ObjectiveWeighting
+from spaf_train.stream.batch import Batch
 
 
 class TrainingModule(nn.Module):
@@ -24,7 +24,7 @@ class TrainingModule(nn.Module):
         What it is trained for.
     """
 
-    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectivesConfig) -> None:
+    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectiveSet) -> None:
         super().__init__()
         self.network = network
         self.objectives = objectives.make()

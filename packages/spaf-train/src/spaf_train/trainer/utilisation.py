@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from spaf_model import SpatialFormerNetwork
-from spaf_train.objectives import ObjectivesConfig
-from spaf_train.stream.loader import Batch
+from spaf_train.objectives import ObjectiveSet
+from spaf_train.stream.batch import Batch
 
 # A multiplication and an addition for each weight forward, and twice that backward.
 _OPERATIONS_PER_WEIGHT = 6
@@ -18,7 +18,7 @@ class TrainingOperations:
     utilisation, Chowdhery et al. 2022, "PaLM: scaling language modeling with pathways", appendix B).
     """
 
-    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectivesConfig) -> None:
+    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectiveSet) -> None:
         self._network = network
         self._asked = objectives.make()
         weights = sum(parameter.numel() for parameter in network.layers.parameters() if parameter.ndim >= 2)

@@ -14,12 +14,12 @@ from spaf_model import SpatialFormerNetwork
 from spaf_train.objectives import (
     Loss,
     Objective,
-    ObjectivesConfig,
+    ObjectiveSet,
     Targets,
     Total,
 )
 from spaf_train.objectives.base import Verdict
-from spaf_train.stream.loader import Batch
+from spaf_train.stream.batch import Batch
 from spaf_train.trainer.distributed import Ranks
 from spaf_train.trainer.module import encode
 
@@ -47,7 +47,7 @@ class Validation:
 def validate(
     network: SpatialFormerNetwork,
     batches: Iterable[Batch],
-    objectives: ObjectivesConfig,
+    objectives: ObjectiveSet,
     ranks: Ranks,
     *,
     autocast: torch.dtype | None = None,
@@ -88,7 +88,7 @@ def validate(
 def look(
     network: SpatialFormerNetwork,
     batches: Iterable[Batch],
-    objectives: ObjectivesConfig,
+    objectives: ObjectiveSet,
     ranks: Ranks,
     *,
     autocast: torch.dtype | None = None,

@@ -1,0 +1,231 @@
+"""Labels of cells as the one trainer sees them: an encoder with a head, an objective and a stream of batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spaf_model import (
+    N_PREFIX,
+    RankedCells,
+    SpatialFormer,
+    SpatialFormerConfig,
+    TokenBatch,
+    Vocabulary,
+    sequence_lengths,
+    token_budget_batches,
+)
+from spaf_train.evaluation.classification import classification_scores
+from spaf_train.finetuning.label_head import LabelHead
+from spaf_train.objectives import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.chance import Judgement, entropy
+from spaf_train.stream.batch import Batch
+
+_GROUPING = 2048  # shuffled cells among which those of similar length share a batch
+
+
+class LabelNetwork(nn.Module):
+    """An encoder with a linear head on the embedding of a cell."""
+
+    def __init__(self, model: SpatialFormer, head: LabelHead) -> None:
+        super().__init__()
+        self.network = model.network
+        self.pooling = head.pooling
+        self.head = nn.Linear(model.config.width, len(head.classes))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.weight))
+            self.head.bias.copy_(torch.from_numpy(head.bias))
+
+    @property
+    def config(self) -> SpatialFormerConfig:
+        """Sizes of the encoder."""
+        return self.network.config
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Layers of the encoder."""
+        return self.network.layers
+
+    def encode(self, batch: TokenBatch) -> Tensor:
+        """Return hidden states (B, L, D)."""
+        return self.network.encode(batch)
+
+    def logits(self, hidden: Tensor, genes: Tensor) -> Tensor:
+        """Return logits (B, n_classes) of hidden states, of which `genes` (B, L) says where genes are."""
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = genes.unsqueeze(-1)
+            pooled = hidden.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
+        logits = self.head(pooled)
+        assert isinstance(logits, Tensor)
+        return logits
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTargets:
+    """The labels of the cells of a batch."""
+
+    codes: Tensor  # int64 (B,)
+    weights: Tensor  # float32 (n_classes,)
+    genes: Tensor  # bool (B, L), where genes and the SEP behind them are
+
+    @property
+    def weight(self) -> float:
+        """What the summed loss of the batch is divided by: the sum of the weights of its cells."""
+        return float(self.weights[self.codes].sum())
+
+    def to(self, device: torch.device) -> LabelTargets:
+        """Return the same on another device."""
+        return LabelTargets(self.codes.to(device), self.weights.to(device), self.genes.to(device))
+
+
+class _Scores(Scores):
+    def __init__(self) -> None:
+        self.confusion = np.zeros((0, 0))
+        self.weights = np.zeros(0)
+
+    def add(self, loss: Loss, targets: LabelTargets) -> None:
+        if not self.confusion.size:
+            n = targets.weights.numel()
+            self.confusion, self.weights = np.zeros((n, n)), targets.weights.cpu().numpy()
+        np.add.at(self.confusion, (targets.codes.cpu().numpy(), loss.answer.argmax(dim=-1).cpu().numpy()), 1.0)
+
+    def parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.confusion, self.weights
+
+
+class LabelObjective(Objective, registered=False):
+    """Tell the label of a cell by the head of a `LabelNetwork`."""
+
+    name = "labels"
+    title = "labels"
+    columns = (
+        Column("loss_labels", "Labels, cross-entropy (nats)", "Labels", "cross-entropy (nat)"),
+        Column("macro_f1", "Labels, macro-F1", "Labels, macro-F1", "share"),
+        Column("balanced_accuracy", "Labels, balanced accuracy", "Labels, balanced accuracy", "share"),
+        Column("accuracy", "Labels, accuracy", "Labels, accuracy", "share"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(ObjectiveConfig(enabled=True))
+
+    def targets(self, draw: Any) -> LabelTargets:
+        """Raise TypeError: a `LabelStream` gives the targets with its batches."""
+        raise TypeError("Labels are no part of a corpus.")
+
+    def loss(self, network: Any, hidden: Tensor, targets: LabelTargets) -> Loss:
+        """Return the cross-entropy, classes weighted."""
+        logits = network.logits(hidden, targets.genes).float()
+        loss = functional.cross_entropy(logits, targets.codes, weight=targets.weights, reduction="sum")
+        return Loss(loss, targets.weight, logits)
+
+    def new_scores(self) -> Scores:
+        """Return what counts answers."""
+        return _Scores()
+
+    def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
+        """Return the shares of right answers, and the loss beside that of one answer for every cell."""
+        confusion = sum(part for part, _ in parts if part.size)
+        scores = {name: float(value) for name, value in classification_scores(confusion)._asdict().items()}
+        constant = entropy(confusion.sum(axis=1) * parts[0][1])
+        return scores, Judgement(self.name, total.loss, total.error, constant, title=self.title)
+
+
+class LabelStream:
+    """Batches of labelled cells, epoch after epoch, each shuffled by a seed.
+
+    Parameters
+    ----------
+    ranked, context
+        Of all cells.
+    codes
+        Classes of all cells.
+    rows
+        The cells of the split.
+    weights
+        Of the classes.
+    vocabulary
+        Of the tokens.
+    token_budget
+        Most tokens of a batch, padding included.
+    seed
+        Of order and dropout.
+    """
+
+    batches_per_step = 1
+    within_budget = True
+
+    def __init__(
+        self,
+        ranked: RankedCells,
+        context: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        weights: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        token_budget: int,
+        seed: int,
+    ) -> None:
+        self._ranked, self._context, self._codes, self._rows = ranked, context, codes, rows
+        self._weights, self._vocabulary = weights, vocabulary
+        self._token_budget, self._seed = token_budget, seed
+        self._lengths = sequence_lengths(ranked.n_genes[rows])
+        self._epoch = self._batch = 0
+        self._drawn: tuple[int, list[tuple[int, NDArray[np.int64]]]] | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place of the next batch."""
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a place that `state_dict` gave."""
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+
+    def next_step(self) -> list[Batch]:
+        """Return the next batch."""
+        if self._drawn is None or self._drawn[0] != self._epoch:
+            self._drawn = self._epoch, self._shuffled(self._epoch)
+        seed, rows = self._drawn[1][self._batch]
+        batch = self._build(seed, rows, f"batch {self._batch} of epoch {self._epoch}")
+        self.skip_step()
+        return [batch]
+
+    def skip_step(self) -> None:
+        """Pass over the next step."""
+        if self._drawn is None or self._drawn[0] != self._epoch:
+            self._drawn = self._epoch, self._shuffled(self._epoch)
+        self._batch += 1
+        if self._batch == len(self._drawn[1]):
+            self._epoch, self._batch = self._epoch + 1, 0
+
+    def one_epoch(self, epoch: int = 0, *, max_inputs: int | None = None) -> Iterator[Batch]:
+        """Yield all cells once, shortest first, however many inputs are asked for."""
+        for number, places in enumerate(token_budget_batches(self._lengths, self._token_budget)):
+            yield self._build(0, self._rows[places], f"batch {number} of the validation")
+
+    def _shuffled(self, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """Return a seed for dropout and the cells of each batch of an epoch."""
+        generator = np.random.default_rng([self._seed, epoch])
+        shuffled = generator.permutation(self._rows.size)
+        batches = []
+        for start in range(0, self._rows.size, _GROUPING):
+            group = shuffled[start : start + _GROUPING]
+            batches += [group[places] for places in token_budget_batches(self._lengths[group], self._token_budget)]
+        order = generator.permutation(len(batches))
+        return [(int(generator.integers(2**62)), self._rows[batches[place]]) for place in order]
+
+    def _build(self, seed: int, rows: NDArray[np.int64], name: str) -> Batch:
+        tokens = TokenBatch.from_cells(self._ranked, self._context, rows, self._vocabulary)
+        genes = tokens.mask.clone()
+        genes[:, :N_PREFIX] = False
+        targets = LabelTargets(torch.from_numpy(self._codes[rows]), self._weights, genes)
+        return Batch(name, seed, tokens, tokens, {"labels": targets})
