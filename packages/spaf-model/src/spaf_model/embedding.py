@@ -96,6 +96,6 @@ def refuse_not_finite(names: Sequence[str], embedding: NDArray[np.float32], n_em
     bad = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
     if bad.size > n_empty:
         raise InputError(
-            f"The model {source} gives {bad.size - n_empty} of {len(names)} cells an embedding that is not finite, such "
-            f"as {str(names[bad[-1]])!r}: its weights cannot be used, or the precision is too low for them."
+            f"The model {source} gives {bad.size - n_empty} of {len(names)} cells an embedding that is not finite, "
+            f"such as {str(names[bad[-1]])!r}: its weights cannot be used, or the precision is too low for them."
         )

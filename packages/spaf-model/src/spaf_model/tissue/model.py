@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import anndata
 import numpy as np
@@ -28,9 +27,10 @@ from spaf_model.tissue.joint import centred, size_of
 from spaf_model.tissue.neighbours import reach_of
 from spaf_model.tissue.network import PlaceNetwork
 from spaf_model.tissue.niche import N_CELLS, N_SPOTS, niche_state
-from spaf_model.tissue.reading import SlideCells, genes_of, places_of, read_slides, slides_of
+from spaf_model.tissue.reading import SlideCells, genes_found, genes_of, places_of, read_slides, slides_of
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
-from spaf_model.vocabulary import GeneMatch, Vocabulary
+from spaf_model.tissue.threads import check_threads, threads
+from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class TissueModel:
             or a slide with fewer than 10 cells with counts.
         """
         config = TissueConfig(preset=preset, seed=seed, radius=radius, network=network)
-        _check_threads(n_threads)
+        check_threads(n_threads)
         tables = tables_of(adata, table_key)
         for table in tables:
             slides_of(table, slide_key)
@@ -138,7 +138,7 @@ class TissueModel:
             for slide in read_slides(table, vocabulary, match, layer=layer, slide_key=slide_key, with_places=True)
         ]
         n_cells = sum(table.n_obs for table in tables)
-        with _threads(n_threads):
+        with threads(n_threads):
             fitted = fit_parts(slides, config, n_cells=n_cells, n_threads=n_threads, progress=progress)
         return cls._of(fitted, vocabulary)
 
@@ -161,7 +161,20 @@ class TissueModel:
         InputError
             If it is not one of this family, is damaged, of a newer format, or its tensors do not fit its configuration.
         """
-        config, vocabulary, tensors, card = read_directory(model_path(path))
+        return cls.of_parts(*read_directory(model_path(path)), source=str(path))
+
+    @classmethod
+    def of_parts(
+        cls, config: TissueConfig, vocabulary: Vocabulary, tensors: dict[str, torch.Tensor], card: str, *, source: str
+    ) -> TissueModel:
+        """Return the model of what a model directory holds.
+
+        Raises
+        ------
+        InputError
+            If the tensors do not fit the configuration.
+        """
+        path, tensors = source, dict(tensors)
         n_genes = vocabulary.gene_token_ids.size
         for name in ("closed", "identity"):
             if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
@@ -178,7 +191,7 @@ class TissueModel:
             raise InputError(f"The tensors of {path} do not fit its configuration; unexpected: {', '.join(tensors)}.")
         model = cls(config, vocabulary, closed=closed.numpy(), identity=identity, network=network)
         model.card = card
-        model.source = str(path)
+        model.source = source
         return model
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -259,17 +272,10 @@ class TissueModel:
             For too few genes, values that are not counts, a slide of fewer than 10 cells with counts, components of
             the slide asked for several slides, or niches of cells without a place.
         """
-        if identity not in get_args(Identity):
-            raise InputError(f"identity must be one of {', '.join(get_args(Identity))}, not {identity!r}.")
-        _check_threads(n_threads)
+        check_threads(n_threads)
         tables = tables_of(adata, table_key)
         n_slides = sum(len(set(slides_of(table, slide_key))) for table in tables)
-        if identity == "slide" and n_slides > 1:
-            raise InputError(
-                f"identity='slide' gives each of the {n_slides} slides axes of its own, which cannot be compared; "
-                "embed them one by one, or with identity='fixed'."
-            )
-        is_own = identity == "slide" or (identity == "auto" and n_slides == 1 and self.config.n_slides == 1)
+        is_own = self.takes_own_identity(identity, n_slides)
         if niche:
             for table in tables:
                 if places_of(table) is None:
@@ -284,10 +290,9 @@ class TissueModel:
                 _refuse_empty(table, slides)
         for table, slides, match in zip(tables, read, matches, strict=True):
             started = time.perf_counter()
-            with _threads(n_threads):
-                named = self._named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads)
-            joint = [named[name] * weight for name, weight in self._weights().items()]
-            table.obsm[key_added] = np.concatenate(joint, axis=1)
+            with threads(n_threads):
+                named = self.named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads)
+            table.obsm[key_added] = self.joined(named)
             for name, part in named.items():
                 if parts or name == "niche":
                     table.obsm[f"{key_added}_{name}"] = part
@@ -301,19 +306,65 @@ class TissueModel:
                 "min_gene_fraction": min_gene_fraction, **({} if layer is None else {"layer": layer}),
                 **({} if slide_key is None else {"slide_key": slide_key}),
             }  # fmt: skip
-            self._write_record(table, parameters, match, named, n_slides=len(slides), n_empty=n_empty, started=started)
+            record = run_record("spaf-model embed", parameters, started=started) | {
+                "model": self.source,
+                "family": FAMILY,
+                "n_cells": table.n_obs,
+                "n_slides": len(slides),
+                "n_empty": n_empty,
+                **genes_found(match),
+                "n_dimensions": {name: part.shape[1] for name, part in named.items()},  # place, then identity
+            }
+            table.uns["spaf"] = {**table.uns.get("spaf", {}), "embed": record}
 
-    def _weights(self) -> dict[str, np.float32]:
-        """Return the parts of the joint embedding in their order, and the weight of each."""
+    def joined(self, named: Mapping[str, Rows]) -> Rows:
+        """Return place and weighted identity side by side, of what `named_parts` gave."""
         assert self.config.identity_weight is not None
         if not self.n_place:
-            return {"identity": np.float32(1.0)}
-        return {"place": np.float32(1.0), "identity": np.float32(self.config.identity_weight)}
+            return named["identity"].copy()
+        return np.concatenate([named["place"], np.float32(self.config.identity_weight) * named["identity"]], axis=1)
 
-    def _named_parts(
-        self, slides: Sequence[SlideCells], n_cells: int, *, own_identity: bool, niche: bool, workers: int
+    def takes_own_identity(self, identity: Identity, n_slides: int) -> bool:
+        """Return whether the components of identity are those of the slide that is embedded, as `embed` describes.
+
+        Raises
+        ------
+        InputError
+            If they are asked for of several slides.
+        """
+        if identity not in get_args(Identity):
+            raise InputError(f"identity must be one of {', '.join(get_args(Identity))}, not {identity!r}.")
+        if identity == "slide" and n_slides > 1:
+            raise InputError(
+                f"identity='slide' gives each of the {n_slides} slides axes of its own, which cannot be compared; "
+                "embed them one by one, or with identity='fixed'."
+            )
+        return identity == "slide" or (identity == "auto" and n_slides == 1 and self.config.n_slides == 1)
+
+    def named_parts(
+        self,
+        slides: Sequence[SlideCells],
+        n_cells: int,
+        *,
+        own_identity: bool,
+        niche: bool = False,
+        workers: int = 1,
     ) -> dict[str, Rows]:
-        """Return the parts of all cells of a table, by name; rows of NaN for cells without counts."""
+        """Return the parts of all cells of a table, by name; rows of NaN for cells without counts.
+
+        Parameters
+        ----------
+        slides
+            Of the table.
+        n_cells
+            Of the table.
+        own_identity
+            Whether components of identity are those of the slide (see `takes_own_identity`).
+        niche
+            Whether the niche state is wanted too; it needs places.
+        workers
+            Threads of the search for neighbours.
+        """
         result: dict[str, Rows] = {}
         for slide in slides:
             residuals, zscores = PearsonResiduals(slide.counts), ZScores(slide.counts)
@@ -347,33 +398,6 @@ class TissueModel:
         part = centred(part)
         return part / np.float32(size_of([part]) if own_size else self.config.scales[name])
 
-    def _write_record(
-        self,
-        table: anndata.AnnData,
-        parameters: dict[str, Any],
-        match: GeneMatch,
-        named: dict[str, Rows],
-        *,
-        n_slides: int,
-        n_empty: int,
-        started: float,
-    ) -> None:
-        record = run_record("spaf-model embed", parameters, started=started)
-        record |= {
-            "model": self.source,
-            "family": FAMILY,
-            "n_cells": table.n_obs,
-            "n_slides": n_slides,
-            "n_empty": n_empty,
-            "n_genes_matched": len(match.matched),
-            "gene_fraction": match.fraction,
-            "model_gene_fraction": match.model_fraction,
-            "genes_joined": np.array(match.joined, dtype=object),
-            "genes_unmatched": np.array(match.unmatched, dtype=object),
-            "n_dimensions": {name: part.shape[1] for name, part in named.items()},  # place, then identity
-        }
-        table.uns["spaf"] = {**table.uns.get("spaf", {}), "embed": record}
-
     def __repr__(self) -> str:
         network = "no network" if self.network is None else f"network of widths {self.network.widths}"
         return (
@@ -387,19 +411,3 @@ def _refuse_empty(table: anndata.AnnData, slides: Sequence[SlideCells]) -> None:
     if empty.size:
         name = str(table.obs_names[empty[0]])
         raise InputError(f"Cell {name!r} has no transcript of a gene of the model, and strict is set.")
-
-
-def _check_threads(n_threads: int) -> None:
-    if n_threads < 1:
-        raise InputError(f"n_threads must be at least 1, not {n_threads}.")
-
-
-@contextlib.contextmanager
-def _threads(n_threads: int) -> Iterator[None]:
-    """Give torch so many threads for a while."""
-    former = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)

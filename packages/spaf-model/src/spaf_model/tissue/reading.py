@@ -59,6 +59,28 @@ def read_slides(
     slides = slides_of(adata, slide_key)
     places = places_of(adata) if with_places else None
     counts = read_counts(adata, vocabulary, match, layer=layer)
+    return split_slides(counts, slides, places)
+
+
+def split_slides(
+    counts: sparse.csr_array, slides: NDArray[np.str_], places: NDArray[np.float64] | None
+) -> list[SlideCells]:
+    """Return the cells of each slide that have counts, in the order of the names of slides.
+
+    Parameters
+    ----------
+    counts
+        (n_cells, n_genes of the model).
+    slides
+        Name of the slide of each cell.
+    places
+        (n_cells, 2 or 3), or None.
+
+    Raises
+    ------
+    InputError
+        If a slide has fewer than 10 cells with counts.
+    """
     occupied = row_sums(counts) > 0
     result = []
     for name in sorted(set(slides.tolist())):
@@ -173,6 +195,17 @@ def _checked(chunk: Any, names: NDArray[Any]) -> Any:
         matrix.sum_duplicates()
     check_counts(matrix.indptr, matrix.data, cell_names=names)
     return matrix.astype(np.float32)
+
+
+def genes_found(match: GeneMatch) -> dict[str, Any]:
+    """Return what a record says of the genes of a table."""
+    return {
+        "n_genes_matched": len(match.matched),
+        "gene_fraction": match.fraction,
+        "model_gene_fraction": match.model_fraction,
+        "genes_joined": np.array(match.joined, dtype=object),
+        "genes_unmatched": np.array(match.unmatched, dtype=object),
+    }
 
 
 def genes_of(tables: Sequence[anndata.AnnData]) -> Vocabulary:
