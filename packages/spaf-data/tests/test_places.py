@@ -55,3 +55,29 @@ def test_areas_follow_the_size_of_pixels():
     adata.obs["area"] = 400.0
     slide = read_counts(adata, options=ReadOptions(pixel_size=0.2))
     np.testing.assert_allclose(slide.obs["area"], 16.0)
+
+
+def test_spots_200_um_apart_are_taken_where_the_size_of_a_pixel_is_given(tmp_path):
+    """As those of Spatial Transcriptomics."""
+    lattice(200.0, n=400).write_h5ad(tmp_path / "spots.h5ad")
+    source = SlideSource(path=tmp_path / "spots.h5ad", slide="s")
+    options = BuildOptions(radius=250.0)
+    with pytest.raises(InputError, match="which is 1 if they are um, as for the spots of Spatial Transcriptomics"):
+        build_corpus([source], tmp_path / "out", options)
+    sized = SlideSource(path=source.path, slide="s", reading=ReadOptions(pixel_size=1.0))
+    record = build_corpus([sized], tmp_path / "out", options)
+    built = anndata.read_h5ad(tmp_path / "out" / record["slides"][0]["file"])
+    assert built.uns["spaf"]["parameters"]["gap"] == 500.0, "twice the radius"
+    split, places = built.obs["split"].to_numpy(), built.obsm["spatial"]
+    train, validation = places[split == "train"], places[split == "validation"]
+    assert np.linalg.norm(train[:, None] - validation[None], axis=-1).min() > 500.0
+
+
+def test_one_reason_of_many_slides_is_said_once(tmp_path):
+    for name in "abc":
+        lattice(200.0).write_h5ad(tmp_path / f"{name}.h5ad")
+    sources = [SlideSource(path=tmp_path / f"{name}.h5ad", slide=name) for name in "abc"]
+    with pytest.raises(InputError) as refused:
+        build_corpus(sources, tmp_path / "out")
+    assert str(refused.value).count("are the coordinates pixels") == 1
+    assert "a, b, c: " in str(refused.value)

@@ -229,7 +229,10 @@ def _build_slides(
         else:
             summaries.append(outcome)
     if not summaries:
-        reasons = "; ".join(f"{failure['slide']}: {failure['reason']}" for failure in failed)
+        slides_of: dict[str, list[str]] = {}
+        for failure in failed:
+            slides_of.setdefault(failure["reason"], []).append(failure["slide"])
+        reasons = "; ".join(f"{', '.join(slides)}: {reason}" for reason, slides in slides_of.items())
         raise InputError(f"none of the {len(failed)} slides can be built: {reasons}")
     return summaries, failed
 
@@ -342,7 +345,7 @@ def _split(adata: AnnData, source: SlideSource, options: BuildOptions) -> None:
         split = np.full(adata.n_obs, source.split)
         chosen = {"split": source.split}
     else:
-        fraction, gap = options.validation_fraction, options.gap
+        fraction, gap = options.validation_fraction, options.split_gap
         split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=fraction, gap=gap)
         chosen = {"validation_fraction": fraction, "gap": gap}
     adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])

@@ -172,7 +172,9 @@ def build(
     validation_fraction: Annotated[
         float, _how("Share of a slide's cells held out as a region.")
     ] = _DEFAULTS.validation_fraction,
-    gap: Annotated[float, _how("Between the held-out region and the rest.", "UM")] = _DEFAULTS.gap,
+    gap: Annotated[
+        float | None, _how("Between the held-out region and the rest; default: twice the radius.", "UM")
+    ] = None,
     block_cells: Annotated[int, _how("Cells that a block of the corpus owns, at most.")] = _DEFAULTS.block_cells,
     check_units: Annotated[
         bool,

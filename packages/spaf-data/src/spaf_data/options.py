@@ -95,7 +95,7 @@ class BuildOptions:
     colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
     colocalization_min_expected: float | None = None  # joins of two genes for a test of their enrichment; None: found
     validation_fraction: float = 0.3  # of each slide's cells
-    gap: float = 60.0  # between the regions of training and validation
+    gap: float | None = None  # between the regions of training and validation; None: twice the radius
     block_cells: int = 1024  # cells a block of the corpus owns at most
     check_units: bool = True  # refuse places that are probably no um
     own_frames: bool = False  # each cell has a frame of its own, so that none are neighbours (cultures)
@@ -113,11 +113,16 @@ class BuildOptions:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction:g}")
-        if self.gap <= self.radius:
+        if self.gap is not None and not self.gap > self.radius:
             raise InputError(
                 f"gap ({self.gap:g} um) must be wider than radius ({self.radius:g} um), or cells of training and "
                 "validation would be neighbours"
             )
+
+    @property
+    def split_gap(self) -> float:
+        """The gap between the regions of training and validation, um."""
+        return 2.0 * self.radius if self.gap is None else self.gap
 
     @property
     def distances(self) -> Distances:

@@ -53,11 +53,13 @@ def check_spacing(points: npt.NDArray[np.float64], library: npt.ArrayLike | None
     if not nearest:
         return math.nan
     spacing = float(np.median(np.concatenate(nearest)))
-    if not LEAST_SPACING <= spacing <= LARGEST_SPACING:
+    is_answered = spacing > LARGEST_SPACING and _has_pixel_size(adata)
+    if not (LEAST_SPACING <= spacing <= LARGEST_SPACING or is_answered):
         raise InputError(
             f"the median distance of a cell to the nearest one is {spacing:.4g}, which is no tissue in um: are the "
-            f"coordinates pixels or mm{_pixel(adata)}? Give the size of a pixel in um (pixel_size, --pixel-size); for "
-            "cells that each have a frame of their own, say so (own_frames, --own-frames); or accept the places as "
+            f"coordinates pixels or mm{_pixel(adata)}? Give the size of a pixel in um (pixel_size, --pixel-size), which "
+            "is 1 if they are um, as for the spots of Spatial Transcriptomics that lie 200 um apart; for cells "
+            "that each have a frame of their own, say so (own_frames, --own-frames); or accept the places as "
             "they are with check_units=False (--no-check-units)."
         )
     return spacing
@@ -84,7 +86,12 @@ def check_reach(spacing: float, radius: float, n_alone: int, adata: ad.AnnData) 
 
 def _is_vouched_for(adata: ad.AnnData) -> bool:
     said: dict[str, Any] = dict(adata.uns.get(keys.SPAF, {}).get("parameters", {}))
-    return said.get("platform") in _OWN_UNITS or not isinstance(said.get("pixel_size", ""), str)
+    return said.get("platform") in _OWN_UNITS or _has_pixel_size(adata)
+
+
+def _has_pixel_size(adata: ad.AnnData) -> bool:
+    """Whether the user gave the size of a pixel, be it 1."""
+    return not isinstance(adata.uns.get(keys.SPAF, {}).get("parameters", {}).get("pixel_size", ""), str)
 
 
 def _pixel(adata: ad.AnnData) -> str:

@@ -105,7 +105,7 @@ def _split_slide(
     if not (split == keys.TRAIN).any():
         raise InputError(
             f"no cell is left for training: {wanted} of {len(points)} cells are validation and the rest lies within "
-            f"the gap of {gap:g} um; take a smaller gap or validation_fraction."
+            f"the gap of {gap:g} um; take a smaller gap (--gap) or validation_fraction (--validation-fraction)."
         )
     return split
 

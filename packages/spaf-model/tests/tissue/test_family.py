@@ -2,12 +2,13 @@ import anndata
 import numpy as np
 import pytest
 
-from spaf_model import InputError, TissueModel, load_model, tl
+from spaf_model import InputError, NetworkConfig, TissueModel, load_model, tl
 
 
 @pytest.mark.parametrize("preset", ["neighbours", "tissue"])
 def test_a_stored_model_embeds_behind_the_face_of_all_families(slide, tmp_path, preset):
-    model = TissueModel.fit(slide, preset)
+    network = NetworkConfig(widths=(16,), steps=4, batch=32) if preset == "tissue" else None
+    model = TissueModel.fit(slide, preset, network=network)
     model.save_pretrained(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     assert loaded.family == "tissue"

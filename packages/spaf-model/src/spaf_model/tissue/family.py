@@ -109,9 +109,8 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
             measured = int(cells.measured.sum())
             slides.append(SlideCells(cells.slide_names[number], rows, counts[rows], None, n_genes=measured))
         is_own = method == "slide" or (method == "auto" and len(slides) == 1 and self.config.n_slides == 1)
-        named = model._named_parts(slides, cells.n_cells, own_identity=is_own, niche=False, workers=1)
-        joint = [named[name] * weight for name, weight in model._weights().items()]
-        return {WHOLE: np.concatenate(joint, axis=1), **named}
+        named = model.named_parts(slides, cells.n_cells, own_identity=is_own)
+        return {WHOLE: model.joined(named), **named}
 
 
 FAMILY = TissueFamily
