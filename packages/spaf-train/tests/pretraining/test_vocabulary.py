@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from spaf_train.recipes import contrast_presets, read_contrast_config
 
 from spaf_data import write_corpus
 from spaf_model import InputError, SpatialFormer
@@ -71,5 +70,3 @@ def test_every_word_of_context_that_a_run_offers_has_been_trained(config_path, c
 def test_the_presets_train_unknown():
     for name in presets():
         assert read_config(name).sampling.context_dropout > 0.0
-    for name in contrast_presets():
-        assert read_contrast_config(name).patches.context_dropout > 0.0

@@ -1,0 +1,98 @@
+"""The command ``spaf-train pretrain``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain_command(
+    data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    config: Annotated[
+        str, typer.Argument(help="The name of a preset: tissue, neighbours, small or starter; or a TOML file.")
+    ] = "tissue",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
+    ] = False,
+    skip_bad_shards: Annotated[
+        bool, typer.Option("--skip-bad-shards", help="Check all shards first; leave out and name the bad ones.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.OPTION=VALUE", help="Replace an option; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a model on a corpus; it ends up in OUT/model.
+
+    By default that is a model of the tissue of one or a few slides, fitted in seconds to minutes on the training split:
+    `tissue`, or `neighbours` for its closed form alone. `small` trains a SpatialFormer that reads pairs of cells, of
+    which the best weights by validation are kept; `starter` one that reads each cell alone, by contrast of neighbours.
+
+    For example:
+
+      spaf-train pretrain --data build/corpus --out runs/own
+
+      spaf-train pretrain small --data build/corpus --out runs/first
+
+      spaf-train pretrain starter --data build/corpus --out runs/starter
+
+      spaf-train pretrain my.toml --data build/corpus --out runs/second --set run.steps=2000 --set model.width=128
+
+      spaf-train pretrain small --data build/corpus --out runs/first --resume
+
+      torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
+    """
+    from spaf_train._record import plain
+    from spaf_train.pretraining.config import read_config
+    from spaf_train.pretraining.run import pretrain
+    from spaf_train.pretraining.tissue import TISSUE_PRESETS
+
+    if config in TISSUE_PRESETS:
+        _pretrain_tissue(config, data, out, resume, skip_bad_shards, overrides or [], as_json)
+        return
+    configuration = read_config(config, overrides=overrides or [])
+    result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        answer = {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
+        answer |= {"left_out": result.left_out, "not_learnt": result.not_learnt}
+        typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
+    elif result.finished:
+        typer.echo(f"Took {result.step} steps; the model of step {result.best['step']:.0f} is in {out / 'model'}.")
+        for sentence in result.not_learnt.values():
+            typer.echo(sentence, err=True)
+    if result.skipped_shards:
+        names = ", ".join(result.skipped_shards)
+        typer.echo(f"Left out bad shards ({len(result.skipped_shards)}): {names}.", err=True)
+    if not result.finished:
+        saved = f"Stopped after step {result.step}, and saved" if result.step else "Stopped before the first step"
+        typer.echo(
+            f"{saved}; to continue: spaf-train pretrain {out / 'config.toml'} --data {data} --out {out} --resume",
+            err=True,
+        )
+
+
+def _pretrain_tissue(
+    preset: str, data: Path, out: Path, resume: bool, skip_bad_shards: bool, overrides: list[str], as_json: bool
+) -> None:
+    from spaf_train._record import plain
+    from spaf_train.pretraining.tissue import pretrain_tissue, read_tissue_config
+
+    configuration = read_tissue_config(preset, overrides=overrides)
+    result = pretrain_tissue(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if as_json:
+        answer = {"out": str(out), "finished": True, "n_cells": result.n_cells, "seconds": result.seconds}
+        answer |= {"fallback": result.fallback, "not_learnt": result.not_learnt}
+        typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
+        return
+    for sentence in result.sentences:
+        typer.echo(sentence, err=True)
+    typer.echo(f"Fitted {result.n_cells:,} cells in {result.seconds:.0f} s; the model is in {out / 'model'}.")
