@@ -57,8 +57,8 @@ def check_spacing(points: npt.NDArray[np.float64], library: npt.ArrayLike | None
     if not (LEAST_SPACING <= spacing <= LARGEST_SPACING or is_answered):
         raise InputError(
             f"the median distance of a cell to the nearest one is {spacing:.4g}, which is no tissue in um: are the "
-            f"coordinates pixels or mm{_pixel(adata)}? Give the size of a pixel in um (pixel_size, --pixel-size), which "
-            "is 1 if they are um, as for the spots of Spatial Transcriptomics that lie 200 um apart; for cells "
+            f"coordinates pixels or mm{_pixel(adata)}? Give the size of a pixel in um (pixel_size, --pixel-size), "
+            "which is 1 if they are um, as for the spots of Spatial Transcriptomics that lie 200 um apart; for cells "
             "that each have a frame of their own, say so (own_frames, --own-frames); or accept the places as "
             "they are with check_units=False (--no-check-units)."
         )
