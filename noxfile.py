@@ -48,7 +48,7 @@ def demo(session: nox.Session) -> None:
     build, run, embedded = out / "build", out / "run", out / "embedded.h5ad"
     session.env.update(THREADS)
     session.run("spaf-data", "build", *source, "--out", str(build))
-    session.run("spaf-train", "pretrain", "small", "--data", str(build / "corpus"), "--out", str(run))
+    session.run("spaf-train", "pretrain", "--data", str(build / "corpus"), "--out", str(run))
     (slide,) = (build / "slides").glob("*.h5ad")
     session.run("spaf-model", "embed", str(slide), "--model", str(run / "model"), "-o", str(embedded))
     session.run(

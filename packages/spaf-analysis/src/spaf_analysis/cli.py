@@ -104,7 +104,7 @@ def run(
     condition: Annotated[str | None, typer.Option(help="Such as Healthy or Disease.")] = None,
     species: Annotated[str | None, typer.Option(help="Such as Human.")] = None,
     assay: Annotated[str | None, typer.Option(help="Such as Xenium.")] = None,
-    config: Annotated[str, typer.Option(help="Preset or TOML file of spaf-train pretrain.")] = "small",
+    config: Annotated[str, typer.Option(help="Preset or TOML file of spaf-train pretrain.")] = "tissue",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Option of spaf-train pretrain; may be given again."),

@@ -13,7 +13,7 @@ def run_stages(
     out: Path,
     *,
     context: Mapping[str, str | None] | None = None,
-    config: str = "small",
+    config: str = "tissue",
     settings: Sequence[str] = (),
     announce: Callable[[str], None] | None = None,
 ) -> Path:

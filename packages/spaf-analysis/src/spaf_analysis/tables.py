@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -13,7 +13,7 @@ import spaf_model
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import SPATIAL
 from spaf_data import slides_of_cells
-from spaf_model import SpatialFormer
+from spaf_model import Model, load_model
 
 if TYPE_CHECKING:
     from spaf_model import Cells
@@ -116,12 +116,12 @@ def read_table(path: Path) -> ad.AnnData:
         raise InputError(f"{path} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
 
 
-def embed_where_missing(adata: ad.AnnData, key: str, model: SpatialFormer | str | Path | None) -> None:
+def embed_where_missing(adata: ad.AnnData, key: str, model: Model[Any, Any] | str | Path | None) -> None:
     """Embed the cells into `obsm[key]`, where it is not there and a model is given."""
     if key not in adata.obsm and model is not None:
         loaded(model).embed(adata, key_added=key)
 
 
-def loaded(model: SpatialFormer | str | Path) -> SpatialFormer:
+def loaded(model: Model[Any, Any] | str | Path) -> Model[Any, Any]:
     """Return a model by itself, its directory, or the name of one that comes with spaf-model."""
-    return model if isinstance(model, SpatialFormer) else SpatialFormer.from_pretrained(model)
+    return model if isinstance(model, Model) else load_model(model)

@@ -28,8 +28,8 @@ from spaf_analysis.metrics import (
 from spaf_data import Distances
 
 SCORES = {
-    MODEL: "SpatialFormer, pair head",
-    EMBEDDING: "SpatialFormer, cosine of embeddings",
+    MODEL: "the model, pair head",
+    EMBEDDING: "the model, cosine of embeddings",
     PCA: "PCA, cosine",
     PEARSON: "Pearson residual PCA, cosine",
     LOGISTIC: "PCA, logistic regression on pairs",

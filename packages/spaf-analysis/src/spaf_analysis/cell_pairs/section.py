@@ -19,7 +19,6 @@ from spaf_analysis.metrics import (
     NETWORK,
     PCA,
     PEARSON,
-    CellPairEvaluation,
     Interval,
     verdict,
 )
@@ -91,7 +90,7 @@ advantage for the model over the baselines.</li>
 positives and negatives 1 : 1, so 0.5 is chance.</caption>
 <thead><tr><th class="text">Neighbours within</th><th>Pairs</th>
 {% for label in scores.values() %}<th>{{ label }}</th>{% endfor %}
-<th>Pair head minus PCA cosine</th></tr></thead>
+<th>{{ first }} minus PCA cosine</th></tr></thead>
 <tbody>
 {% for row in rows %}
 {% if loop.changed(row.negatives) %}
@@ -107,8 +106,9 @@ positives and negatives 1 : 1, so 0.5 is chance.</caption>
 {% endfor %}
 <h3>How it was measured</h3>
 <p>At most {{ section.options.max_pairs | count }} pairs of neighbours at each radius, drawn by seed
-{{ section.options.seed }} from {{ section.benchmark.n_validation | count }} held-out cells. <b>Pair head</b>: the model
-reads both cells and gives the probability that they are neighbours. <b>Cosine of embeddings</b>: similarity of the two
+{{ section.options.seed }} from {{ section.benchmark.n_validation | count }} held-out cells.
+{%- if has_head %} <b>Pair head</b>: the model reads both cells and gives the probability that they are neighbours.
+{%- endif %} <b>Cosine of embeddings</b>: similarity of the two
 embeddings, centred on the training cells. <b>PCA, cosine</b>: the same for 30 principal components of log-normalised
 counts, fitted on {{ section.benchmark.n_train | count }} training cells. <b>Pearson residual PCA</b>: the same for 50
 principal components of analytic Pearson residuals. <b>Logistic regression</b>: trained on pairs of the training region
@@ -159,6 +159,8 @@ differences are computed on the same resampled tissues.
             "tiles": evaluation.tiles,
             "verdicts": pair_verdicts(self.benchmark),
             "scores": _judged_scores(self.benchmark),
+            "first": "Pair head" if self.benchmark.first == MODEL else "Cosine of embeddings",
+            "has_head": self.benchmark.first == MODEL,
             "rows": _rows(self.benchmark),
         }
 
@@ -180,7 +182,7 @@ def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
     sentences = []
     radius = benchmark.main_radius
     for negatives, far in far_of(benchmark.distances).items():
-        parts = [_comparison(benchmark.evaluation, baseline, radius, negatives) for baseline in BASELINES]
+        parts = [_comparison(benchmark, baseline, negatives) for baseline in BASELINES]
         if any(parts):
             sentences.append(f"Neighbours within {radius:g} µm against cells {far}: {'; '.join(filter(None, parts))}.")
     return sentences + not_judged(benchmark)
@@ -207,17 +209,19 @@ def not_judged(benchmark: CellPairBenchmark) -> list[str]:
 def pair_numbers(benchmark: CellPairBenchmark) -> dict[str, Any]:
     """Return the AUROCs at the main radius with their intervals, and every row of the table.
 
-    AUROCs stand against easy negatives unless their name ends in `_hard`; what could not be computed is None.
+    AUROCs stand against easy negatives unless their name ends in `_hard`; what could not be computed is None. Without a
+    name they are those of the pair head or, of a model that has none, of the cosine of its embeddings.
     `not_judged` holds the sentences that say what the table lacks.
     """
     summary: dict[str, Any] = {}
     name = f"pair_auroc_{benchmark.main_radius:g}um"
     for negatives, ending in (("easy", ""), ("hard", "_hard")):
+        summary |= interval_entry(f"{name}{ending}", _judged(benchmark, benchmark.first, negatives))
         for score, short in NAMES.items():
-            addition = "" if score == MODEL else f"_{short}"
-            summary |= interval_entry(f"{name}{ending}{addition}", _judged(benchmark, score, negatives))
+            if score != MODEL:
+                summary |= interval_entry(f"{name}{ending}_{short}", _judged(benchmark, score, negatives))
         for baseline in BASELINES:
-            minus = _judged(benchmark, MODEL, negatives, minus=baseline)
+            minus = _judged(benchmark, benchmark.first, negatives, minus=baseline)
             summary |= interval_entry(f"{name}{ending}_minus_{NAMES[baseline]}", minus)
     summary["not_judged"] = not_judged(benchmark)
     if benchmark.evaluation is not None:
@@ -237,8 +241,8 @@ def far_of(distances: Distances) -> dict[str, str]:
 def _headline(benchmark: CellPairBenchmark, negatives: str) -> str:
     """Write the headline for one kind of negatives, or nothing where the held-out region has none."""
     radius, far = benchmark.main_radius, far_of(benchmark.distances)
-    ours, pca = (_judged(benchmark, score, negatives) for score in (MODEL, PCA))
-    difference = _judged(benchmark, MODEL, negatives, minus=PCA)
+    ours, pca = (_judged(benchmark, score, negatives) for score in (benchmark.first, PCA))
+    difference = _judged(benchmark, benchmark.first, negatives, minus=PCA)
     if ours is None or pca is None or difference is None:
         return ""
     outcome = {
@@ -254,10 +258,9 @@ def _headline(benchmark: CellPairBenchmark, negatives: str) -> str:
     )
 
 
-def _comparison(evaluation: CellPairEvaluation, baseline: str, radius: float, negatives: str) -> str:
-    try:
-        difference = evaluation.difference(MODEL, baseline, radius, negatives)
-    except KeyError:
+def _comparison(benchmark: CellPairBenchmark, baseline: str, negatives: str) -> str:
+    difference = _judged(benchmark, benchmark.first, negatives, minus=baseline)
+    if difference is None:
         return ""
     outcome = {
         "better": "the model wins against",
@@ -310,7 +313,9 @@ def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
             values = {
                 measure: {
                     **{score: _cell(evaluation.interval(score, radius, negatives, measure)) for score in judged},
-                    "difference": _cell(evaluation.difference(MODEL, PCA, radius, negatives, measure), signed=True),
+                    "difference": _cell(
+                        evaluation.difference(benchmark.first, PCA, radius, negatives, measure), signed=True
+                    ),
                 }
                 for measure in ("auroc", "auprc")
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -28,7 +28,7 @@ from spaf_analysis.metrics import (
 )
 from spaf_analysis.tables import check_key, loaded, places_of, slide_names, table_of
 from spaf_data import Distances
-from spaf_model import SpatialFormer
+from spaf_model import EmbedsPairs, Model
 
 if TYPE_CHECKING:
     from spaf_model import Cells
@@ -38,7 +38,7 @@ MAX_FITTED_CELLS = EvaluationOptions().max_fitted_cells
 
 def benchmark_cell_pairs(
     adata: Cells,
-    model: SpatialFormer | str | Path | None = None,
+    model: Model[Any, Any] | str | Path | None = None,
     *,
     key: str = EMBEDDING,
     train: Cells | None = None,
@@ -113,7 +113,7 @@ def benchmark_cell_pairs(
     fitted_cells = PlacedCells.of(other.X[fitted][:, other_genes], fitted_places[drawn], fitted_slides[drawn])
 
     scores: dict[str, PairScore] = {}
-    if model is not None:
+    if isinstance(model, EmbedsPairs):
         scores[MODEL] = _pair_head(model, table, held_out)
     known = embedding[fitted] if other is table else _embedding(other, key, model)[fitted]
     centring = centring_cells(fitted_cells, np.asarray(np.isfinite(known).all(axis=1)), seed)
@@ -124,7 +124,7 @@ def benchmark_cell_pairs(
 
 def cell_pairs(
     adata: Cells,
-    model: SpatialFormer | str | Path | None = None,
+    model: Model[Any, Any] | str | Path | None = None,
     *,
     key: str = EMBEDDING,
     train: Cells | None = None,
@@ -162,7 +162,7 @@ def cell_pairs(
         distances=distances, max_pairs=max_pairs, max_fitted_cells=max_fitted_cells, n_replicates=n_replicates,
         seed=seed,
     )  # fmt: skip
-    source = model.source if isinstance(model, SpatialFormer) else "" if model is None else str(model)
+    source = model.source if isinstance(model, Model) else "" if model is None else str(model)
     parameters = {
         "key": key, "model": source, "max_pairs": max_pairs, "max_fitted_cells": max_fitted_cells,
         "n_replicates": n_replicates, "seed": seed, "distances": asdict(distances),
@@ -187,7 +187,7 @@ def _regions(table: ad.AnnData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.flatnonzero(split == VALIDATION), np.flatnonzero(split == TRAIN)
 
 
-def _embedding(table: ad.AnnData, key: str, model: SpatialFormer | None) -> NDArray[np.float64]:
+def _embedding(table: ad.AnnData, key: str, model: Model[Any, Any] | None) -> NDArray[np.float64]:
     """Return the embedding of all cells, NaN where there is none."""
     if key in table.obsm:
         return np.asarray(table.obsm[key], dtype=np.float64)
@@ -211,7 +211,7 @@ def _shared_genes(table: ad.AnnData, other: ad.AnnData) -> tuple[NDArray[np.int6
     return table.var_names.get_indexer(shared), other.var_names.get_indexer(shared)
 
 
-def _pair_head(model: SpatialFormer, table: ad.AnnData, cells: NDArray[np.int64]) -> PairScore:
+def _pair_head(model: EmbedsPairs, table: ad.AnnData, cells: NDArray[np.int64]) -> PairScore:
     def probability(left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.float64]:
         return np.asarray(model.embed_pairs(table, cells[left], cells[right]).probabilities, dtype=np.float64)
 

@@ -14,7 +14,7 @@ from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, S
 from spaf_analysis.records import Record
 from spaf_analysis.tables import loaded, read_table
 from spaf_data import Corpus, Distances
-from spaf_model import SpatialFormer, shipped_models
+from spaf_model import Model, shipped_models
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ReportInputs:
     model
         The model that embedded them.
     metrics
-        `metrics.csv` of the run.
+        `metrics.csv` of the run; without rows for a model that is fitted and not trained step by step.
     build, run
         `build.json` and `run.json`.
     records
@@ -38,7 +38,7 @@ class ReportInputs:
     """
 
     adata: ad.AnnData
-    model: SpatialFormer
+    model: Model[Any, Any]
     metrics: pd.DataFrame
     build: dict[str, Any]
     run: dict[str, Any]
@@ -64,7 +64,15 @@ class ReportInputs:
     @property
     def not_learnt(self) -> dict[str, str]:
         """A sentence for each objective of which training has learnt nothing, as the run says."""
-        return _sentences(self.run.get("not_learnt"))
+        return _sentences(self.run.get("not_learnt")) | _sentences(
+            {name: text for name, text in self.fit.items() if name in ("not_learnt", "fallback") and text}
+        )
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """What the run says of a model that is fitted and not trained step by step; nothing of others."""
+        account = self.run.get("account")
+        return dict(account) if isinstance(account, dict) else {}
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -117,7 +125,7 @@ def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, ke
         )
     build_record = _read_json(build / "build.json", "spaf-data build")
     run_record = _read_json(run / "run.json", "spaf-train pretrain")
-    metrics = _read_metrics(run / "metrics.csv")
+    metrics = _read_metrics(run / "metrics.csv", is_fitted="account" in run_record)
     adata = read_table(embedded)
     _check_table(adata, embedded, key)
     embed = adata.uns.get(SPAF, {}).get("embed", {})
@@ -170,7 +178,9 @@ def _read_json(path: Path, command: str) -> dict[str, Any]:
     return stored
 
 
-def _read_metrics(path: Path) -> pd.DataFrame:
+def _read_metrics(path: Path, *, is_fitted: bool) -> pd.DataFrame:
+    if is_fitted and not path.exists():
+        return pd.DataFrame({"step": [], "split": [], "loss": []})
     if not path.is_file():
         raise InputError(f"{path} is missing: spaf-train pretrain writes it.")
     try:

@@ -33,8 +33,8 @@ class Report:
         The key numbers, as in `summary.json`: sizes, and the numbers of every section.
     sections
         In the order of the page; `report["umap"]` is one by its anchor.
-    n_parameters
-        Weights of the model.
+    family, n_parameters
+        Of the model, and its weights.
     n_train_cells
         Cells of the training region.
     options
@@ -45,6 +45,7 @@ class Report:
     context: dict[str, str]
     summary: dict[str, Any]
     sections: tuple[Section, ...]
+    family: str
     n_parameters: int
     n_train_cells: int
     options: ReportOptions
@@ -136,6 +137,7 @@ def make_report(
         context={name: " / ".join(values_of(adata, name)) for name in _CONTEXT if values_of(adata, name)},
         summary=sizes | {name: value for section in made for name, value in section.numbers().items()},
         sections=made,
+        family=inputs.model.family,
         n_parameters=inputs.model.n_parameters,
         n_train_cells=int((adata.obs[SPLIT].astype(str) == TRAIN).sum()),
         options=options,

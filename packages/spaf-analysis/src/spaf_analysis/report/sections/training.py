@@ -21,15 +21,24 @@ class TrainingSection(Section):
         A sentence for each objective of which training has learnt nothing.
     left_out
         Objectives that the data could not be asked, and why.
+    fit
+        What the run says of a model that is fitted and not trained step by step; empty for others.
     """
 
     not_learnt: dict[str, str]
     left_out: dict[str, str]
+    fit: dict[str, Any]
     figures: tuple[Picture, ...]
 
     anchor = "training"
     title = "How training went"
     template = """
+{% if section.fit %}
+<p>The model was fitted in one go, by the closed form of what cells share with their neighbours
+{%- if section.fit.loss is defined and section.fit.loss is not none %} and a small network beside it{% endif %};
+there are no curves to show. Its card, under “Versions, parameters, time”, says which recipe was chosen for these data
+and why.</p>
+{% else %}
 <p>The model learns up to three tasks at once: to name genes that were masked in a cell’s list (<i>masked genes</i>), to
 tell which genes sit together inside a cell (<i>gene co-localisation</i>), and to tell pairs of neighbouring cells from
 pairs that are not (<i>cell pairs</i>).
@@ -37,6 +46,7 @@ pairs that are not (<i>cell pairs</i>).
 The task {{ name }} was left out: {{ reason }}.
 {% endfor %}
 </p>
+{% endif %}
 {% if section.not_learnt %}
 <div class="note">
 <b>What was not learnt</b>
@@ -55,6 +65,8 @@ The task {{ name }} was left out: {{ reason }}.
         """Draw the learning curves."""
         inputs = context.inputs
         metrics = inputs.metrics
+        if metrics.empty:
+            return cls(inputs.not_learnt, inputs.left_out, inputs.fit, ())
         validation = metrics[metrics["split"] == "validation"]
         change = ""
         if len(validation) > 1:
@@ -66,7 +78,7 @@ The task {{ name }} was left out: {{ reason }}.
             "Training (grey) and validation (blue) over the steps of training. Lower losses and higher shares and "
             "AUROCs are better; a validation loss that rises while the training loss falls is over-fitting.",
         )
-        return cls(inputs.not_learnt, inputs.left_out, (picture,))
+        return cls(inputs.not_learnt, inputs.left_out, inputs.fit, (picture,))
 
     def numbers(self) -> dict[str, Any]:
         """Return what was not learnt."""
