@@ -10,7 +10,18 @@ from spaf_data import keys
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
-PLATFORMS = ("xenium", "merscope", "cosmx", "spatialdata", "table", "visium", "anndata")
+# Module and class of the reader of each platform (`spaf_data.readers`), in the order in which a run is tried. To add a
+# reader: a module with its class, and its line here, where the command line knows the names without the libraries.
+READERS = {
+    "xenium": ("xenium", "Xenium"),
+    "visium": ("visium", "Visium"),
+    "merscope": ("merscope", "Merscope"),
+    "cosmx": ("cosmx", "CosMx"),
+    "spatialdata": ("spatial_data", "SpatialDataStore"),
+    "anndata": ("h5ad", "AnnDataTable"),
+    "table": ("table", "Table"),
+}
+PLATFORMS = tuple(READERS)
 
 # What columns of a table of transcripts can hold.
 REQUIRED_COLUMNS = ("gene", "x", "y", "cell")

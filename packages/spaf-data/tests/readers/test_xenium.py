@@ -77,7 +77,7 @@ def test_neither_chunks_nor_row_order_nor_place_matter(table, write_table, rows,
         table = table.head(300)
     reference = read_transcripts(write_table(table))
     shuffled = write_table(table.sample(frac=1, random_state=1))
-    found = xenium.read_transcripts(
+    found = xenium.Xenium().read_transcripts(
         shuffled, ReadOptions(), min_qv=20.0, batch_rows=rows, in_memory_bytes=in_memory_bytes
     )
     assert_equal(found, reference)
@@ -88,7 +88,7 @@ def test_csv_gives_what_parquet_gives(table, write_table, name):
     reference = read_transcripts(write_table(table))
     folder = write_table(table.reset_index(), name)  # exports of R begin with a column of row numbers
     assert_equal(read_transcripts(folder), reference)
-    assert_equal(xenium.read_transcripts(folder / name, ReadOptions(), min_qv=20.0, batch_rows=1), reference)
+    assert_equal(xenium.Xenium().read_transcripts(folder / name, ReadOptions(), min_qv=20.0, batch_rows=1), reference)
 
 
 def test_integer_cell_ids_of_xoa_1(table, write_table):

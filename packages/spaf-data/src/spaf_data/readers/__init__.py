@@ -1,4 +1,4 @@
-"""Readers of runs: one module a platform.
+"""Readers of runs: one module a platform, with one class (`_platform.Platform`) that `options.READERS` names.
 
 Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the AnnData of a slide.
 """
