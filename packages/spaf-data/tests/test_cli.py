@@ -219,7 +219,7 @@ def test_disk_full_is_one_sentence(spaf_data, bundle, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("spaf_data.build.read_transcripts", fail)
+        patch.setattr("spaf_data._build_slide.read_transcripts", fail)
         code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
     assert (code, said) == (2, "spaf-data: No space left on device.\n")
     assert not list(tmp_path.iterdir())
