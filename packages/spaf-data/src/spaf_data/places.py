@@ -29,9 +29,6 @@ _PIXELS = {
     "merfish": "a pixel of the images of MERSCOPE is 0.108 um",
 }
 
-# Readers whose runs say themselves what their places are.
-_OWN_UNITS = ("xenium", "merscope", "cosmx", "visium")
-
 _LATTICE = 1000.0  # um between cells that are laid apart
 
 
@@ -84,7 +81,12 @@ def check_reach(spacing: float, radius: float, n_alone: int, adata: ad.AnnData) 
 
 def _is_vouched_for(adata: ad.AnnData) -> bool:
     said: dict[str, Any] = dict(adata.uns.get(keys.SPAF, {}).get("parameters", {}))
-    return said.get("platform") in _OWN_UNITS or not isinstance(said.get("pixel_size", ""), str)
+    if not isinstance(said.get("pixel_size", ""), str):
+        return True
+    # Here, for whoever joins cells of an AnnData needs no reader but in doubt.
+    from spaf_data.readers import knows_unit
+
+    return knows_unit(str(said.get("platform")))
 
 
 def _pixel(adata: ad.AnnData) -> str:

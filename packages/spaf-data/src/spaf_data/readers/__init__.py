@@ -4,19 +4,21 @@ Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the 
 """
 
 from spaf_data.readers.api import (
-    FILES_OF_A_FOLDER,
     find_bundles,
     has_transcripts,
+    knows_unit,
     read_counts,
     read_transcripts,
+    slide_name,
     slides_inside,
 )
 
 __all__ = [
-    "FILES_OF_A_FOLDER",
     "find_bundles",
     "has_transcripts",
+    "knows_unit",
     "read_counts",
     "read_transcripts",
+    "slide_name",
     "slides_inside",
 ]

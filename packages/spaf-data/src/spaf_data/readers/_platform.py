@@ -34,12 +34,15 @@ class Platform(ABC, Generic[Run]):
         Names that files of every run have, so that they say nothing of the run they are of.
     only_by_name
         Whether anything may be a run of it, so that it is never recognised and must be asked for.
+    knows_unit
+        Whether its runs say themselves what their places are, so that nobody need ask whether they are um.
     """
 
     name: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]] = ()
     only_by_name: ClassVar[bool] = False
+    knows_unit: ClassVar[bool] = True
 
     def takes(self, run: object) -> bool:
         """Whether a run is of a kind that this platform has: a path, where nothing else is said."""
@@ -48,6 +51,18 @@ class Platform(ABC, Generic[Run]):
     def runs(self, path: Path) -> list[Path]:
         """Return the runs of a path that was recognised: itself, where a folder holds one."""
         return [path]
+
+    def slide_name(self, path: Path) -> str:
+        """Return what a slide is called after its run, where nobody names it: its folder, or a file of its own."""
+        if path.is_dir():
+            return path.name
+        # An instrument writes files of fixed names into a folder of the run; any other file has a name of its own.
+        return path.parent.name if path.name in self.files else without_endings(path) or path.parent.name
+
+
+def without_endings(path: Path) -> str:
+    """Return the name of a file without what says its format."""
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
 
 
 class ReadsTranscripts(Platform[Run]):

@@ -28,9 +28,6 @@ PLATFORMS: dict[str, Platform[Any]] = {
 }
 assert all(platform.name == name for name, platform in PLATFORMS.items()), "a reader has another name than its class"
 
-# Names of files that say nothing of the run they are of.
-FILES_OF_A_FOLDER = frozenset(file for platform in PLATFORMS.values() for file in platform.files)
-
 
 def read_transcripts(
     source: str | Path | SpatialData,
@@ -218,6 +215,25 @@ def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
     if not inside:
         raise InputError(_no_run(run, platform, "transcripts", "counts"))
     return inside
+
+
+def slide_name(path: Path, *, platform: str = "auto") -> str:
+    """Return what a slide is called after its run, where nobody names it.
+
+    Raises
+    ------
+    InputError
+        If there is no such run.
+    """
+    reader = _of_transcripts(path, platform) or _of_counts(path, platform)
+    if reader is None:
+        raise InputError(_no_run(path, platform, "transcripts", "counts"))
+    return reader.slide_name(path.resolve())
+
+
+def knows_unit(platform: str) -> bool:
+    """Whether the runs of a platform say themselves what their places are; False for a name that is none."""
+    return platform in PLATFORMS and PLATFORMS[platform].knows_unit
 
 
 def _may_be_run(item: Path) -> bool:

@@ -28,7 +28,7 @@ from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
 from spaf_data.readers._listed import listed, only_listed
-from spaf_data.readers._platform import ReadsTranscripts
+from spaf_data.readers._platform import ReadsTranscripts, without_endings
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
@@ -79,6 +79,12 @@ class CosMx(ReadsTranscripts[Path]):
         """Return the slides of a folder: the folder itself where it has one, else their files of transcripts."""
         files = transcript_files(path)
         return [path] if len(files) == 1 else files
+
+    def slide_name(self, path: Path) -> str:
+        """Return the folder of a run, or what the names of the files of one of its slides begin with."""
+        if path.is_dir():
+            return path.name
+        return without_endings(path).removesuffix("tx_file").rstrip("_-") or path.parent.name
 
     def read_transcripts(
         self, path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None

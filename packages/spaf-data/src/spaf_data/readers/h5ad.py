@@ -44,6 +44,7 @@ class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
     name = "anndata"
     options = ("layer", "pixel_size", "slide_key", "one_slide", "only_slide", "check_places")
     counts_wanted = "*.h5ad"
+    knows_unit = False
 
     def takes(self, run: object) -> bool:
         """Whether a run is a path or an AnnData."""
@@ -52,6 +53,10 @@ class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
     def has_counts(self, source: Path | anndata.AnnData) -> bool:
         """Whether this is an AnnData, an h5ad file or the zarr store of an AnnData."""
         return isinstance(source, anndata.AnnData) or is_anndata(source)
+
+    def slide_name(self, path: Path) -> str:
+        """Return the name of the file or the store."""
+        return name_of_store(path)
 
     def read_counts(self, source: Path | anndata.AnnData, options: ReadOptions) -> CellCounts:
         """Read counts and centroids of an AnnData; see `spaf_data.read_counts`."""
@@ -75,6 +80,11 @@ def is_anndata(path: Path) -> bool:
     if path.is_dir():
         return (path / "obs").is_dir() and (path / "var").is_dir()
     return path.suffix == ".h5ad"
+
+
+def name_of_store(path: Path) -> str:
+    """Return the name of a file or a store without its ending."""
+    return path.stem if path.suffix in (".h5ad", ".zarr") else path.name
 
 
 def _obs(source: Path) -> pd.DataFrame:

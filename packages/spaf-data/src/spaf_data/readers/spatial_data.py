@@ -65,6 +65,7 @@ class SpatialDataStore(ReadsTranscripts["Path | SpatialData"], ReadsCounts["Path
     )  # fmt: skip
     transcripts_wanted = "a SpatialData zarr store with points"
     counts_wanted = "a SpatialData zarr store with a table"
+    knows_unit = False
 
     def takes(self, run: object) -> bool:
         """Whether a run is a path or a SpatialData object."""
@@ -81,6 +82,10 @@ class SpatialDataStore(ReadsTranscripts["Path | SpatialData"], ReadsCounts["Path
         if isinstance(source, Path):
             return _is_store(source) and (_has_elements(source / "tables") or _has_elements(source / "table"))
         return bool(source.tables)
+
+    def slide_name(self, path: Path) -> str:
+        """Return the name of the store."""
+        return h5ad.name_of_store(path)
 
     def read_transcripts(
         self, source: Path | SpatialData, options: ReadOptions, *, min_qv: float, progress: Progress | None = None

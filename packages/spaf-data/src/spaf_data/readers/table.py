@@ -20,11 +20,16 @@ class Table(ReadsTranscripts[Path]):
     name = "table"
     options = ("columns", "pixel_size", "plane_spacing", "no_cell", "check_places")
     only_by_name = True
+    knows_unit = False
     transcripts_wanted = "a table whose columns are named"
 
     def has_transcripts(self, path: Path) -> bool:
         """Whether this is a table; nothing else can be told before its columns are named."""
         return path.is_file() and is_table(path)
+
+    def slide_name(self, path: Path) -> str:
+        """Return the name of the file: files of one folder may have two endings."""
+        return path.name.split(".")[0]
 
     def read_transcripts(
         self, path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
