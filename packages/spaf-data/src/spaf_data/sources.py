@@ -48,7 +48,7 @@ def slide_sources(
         If not just one of `inputs`, `dataset` and `sheet` is given, a run is not found, or `slide` names several.
     """
     if sum((bool(inputs), dataset is not None, sheet is not None)) != 1:
-        raise InputError("give either --input (a folder with transcripts), --dataset or --sheet, and not both")
+        raise InputError("give either runs (folders or files), --dataset or --sheet, and not both")
     reading = reading or ReadOptions()
     given = dict(described or {})
     if sheet is not None:
