@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data._build_folder import COMMAND, RECORD, check_out, keep_slides, workplace, write_json
 from spaf_data._build_slide import BuildProgress, build_slide
 from spaf_data._memory import return_freed
@@ -35,7 +35,7 @@ def build_corpus(
     out: str | Path,
     options: BuildOptions | None = None,
     *,
-    jobs: int = 1,
+    jobs: int = defaults.JOBS,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: BuildProgress | None = None,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data._names import check_key
 from spaf_data.coordinates import cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
@@ -26,8 +26,8 @@ def spatial_neighbors(
     adata: ad.AnnData,
     *,
     method: Literal["radius", "knn", "delaunay"] = "radius",
-    radius: float = 30.0,
-    n_neighbors: int = 6,
+    radius: float = defaults.RADIUS,
+    n_neighbors: int = defaults.N_NEIGHBORS,
     max_distance: float | None = None,
     slide_key: str | None = None,
     check_units: bool = True,
@@ -130,7 +130,10 @@ def spatial_neighbors(
 
 
 def nearest_neighbors(
-    coordinates: npt.NDArray[np.floating], n_neighbors: int = 6, *, slide: npt.ArrayLike | None = None
+    coordinates: npt.NDArray[np.floating],
+    n_neighbors: int = defaults.N_NEIGHBORS,
+    *,
+    slide: npt.ArrayLike | None = None,
 ) -> Edges:
     """Find the nearest cells of each cell.
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data._build_summary import print_build
 from spaf_data._console import console, progress
 from spaf_data.errors import InputError
@@ -98,7 +98,7 @@ def build(
             f"{', '.join(keys.CONTEXT)}, split (train or validation) and platform.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Slides built at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Slides built at a time.")] = defaults.JOBS,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Build slides on the workers of this dask.distributed scheduler."),
@@ -340,7 +340,7 @@ def simulate(
     n_cells: Annotated[int, typer.Option("--n-cells", "--cells", help="Cells of the slide.")] = 2000,
     n_genes: Annotated[int, typer.Option("--n-genes", "--genes", help="Genes of the panel.")] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = 150.0,
+    depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = defaults.SIMULATED_DEPTH,
 ) -> None:
     """Write a Xenium-shaped bundle with planted truth (truth.json).
 

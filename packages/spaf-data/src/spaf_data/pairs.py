@@ -8,13 +8,14 @@ on the number of threads.
 import numpy as np
 import numpy.typing as npt
 
+from spaf_data import defaults
 from spaf_data._pair_kernels import count_pairs, draw_far, draw_ring, fill_pairs, grid_order
 from spaf_data.coordinates import Coordinates, Slides, cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
 
 
 def positive_pairs(
-    coordinates: Coordinates, radius: float = 30.0, *, slide: Slides | None = None
+    coordinates: Coordinates, radius: float = defaults.RADIUS, *, slide: Slides | None = None
 ) -> npt.NDArray[np.int64]:
     """Find all pairs of cells at most ``radius`` apart.
 
@@ -62,8 +63,8 @@ def positive_pairs(
 
 def hard_negatives(
     coordinates: Coordinates,
-    inner: float = 80.0,
-    outer: float = 150.0,
+    inner: float = defaults.HARD_MIN,
+    outer: float = defaults.HARD_MAX,
     *,
     per_anchor: int = 10,
     seed: int = 0,
@@ -118,7 +119,7 @@ def hard_negatives(
 
 def easy_negatives(
     coordinates: Coordinates,
-    distance: float = 150.0,
+    distance: float = defaults.EASY_MIN,
     *,
     per_anchor: int = 1,
     seed: int = 0,

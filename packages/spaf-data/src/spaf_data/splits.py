@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.coordinates import cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
 
@@ -15,8 +15,8 @@ from spaf_data.errors import InputError
 def split_regions(
     coordinates: npt.NDArray[np.floating],
     *,
-    validation_fraction: float = 0.3,
-    gap: float = 60.0,
+    validation_fraction: float = defaults.VALIDATION_FRACTION,
+    gap: float = defaults.GAP,
     axis: Literal["longer", "x", "y"] = "longer",
     side: Literal["high", "low"] = "high",
     tile_size: float | None = None,
@@ -110,7 +110,9 @@ def _split_slide(
     return split
 
 
-def split_slides(slides: Sequence[str], *, validation_fraction: float = 0.3, seed: int = 0) -> dict[str, str]:
+def split_slides(
+    slides: Sequence[str], *, validation_fraction: float = defaults.VALIDATION_FRACTION, seed: int = 0
+) -> dict[str, str]:
     """Draw whole slides for validation.
 
     Parameters

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization._enrichment_kernels import add_moments, batch_joins, pair_position
 from spaf_data.colocalization.cells import CellTranscripts
@@ -103,8 +104,8 @@ def enrichment_p(observed: np.ndarray, expected: np.ndarray, variance: np.ndarra
 def pair_enrichment(
     cells: CellTranscripts,
     *,
-    radius: float = 5.0,
-    min_transcripts: int = 3,
+    radius: float = defaults.COLOCALIZATION_RADIUS,
+    min_transcripts: int = defaults.COLOCALIZATION_MIN_TRANSCRIPTS,
     min_expected: float | None = None,
     cell_scores: bool = True,
     n_threads: int | None = None,

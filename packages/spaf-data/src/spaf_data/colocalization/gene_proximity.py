@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization._proximity_kernels import add_expected, count_pairs, near_cells
 from spaf_data.colocalization._watch import Watch
@@ -35,7 +36,7 @@ def gene_proximity(
     transcripts: Transcripts,
     *,
     cells: np.ndarray | None = None,
-    radius: float = 3.0,
+    radius: float = defaults.PROXIMITY_RADIUS,
     across_cells: bool = False,
     dimensions: int | None = None,
     n_threads: int | None = None,

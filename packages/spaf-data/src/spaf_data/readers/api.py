@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.errors import InputError
 from spaf_data.options import READERS, ReadOptions
 from spaf_data.readers._counts import count_table
@@ -33,7 +33,7 @@ def read_transcripts(
     source: str | Path | SpatialData,
     *,
     platform: str = "auto",
-    min_qv: float = 20.0,
+    min_qv: float = defaults.MIN_QV,
     options: ReadOptions | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Transcripts:
@@ -86,7 +86,7 @@ def read_counts(
     source: str | Path | SpatialData | AnnData,
     *,
     platform: str = "auto",
-    min_transcripts: int = 30,
+    min_transcripts: int = defaults.MIN_TRANSCRIPTS,
     slide: str | None = None,
     tissue: str | None = None,
     condition: str | None = None,
