@@ -10,7 +10,7 @@ import pytest
 
 from spaf_data import InputError, ReadOptions, Transcripts, find_bundles, has_transcripts, read_transcripts
 from spaf_data.options import PLATFORMS, READERS
-from spaf_data.readers import _platform, api
+from spaf_data.readers import _platform, api, knows_unit, slide_name
 
 _LOOKED_AT: set[str] = set()
 
@@ -104,3 +104,33 @@ def test_anndata_looks_at_its_options(watched: ReadOptions) -> None:
 def test_object_of_no_platform() -> None:
     with pytest.raises(InputError, match="the dict object is not a run with transcripts; looked for"):
         read_transcripts({})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("platform", "path", "name"),
+    [
+        ("xenium", "run-1/transcripts.parquet", "run-1"),
+        ("xenium", "run-1/mine.csv.gz", "mine"),
+        ("merscope", "region_0/detected_transcripts.csv", "region_0"),
+        ("cosmx", "flat/lung-5_tx_file.csv.gz", "lung-5"),
+        ("cosmx", "flat/tx_file.csv", "flat"),
+        ("spatialdata", "a/slide.zarr", "slide"),
+        ("anndata", "a/slide.v2.h5ad", "slide.v2"),
+        ("anndata", "a/store", "store"),
+        ("table", "a/molecules.tsv.gz", "molecules"),
+    ],
+)
+def test_name_of_the_slide_of_a_run(platform: str, path: str, name: str) -> None:
+    assert api.PLATFORMS[platform].slide_name(Path(path)) == name
+
+
+def test_name_of_a_slide_is_that_of_its_folder(bundle: Path) -> None:
+    assert slide_name(bundle) == slide_name(bundle / "transcripts.parquet", platform="xenium") == bundle.name
+    with pytest.raises(InputError, match="is not a run with transcripts or counts"):
+        slide_name(bundle, platform="cosmx")
+
+
+def test_who_knows_the_unit_of_places() -> None:
+    known = {name for name in PLATFORMS if knows_unit(name)}
+    assert known == {"xenium", "visium", "merscope", "cosmx"}
+    assert not knows_unit("unheard of")
