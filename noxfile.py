@@ -1,7 +1,7 @@
 """The sessions of SpaF: ``demo`` (the main job on real data), ``tests``, ``lint`` and ``alone``.
 
 Run one with ``nox -s NAME``; what follows ``--`` goes to the session: options of pytest for ``tests``, the input of
-``spaf-data build`` for ``demo`` (``nox -s demo -- --input FOLDER --tissue Lung``).
+``spaf-data build`` for ``demo`` (``nox -s demo -- FOLDER --tissue Lung``).
 """
 
 import shutil

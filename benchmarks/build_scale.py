@@ -61,7 +61,7 @@ def measure(folder: Path, n_cells: int) -> dict[str, Any]:
     """Build a slide of a size and return what it took."""
     bundle = simulated(folder, n_cells)
     with TemporaryDirectory(dir=folder) as out:
-        command = [sys.executable, "-m", "spaf_data", "build", f"--input={bundle}", f"--out={out}/built"]
+        command = [sys.executable, "-m", "spaf_data", "build", str(bundle), f"--out={out}/built"]
         taken = watched(command)
         record = json.loads((Path(out) / "built" / "build.json").read_text())
         (slide,) = record["slides"]

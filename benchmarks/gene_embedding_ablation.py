@@ -1,6 +1,6 @@
 """Whether pre-training gains from starting with gene embeddings.
 
-    spaf-data build --input XENIUM_FOLDER --out BUILD
+    spaf-data build XENIUM_FOLDER --out BUILD
     python benchmarks/gene_embedding_ablation.py XENIUM_FOLDER BUILD
 
 The preset `small` is trained for some hundred steps from several seeds: without a table of gene vectors, with that of

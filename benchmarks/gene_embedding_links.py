@@ -1,6 +1,6 @@
 """Whether gene embeddings say which genes lie together in tissue that they have not seen.
 
-    spaf-data build --input XENIUM_FOLDER --out BUILD
+    spaf-data build XENIUM_FOLDER --out BUILD
     python benchmarks/gene_embedding_links.py XENIUM_FOLDER BUILD
 
 Embeddings of the training cells of a slide are asked which gene pairs lie within 3 um of each other more often than by

@@ -15,7 +15,7 @@ for name in ("torch", "spatialdata", "spaf_model", "spaf_train", "spaf_analysis"
 with TemporaryDirectory() as folder:
     bundle, out = Path(folder, "bundle"), Path(folder, "out")
     spaf_data.simulate_bundle(bundle, n_cells=400, n_genes=40, seed=0)
-    subprocess.run(["spaf-data", "build", "--input", str(bundle), "--out", str(out), "--slide", "s"], check=True)
+    subprocess.run(["spaf-data", "build", str(bundle), "--out", str(out), "--slide", "s"], check=True)
     adata = anndata.read_h5ad(out / "slides" / "s.h5ad")
     corpus = spaf_data.Corpus(out / "corpus")
     corpus.verify()

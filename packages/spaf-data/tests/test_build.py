@@ -156,9 +156,9 @@ def disk_is_full(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("step", ["build.read_transcripts", "build.colocalize", "build.AnnData.write_h5ad"])
+@pytest.mark.parametrize("step", ["read_transcripts", "colocalize", "AnnData.write_h5ad"])
 def test_failure_leaves_nothing(bundle, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(f"spaf_data.{step}", disk_is_full)
+    monkeypatch.setattr(f"spaf_data._build_slide.{step}", disk_is_full)
     with pytest.raises(OSError, match="No space"):
         build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -173,7 +173,7 @@ def test_disk_full_in_the_corpus_keeps_finished_slides(bundle, tmp_path, monkeyp
     assert "takes up 2 finished slides" in caught.value.__notes__[0]
     assert [file.name for file in tmp_path.iterdir()] == [".out.unfinished"]
     assert not list(tmp_path.rglob("*.tar"))
-    monkeypatch.setattr(build, "read_transcripts", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr("spaf_data._build_slide.read_transcripts", lambda *arguments, **options: 1 / 0)
     build_corpus(sources, tmp_path / "out")
     Corpus(tmp_path / "out" / "corpus").verify()
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
@@ -296,103 +296,11 @@ def test_overwrite_replaces_a_build_only_when_the_new_one_is_done(bundle, tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_errors_of_a_slide_name_it(bundle, tmp_path):
-    with pytest.raises(InputError, match="slide s7: no cell has 9999 transcripts"):
-        build_corpus([SlideSource(path=bundle, slide="s7")], tmp_path / "out", BuildOptions(min_transcripts=9999))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"radius": 0.0}, "radius must be above 0 um"),
-        ({"radius": np.nan}, "radius must be above 0 um"),
-        ({"gap": 30.0}, r"gap \(30 um\) must be wider than radius"),
-        ({"validation_fraction": 1.0}, "between 0 and 1"),
-        ({"block_cells": 0}, "block_cells must be at least 1"),
-    ],
-)
-def test_options_that_cannot_be(change, message):
-    with pytest.raises(InputError, match=message):
-        BuildOptions(**change)
-
-
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a\\b"])
-def test_slide_names_become_file_names(bundle, name):
-    with pytest.raises(InputError, match="becomes a file name"):
-        SlideSource(path=bundle, slide=name)
-
-
 def test_slides_have_names_of_their_own(bundle, tmp_path):
     with pytest.raises(InputError, match="two bundles are named 's'"):
         build_corpus([SlideSource(path=bundle, slide="s")] * 2, tmp_path / "out")
     with pytest.raises(InputError, match="no slide"):
         build_corpus([], tmp_path / "out")
-
-
-def test_slide_without_transcripts_beside_one_with(bundle, built, tmp_path):
-    table = anndata.read_h5ad(built[0] / "slides" / "s1.h5ad")
-    counts = anndata.AnnData(table.X, table.obs[["area"]], table.var, obsm={"spatial": table.obsm["spatial"]})
-    counts.write_h5ad(tmp_path / "counts.h5ad")
-    sources = [
-        SlideSource(path=bundle, slide="imaging"),
-        SlideSource(path=tmp_path / "counts.h5ad", slide="counts", assay="MERSCOPE"),
-    ]
-    record = build_corpus(sources, tmp_path / "out")
-    assert [slide["n_gene_pairs"] > 0 for slide in record["slides"]] == [True, False]
-    slide = anndata.read_h5ad(tmp_path / "out" / "slides" / "counts.h5ad")
-    assert slide.uns["colocalization"]["method"] == "none"
-    assert slide.obsm["colocalization"].shape == (slide.n_obs, 0)
-    np.testing.assert_array_equal(slide.X.toarray(), table.X.toarray())
-    corpus = Corpus(tmp_path / "out" / "corpus")
-    corpus.verify()
-    joined = {"imaging": 0, "counts": 0}
-    for ref in corpus.block_refs():
-        joined[ref.slide] += len(corpus.read(ref).colocalized)
-    assert joined["imaging"] > 0
-    assert joined["counts"] == 0
-    n_owned = {name: sum(ref.n_owned for ref in corpus.block_refs() if ref.slide == name) for name in joined}
-    assert n_owned["imaging"] == n_owned["counts"], "the same cells"
-
-
-def transcripts_of(cells, gap=40.0):
-    """Write a table of cells with the given numbers of transcripts of genes with underscores, in a row."""
-    rng = np.random.default_rng(2)
-    cell = np.repeat(np.arange(len(cells)), cells)
-    n = len(cell)
-    return pd.DataFrame(
-        {
-            "cell_id": cell,
-            "feature_name": rng.choice(["HLA_A", "_B", "C_", "D__D"], n),
-            "x_location": (gap * cell + rng.uniform(0, 30, n)).astype(np.float32),
-            "y_location": rng.uniform(0, 30, n).astype(np.float32),
-            "qv": 40.0,
-        }
-    )
-
-
-@pytest.mark.parametrize("cells", [[60], [1], [1, 1, 1, 1, 1, 1], [50_000]])
-def test_extreme_slides(write_table, tmp_path, cells):
-    """One cell, cells with one transcript, a cell with 50,000."""
-    folder = write_table(transcripts_of(cells))
-    record = build_corpus([SlideSource(path=folder, slide="s")], tmp_path / "out", BuildOptions(min_transcripts=1))
-    assert record["n_cells"] == len(cells)
-    assert record["n_transcripts"] == sum(cells)
-    adata = anndata.read_h5ad(tmp_path / "out" / "slides" / "s.h5ad")
-    assert adata.obs["n_transcripts"].tolist() == cells
-    assert set(adata.var_names) <= {"HLA_A", "_B", "C_", "D__D"}
-    corpus = Corpus(tmp_path / "out" / "corpus")
-    corpus.verify()
-    assert sum(corpus.read(ref).counts.sum() for ref in corpus.block_refs()) == sum(
-        count for count, split in zip(cells, adata.obs["split"], strict=True) if split != "gap"
-    )
-
-
-def test_cells_too_far_apart_to_be_neighbours_are_said(write_table, tmp_path, caplog):
-    folder = write_table(transcripts_of([50] * 8, gap=100.0))
-    record = build_corpus([SlideSource(path=folder, slide="s")], tmp_path / "out", BuildOptions(min_transcripts=1))
-    assert record["n_cells"] == 8
-    assert "slide s: no two cells lie within 30 um (radius), so it has no positive pairs" in caplog.text
 
 
 def test_jobs_and_splits_that_cannot_be(bundle, tmp_path):
@@ -444,3 +352,28 @@ def test_a_build_interrupted_while_it_is_put_in_place_loses_no_build(bundle, tmp
     assert contents(tmp_path / "out") == before
     build_corpus([source], tmp_path / "out", overwrite=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]
+
+
+def test_slide_without_transcripts_beside_one_with(bundle, built, tmp_path):
+    table = anndata.read_h5ad(built[0] / "slides" / "s1.h5ad")
+    counts = anndata.AnnData(table.X, table.obs[["area"]], table.var, obsm={"spatial": table.obsm["spatial"]})
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+    sources = [
+        SlideSource(path=bundle, slide="imaging"),
+        SlideSource(path=tmp_path / "counts.h5ad", slide="counts", assay="MERSCOPE"),
+    ]
+    record = build_corpus(sources, tmp_path / "out")
+    assert [slide["n_gene_pairs"] > 0 for slide in record["slides"]] == [True, False]
+    slide = anndata.read_h5ad(tmp_path / "out" / "slides" / "counts.h5ad")
+    assert slide.uns["colocalization"]["method"] == "none"
+    assert slide.obsm["colocalization"].shape == (slide.n_obs, 0)
+    np.testing.assert_array_equal(slide.X.toarray(), table.X.toarray())
+    corpus = Corpus(tmp_path / "out" / "corpus")
+    corpus.verify()
+    joined = {"imaging": 0, "counts": 0}
+    for ref in corpus.block_refs():
+        joined[ref.slide] += len(corpus.read(ref).colocalized)
+    assert joined["imaging"] > 0
+    assert joined["counts"] == 0
+    n_owned = {name: sum(ref.n_owned for ref in corpus.block_refs() if ref.slide == name) for name in joined}
+    assert n_owned["imaging"] == n_owned["counts"], "the same cells"

@@ -40,12 +40,12 @@ def edges(adata: ad.AnnData, key: str = "spatial") -> set[tuple[int, int]]:
 @pytest.mark.parametrize("n_slides", [1, 3])
 def test_radius_graph(n_slides: int) -> None:
     adata = cells(n_slides=n_slides)
-    spatial_neighbors(adata, radius=25.0, library_key="slide")
+    spatial_neighbors(adata, radius=25.0, slide_key="slide")
     assert edges(adata) == set(map(tuple, np.argwhere(all_distances(adata) <= 25.0).tolist()))
     assert adata.uns["spatial_neighbors"] == {
         "connectivities_key": "spatial_connectivities",
         "distances_key": "spatial_distances",
-        "params": {"method": "radius", "radius": 25.0, "library_key": "slide"},
+        "params": {"method": "radius", "radius": 25.0, "slide_key": "slide"},
     }
 
 
@@ -53,17 +53,17 @@ def test_radius_graph(n_slides: int) -> None:
 def test_knn_graph(n_slides: int) -> None:
     # Without cells at one place, because which of two equally near cells is taken is nobody's business.
     adata = cells(n_slides=n_slides, same_place=False)
-    spatial_neighbors(adata, method="knn", n_neighbors=5, library_key="slide", key_added="near")
+    spatial_neighbors(adata, method="knn", n_neighbors=5, slide_key="slide", key_added="near")
     nearest = np.argsort(all_distances(adata), axis=1, kind="stable")[:, :5]
     assert edges(adata, "near") == {(i, int(j)) for i, row in enumerate(nearest) for j in row}
-    spatial_neighbors(adata, method="knn", n_neighbors=5, library_key="slide", max_distance=10.0)
+    spatial_neighbors(adata, method="knn", n_neighbors=5, slide_key="slide", max_distance=10.0)
     near = all_distances(adata) <= 10.0
     assert edges(adata) == {(i, j) for i, j in edges(adata, "near") if near[i, j]}
 
 
 def test_few_cells_have_fewer_neighbours() -> None:
     points = np.array([[0.0, 0.0], [5.0, 0.0], [9.0, 0.0], [50.0, 0.0]])
-    found = nearest_neighbors(points, 6, library=["a", "a", "a", "b"])
+    found = nearest_neighbors(points, 6, slide=["a", "a", "a", "b"])
     assert found.tolist() == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
 
 
@@ -76,7 +76,7 @@ def test_many_cells_at_one_place_are_not_their_own_neighbours() -> None:
 
 def test_delaunay_graph() -> None:
     adata = cells(n_cells=60, n_slides=2)
-    spatial_neighbors(adata, method="delaunay", library_key="slide")
+    spatial_neighbors(adata, method="delaunay", slide_key="slide")
     found = edges(adata)
     assert found == {(j, i) for i, j in found}
     # Any pair of which some circle through both is empty is an edge: check the circle with the pair as diameter.
@@ -123,7 +123,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="'gabriel'.*radius, knn, delaunay"):
         spatial_neighbors(adata, method="gabriel")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'patient'; it has: slide"):
-        spatial_neighbors(adata, library_key="patient")
+        spatial_neighbors(adata, slide_key="patient")
     with pytest.raises(InputError, match="n_neighbors"):
         spatial_neighbors(adata, method="knn", n_neighbors=0)
     del adata.obsm["spatial"]

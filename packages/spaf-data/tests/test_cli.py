@@ -30,7 +30,7 @@ def spaf_data(monkeypatch, capsys):
 def test_from_nothing_to_a_verified_corpus(spaf_data, tmp_path):
     bundle, out = tmp_path / "slides" / "one", tmp_path / "built"
     assert spaf_data("simulate", "--cells", 300, "--genes", 40, "--seed", 5, "--out", bundle)[0] == 0
-    code, answer, said = spaf_data("build", "--input", bundle.parent, "--tissue", "Skin", "--out", out, "--json")
+    code, answer, said = spaf_data("build", bundle.parent, "--tissue", "Skin", "--out", out, "--json")
     assert (code, said) == (0, "")
     record = json.loads(answer)
     assert [slide["slide"] for slide in record["slides"]] == ["one"]
@@ -109,7 +109,7 @@ def test_help_needs_no_library():
 
 
 def test_account_is_shown(spaf_data, bundle, transcripts, tmp_path):
-    code, answer, _ = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    code, answer, _ = spaf_data("build", bundle, "--out", tmp_path / "out")
     assert code == 0
     for count in transcripts.account.as_dict().values():
         assert f"{count:,}" in answer or count == transcripts.account.kept
@@ -175,7 +175,7 @@ def damaged(kind, table, write_table):
 def test_bad_input_is_one_sentence_and_exit_2(spaf_data, table, write_table, tmp_path, kind, sentence):
     folder = damaged(kind, table, write_table)
     before = sorted(tmp_path.rglob("*"))
-    code, answer, said = spaf_data("build", "--input", folder, "--out", tmp_path / "out")
+    code, answer, said = spaf_data("build", folder, "--out", tmp_path / "out")
     assert code == 2
     assert answer == ""
     assert said.count("\n") == 1
@@ -187,13 +187,13 @@ def test_bad_input_is_one_sentence_and_exit_2(spaf_data, table, write_table, tmp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["build", "--out", "x"], "either --input"),
-        (["build", "--out", "x", "--input", "a", "--dataset", "xenium_breast_window"], "not both"),
-        (["build", "--out", "x", "--input", "nowhere"], "nowhere does not exist"),
+        (["build", "--out", "x"], "either runs"),
+        (["build", "--out", "x", "a", "--dataset", "xenium_breast_window"], "not both"),
+        (["build", "--out", "x", "nowhere"], "nowhere does not exist"),
         (["build", "--out", "x", "--dataset", "unheard_of"], "unheard_of"),
-        (["build", "--input", "a"], "--out"),
+        (["build", "a"], "--out"),
         (["build", "--out", "x", "--sheet", "nowhere.csv"], "nowhere.csv: No such file"),
-        (["build", "--out", "x", "--sheet", "a.csv", "--input", "a"], "not both"),
+        (["build", "--out", "x", "--sheet", "a.csv", "a"], "not both"),
         (["build", "--out", "x", "--sheet", "a.csv", "--slide", "s"], "the column 'slide' does"),
         (["info", "nowhere"], "nowhere"),
         (["simulate", "--genes", "3", "--out", "x"], "n_genes must be at least"),
@@ -207,9 +207,21 @@ def test_bad_arguments(spaf_data, tmp_path, monkeypatch, arguments, sentence):
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_as_they_were_named_before(spaf_data, bundle, tmp_path):
+    """``--input`` goes on working beside folders by place, and is not shown."""
+    shutil.copytree(bundle, tmp_path / "other")
+    code, answer, _ = spaf_data("build", bundle, "--input", tmp_path / "other", "--out", tmp_path / "out", "--json")
+    assert code == 0
+    assert [slide["slide"] for slide in json.loads(answer)["slides"]] == [bundle.name, "other"]
+    code, answer, _ = spaf_data("build", "--help")
+    assert code == 0
+    assert "FOLDER" in answer
+    assert "--input" not in answer
+
+
 def test_one_name_for_several_slides(spaf_data, table, write_table, tmp_path):
     folders = [write_table(table), write_table(table)]
-    code, _, said = spaf_data("build", "-i", folders[0], "-i", folders[1], "--slide", "s", "--out", tmp_path / "out")
+    code, _, said = spaf_data("build", folders[0], folders[1], "--slide", "s", "--out", tmp_path / "out")
     assert code == 2
     assert "--slide names one slide, and there are 2 bundles" in said
 
@@ -219,12 +231,12 @@ def test_disk_full_is_one_sentence(spaf_data, bundle, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("spaf_data.build.read_transcripts", fail)
-        code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+        patch.setattr("spaf_data._build_slide.read_transcripts", fail)
+        code, _, said = spaf_data("build", bundle, "--out", tmp_path / "out")
     assert (code, said) == (2, "spaf-data: No space left on device.\n")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("spaf_data.build.write_corpus", fail)
-    code, _, said = spaf_data("build", "--input", bundle, "--out", tmp_path / "out")
+    code, _, said = spaf_data("build", bundle, "--out", tmp_path / "out")
     assert code == 2
     assert said.count("\n") == 1
     assert "No space left on device; the same command takes up 1 finished slides, which are kept in" in said
@@ -280,7 +292,7 @@ def test_build_from_counts_in_pixels(spaf_data, bundle, tmp_path):
     slide = bin_transcripts(read_transcripts(bundle))
     table = anndata.AnnData(slide.X, slide.obs[[]], slide.var, obsm={"spatial": slide.obsm["spatial"] * 20})
     table.write_h5ad(tmp_path / "table.h5ad")
-    build = ("build", "--input", tmp_path / "table.h5ad", "--out", tmp_path / "out", "--json")
+    build = ("build", tmp_path / "table.h5ad", "--out", tmp_path / "out", "--json")
     code, _, said = spaf_data(*build)
     assert code == 2
     assert "pixels or mm? Give the size of a pixel in um (pixel_size, --pixel-size)" in said

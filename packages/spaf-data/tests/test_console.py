@@ -12,7 +12,7 @@ def bracketed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("names")
     simulate_bundle(folder / "bundle", n_cells=300, n_genes=40, seed=0)
     named = ["--slide", "s[tumour]1", "--tissue", "Breast [/left]"]
-    words = ["build", "--input", folder / "bundle", "-o", folder / "built", *named]
+    words = ["build", folder / "bundle", "-o", folder / "built", *named]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["spaf-data", *map(str, words)])
         cli.app(standalone_mode=False)

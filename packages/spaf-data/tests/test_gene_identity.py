@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spaf_data import InputError
-from spaf_data.colocalization.gene_proximity import GeneProximity
+from spaf_data.colocalization import GeneProximity
 from spaf_data.gene_identity import GeneNames, ensembl_id, join_genes
 
 IDS = [f"ENSG{number:011d}" for number in range(4)]

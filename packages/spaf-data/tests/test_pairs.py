@@ -12,27 +12,27 @@ def slides(n_cells: int, n_slides: int, seed: int, side: float = 400.0) -> tuple
     """Return coordinates on a lattice of 10 um (so that distances fall on the limits), slides and all distances."""
     rng = np.random.default_rng(seed)
     coordinates = np.round(rng.random((n_cells, 2)) * side, -1)
-    library = rng.choice([f"s{i}" for i in range(n_slides)], n_cells)
+    slide = rng.choice([f"s{i}" for i in range(n_slides)], n_cells)
     distances = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
-    distances[library[:, None] != library[None]] = np.nan
+    distances[slide[:, None] != slide[None]] = np.nan
     np.fill_diagonal(distances, np.nan)
-    return coordinates, library, distances
+    return coordinates, slide, distances
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 120), st.integers(1, 3), st.sampled_from([10.0, 30.0, 50.0]), st.integers(0, 9))
 def test_positive_pairs_agree_with_all_distances(n_cells: int, n_slides: int, radius: float, seed: int) -> None:
-    coordinates, library, distances = slides(n_cells, n_slides, seed)
+    coordinates, slide, distances = slides(n_cells, n_slides, seed)
     expected = np.argwhere(np.triu(distances <= radius))
-    np.testing.assert_array_equal(positive_pairs(coordinates, radius, library=library), expected.reshape(-1, 2))
+    np.testing.assert_array_equal(positive_pairs(coordinates, radius, slide=slide), expected.reshape(-1, 2))
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 120), st.integers(1, 3), st.integers(1, 200), st.integers(0, 9))
 def test_negatives_agree_with_all_distances(n_cells: int, n_slides: int, per_anchor: int, seed: int) -> None:
-    coordinates, library, distances = slides(n_cells, n_slides, seed)
-    hard = hard_negatives(coordinates, 80.0, 150.0, per_anchor=per_anchor, seed=seed, library=library)
-    easy = easy_negatives(coordinates, 150.0, per_anchor=per_anchor, seed=seed, library=library)
+    coordinates, slide, distances = slides(n_cells, n_slides, seed)
+    hard = hard_negatives(coordinates, 80.0, 150.0, per_anchor=per_anchor, seed=seed, slide=slide)
+    easy = easy_negatives(coordinates, 150.0, per_anchor=per_anchor, seed=seed, slide=slide)
     for pairs, allowed in ((hard, (distances >= 80.0) & (distances <= 150.0)), (easy, distances > 150.0)):
         assert allowed[pairs[:, 0], pairs[:, 1]].all()
         assert len(np.unique(pairs, axis=0)) == len(pairs)
@@ -119,4 +119,4 @@ def test_bad_options_are_named() -> None:
         with pytest.raises(InputError, match="no anchor 5: there are 5 cells"):
             function(coordinates, anchors=[0, 5])
     with pytest.raises(InputError, match="3 cells, but there are 5"):
-        positive_pairs(coordinates, library=["a"] * 3)
+        positive_pairs(coordinates, slide=["a"] * 3)

@@ -100,7 +100,7 @@ def test_a_corpus_of_a_table_of_two_slides_is_that_of_two_tables(tmp_path):
     for number, slides in enumerate(([tables[0]], tables[1])):
         for slide in slides:
             slide.obs["split"] = split_regions(
-                slide.obsm["spatial"], validation_fraction=0.3, gap=40.0, library=slide.obs["slide"]
+                slide.obsm["spatial"], validation_fraction=0.3, gap=40.0, slide=slide.obs["slide"]
             )
         corpora.append(write_corpus(slides, tmp_path / str(number), colocalization_key=None))
     shards = [[(shard.name, shard.sha256) for shard in corpus.manifest.shards] for corpus in corpora]

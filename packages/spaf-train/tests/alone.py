@@ -14,7 +14,7 @@ for name in ("spaf_analysis", "scanpy", "matplotlib", "spatialdata", "lightning"
 with TemporaryDirectory() as folder:
     bundle, build, run = Path(folder, "bundle"), Path(folder, "build"), Path(folder, "run")
     spaf_data.simulate_bundle(bundle, n_cells=300, n_genes=30, seed=0)
-    subprocess.run(["spaf-data", "build", "--input", str(bundle), "--out", str(build)], check=True)
+    subprocess.run(["spaf-data", "build", str(bundle), "--out", str(build)], check=True)
     few_steps = ("--set", "run.steps=4", "--set", "run.validate_every=2")
     train = ["spaf-train", "pretrain", "small", "--data", str(build / "corpus"), "--out", str(run), *few_steps]
     subprocess.run(train, check=True)

@@ -1,26 +1,26 @@
 """Names of what the earlier stages wrote and the report writes and reads, in one place."""
 
-from spaf_data.keys import (
-    COLOCALIZATION,
-    CONNECTIVITIES,
-    GAP,
-    N_TRANSCRIPTS,
-    SLIDE,
-    SPAF,
-    SPATIAL,
-    SPLIT,
-    TRAIN,
-    VALIDATION,
-)
+import spaf_data
+
+COLOCALIZATION = spaf_data.keys.COLOCALIZATION
+CONNECTIVITIES = spaf_data.keys.CONNECTIVITIES
+GAP = spaf_data.keys.GAP
+N_TRANSCRIPTS = spaf_data.keys.N_TRANSCRIPTS
+NEIGHBORS = spaf_data.keys.NEIGHBORS
+SLIDE = spaf_data.keys.SLIDE
+SPAF = spaf_data.keys.SPAF
+SPATIAL = spaf_data.keys.SPATIAL
+SPLIT = spaf_data.keys.SPLIT
+TRAIN = spaf_data.keys.TRAIN
+VALIDATION = spaf_data.keys.VALIDATION
+ENRICHMENT = spaf_data.keys.COLOCALIZATION_ENRICHMENT
 
 EMBEDDING = "X_SpaF"
-ENRICHMENT = "colocalization_enrichment"
 CLUSTERS = "spaf_cluster"
 UMAP = "X_SpaF_umap"
 MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
-NEIGHBORS = "spatial_neighbors"
 
 __all__ = [
     "CELL_PAIRS",

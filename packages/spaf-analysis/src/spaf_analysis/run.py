@@ -56,7 +56,7 @@ def run_stages(
     described = [text for name, value in (context or {}).items() if value is not None for text in (f"--{name}", value)]
     build, run, embedded = out / "build", out / "run", out / "embedded.h5ad"
     announce("build: transcripts to cells, gene pairs and a corpus")
-    _stage("spaf_data", "spaf-data", ["build", "--input", str(folder), "--out", str(build), *described])
+    _stage("spaf_data", "spaf-data", ["build", str(folder), "--out", str(build), *described])
     announce("pretrain: a model of this tissue")
     different = [text for setting in settings for text in ("--set", setting)]
     _stage(

@@ -1,5 +1,6 @@
 """Spatial-omics runs in, slide tables and training corpora out."""
 
+from . import keys as keys
 from ._record import peak_rss_mb, write_text
 from .binning import bin_transcripts
 from .build import build_corpus
@@ -45,6 +46,7 @@ __all__ = [
     "gene_proximity",
     "hard_negatives",
     "has_transcripts",
+    "keys",
     "nearest_neighbors",
     "parse_columns",
     "peak_rss_mb",

@@ -7,7 +7,7 @@ from anndata import AnnData
 from numba import njit
 from scipy.sparse import csr_matrix
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.errors import InputError
 from spaf_data.slide_table import slide_table
 from spaf_data.transcripts import Transcripts, cell_ranges
@@ -16,7 +16,7 @@ from spaf_data.transcripts import Transcripts, cell_ranges
 def bin_transcripts(
     transcripts: Transcripts,
     *,
-    min_transcripts: int = 30,
+    min_transcripts: int = defaults.MIN_TRANSCRIPTS,
     slide: str | None = None,
     tissue: str | None = None,
     condition: str | None = None,

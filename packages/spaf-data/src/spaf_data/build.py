@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,42 +13,21 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from anndata.io import read_elem
 
-from spaf_data import keys
-from spaf_data._build_folder import (
-    COMMAND,
-    RECORD,
-    begin_slide,
-    check_out,
-    fingerprint,
-    finish_slide,
-    finished_slide,
-    keep_slides,
-    workplace,
-    write_json,
-)
+from spaf_data import defaults, keys
+from spaf_data._build_folder import COMMAND, RECORD, check_out, keep_slides, workplace, write_json
+from spaf_data._build_slide import BuildProgress, build_slide
 from spaf_data._memory import return_freed
-from spaf_data._record import peak_rss_mb, run_record, versions
+from spaf_data._record import peak_rss_mb, run_record
 from spaf_data._tasks import Failure, run_here, run_in_processes, run_on_cluster
-from spaf_data.binning import bin_transcripts
-from spaf_data.cell_graph import spatial_neighbors
-from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.corpus import write_corpus
 from spaf_data.corpus.slide import read_headers
 from spaf_data.errors import InputError
 from spaf_data.folders import claim, restore
 from spaf_data.gene_identity import GeneNames, join_genes
 from spaf_data.options import BuildOptions, SlideSource
-from spaf_data.places import lay_apart
-from spaf_data.readers import has_transcripts, read_counts, read_transcripts
 from spaf_data.sources import each_slide
-from spaf_data.splits import split_regions
-
-logger = logging.getLogger(__name__)
-
-BuildProgress = Callable[[str, str, float], None]
 
 
 def build_corpus(
@@ -59,7 +35,7 @@ def build_corpus(
     out: str | Path,
     options: BuildOptions | None = None,
     *,
-    jobs: int = 1,
+    jobs: int = defaults.JOBS,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: BuildProgress | None = None,
@@ -201,15 +177,15 @@ def _build_slides(
     here = scheduler is None and (jobs == 1 or len(sources) == 1)
     if here and len(sources) == 1:
         try:
-            return [_build_slide(sources[0], folder, options, report)], []
+            return [build_slide(sources[0], folder, options, report)], []
         except InputError as error:
             raise InputError(f"slide {sources[0].slide}: {error}") from error
     if here:
-        outcomes = run_here(partial(_build_slide, folder=folder, options=options, report=report), sources)
+        outcomes = run_here(partial(build_slide, folder=folder, options=options, report=report), sources)
     else:
         for source in sources:
             report(source.slide, "waiting or being built", 0.0)
-        task = partial(_build_slide, folder=folder, options=options)
+        task = partial(build_slide, folder=folder, options=options)
         outcomes = (
             run_in_processes(task, sources, jobs) if scheduler is None else run_on_cluster(task, sources, scheduler)
         )
@@ -235,170 +211,6 @@ def _build_slides(
         reasons = "; ".join(f"{', '.join(slides)}: {reason}" for reason, slides in slides_of.items())
         raise InputError(f"none of the {len(failed)} slides can be built: {reasons}")
     return summaries, failed
-
-
-def _build_slide(
-    source: SlideSource, folder: Path, options: BuildOptions, report: BuildProgress | None = None
-) -> dict[str, Any]:
-    """Make the table of one slide and return its summary; do nothing where an unfinished build had made it."""
-    if not (folder / "slides").is_dir():
-        raise InputError(f"{socket.gethostname()} does not see {folder}; --out must lie on a shared file system")
-    plan = {
-        "options": asdict(options),
-        "source": {**asdict(source), "path": str(source.path)},
-        "input": fingerprint(source.path),
-        "versions": versions(),
-    }
-    earlier = finished_slide(folder, source.slide, plan)
-    if earlier is not None:
-        return earlier
-    begin_slide(folder, source.slide)
-    clock = _Clock(source.slide, report or (lambda slide, step, fraction: None))
-    adata = _slide_table(source, options, clock)
-    clock.step("writing", 0.9)
-    file = folder / "slides" / f"{source.slide}.h5ad"
-    unfinished = file.with_name(f".{file.name}")
-    adata.write_h5ad(unfinished)
-    os.replace(unfinished, file)
-    summary = {
-        **_summary(adata, source.slide),
-        "file": str(file.relative_to(folder)),
-        "peak_rss_mb": peak_rss_mb(),
-        "seconds": clock.stop(),
-    }
-    finish_slide(folder, source.slide, plan, summary)
-    return summary
-
-
-def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> AnnData:
-    asks = options.check_units and not options.own_frames
-    source = replace(source, reading=replace(source.reading, check_places=asks))
-    if has_transcripts(source.path, platform=source.platform):
-        adata = _table_of_transcripts(source, options, clock)
-    else:
-        clock.step("reading counts", 0.0)
-        adata = read_counts(
-            source.path,
-            platform=source.platform,
-            min_transcripts=options.min_transcripts,
-            options=source.reading,
-            **_described(source),
-        )
-        leave_uncolocalized(adata)
-    clock.step("joining cells", 0.8)
-    if options.own_frames:
-        lay_apart(adata)
-    spatial_neighbors(adata, radius=options.radius, check_units=asks)
-    if not options.own_frames and adata.n_obs > 1 and adata.obsp[keys.CONNECTIVITIES].nnz == 0:
-        logger.warning(
-            "slide %s: no two cells lie within %g um (radius), so it has no positive pairs; spots of Visium lie 100 um "
-            "apart",
-            source.slide,
-            options.radius,
-        )
-    clock.step("splitting regions", 0.85)
-    _split(adata, source, options)
-    return adata
-
-
-def _described(source: SlideSource) -> dict[str, str | None]:
-    return {key: getattr(source, key) for key in (keys.SLIDE, *keys.CONTEXT)}
-
-
-def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Clock) -> AnnData:
-    clock.step("reading transcripts", 0.0)
-    transcripts = read_transcripts(
-        source.path,
-        platform=source.platform,
-        min_qv=options.min_qv,
-        options=source.reading,
-        progress=lambda fraction: clock.within("reading transcripts", 0.4 * fraction),
-    )
-    clock.step("counting genes", 0.4)
-    adata = bin_transcripts(transcripts, min_transcripts=options.min_transcripts, **_described(source))
-    clock.step("co-localising genes", 0.45)
-    # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
-    methods: dict[Method, str] = {"communities": keys.COLOCALIZATION, "enrichment": keys.COLOCALIZATION_ENRICHMENT}
-    for number, (method, key) in enumerate(methods.items()):
-        colocalize(
-            adata,
-            transcripts,
-            method=method,
-            radius=options.colocalization_radius,
-            min_transcripts=options.colocalization_min_transcripts,
-            min_expected=options.colocalization_min_expected,
-            # A score of every joined pair in every cell is several times the rest of the table.
-            cell_scores=False,
-            key_added=key,
-            progress=partial(_report_colocalization, clock, number / len(methods), 1 / len(methods)),
-        )
-    return adata
-
-
-def _report_colocalization(clock: _Clock, before: float, share: float, fraction: float) -> None:
-    clock.within("co-localising genes", 0.45 + 0.35 * (before + share * fraction))
-
-
-def _split(adata: AnnData, source: SlideSource, options: BuildOptions) -> None:
-    chosen: dict[str, str | float]
-    if source.split is not None:
-        split = np.full(adata.n_obs, source.split)
-        chosen = {"split": source.split}
-    else:
-        fraction, gap = options.validation_fraction, options.split_gap
-        split = split_regions(adata.obsm[keys.SPATIAL], validation_fraction=fraction, gap=gap)
-        chosen = {"validation_fraction": fraction, "gap": gap}
-    adata.obs[keys.SPLIT] = pd.Categorical(split, categories=[keys.TRAIN, keys.VALIDATION, keys.GAP])
-    adata.uns[keys.SPAF]["parameters"].update(chosen)
-
-
-class _Clock:
-    """Reports the steps of a slide and takes the time of each."""
-
-    def __init__(self, slide: str, report: BuildProgress) -> None:
-        self._slide = slide
-        self._report = report
-        self._began = time.perf_counter()
-        self._step = ""
-        self._seconds: dict[str, float] = {}
-
-    def step(self, name: str, fraction: float) -> None:
-        """Begin a step, at a fraction of the slide, without what the one before has freed."""
-        return_freed()
-        now = time.perf_counter()
-        if self._step:
-            self._seconds[self._step] = round(now - self._began, 3)
-        self._began, self._step = now, name
-        self._report(self._slide, name, fraction)
-
-    def within(self, name: str, fraction: float) -> None:
-        """Say how far the slide is, inside a step."""
-        self._report(self._slide, name, fraction)
-
-    def stop(self) -> dict[str, float]:
-        """End the last step and return the seconds of all."""
-        self.step("done", 1.0)
-        return self._seconds
-
-
-def _summary(adata: AnnData, slide: str) -> dict[str, Any]:
-    counts = adata.obs[keys.SPLIT].value_counts()
-    n_transcripts = adata.obs[keys.N_TRANSCRIPTS].to_numpy()
-    parameters = adata.uns[keys.SPAF]["parameters"]
-    return {
-        "slide": slide,
-        **({"slide_key": parameters["slide_key"]} if "slide_key" in parameters else {}),
-        **{key: str(adata.obs[key].iloc[0]) for key in keys.CONTEXT},
-        "n_cells": adata.n_obs,
-        "n_genes": adata.n_vars,
-        "n_transcripts": int(n_transcripts.sum()),
-        "n_gene_pairs": len(adata.uns[keys.COLOCALIZATION]["pairs"]),
-        "gene_pair_tests": adata.uns.get(keys.COLOCALIZATION_ENRICHMENT, {}).get("account"),
-        "median_transcripts": float(np.median(n_transcripts)),
-        "median_genes": float(np.median(np.diff(adata.X.indptr))),
-        "split": {name: int(counts[name]) for name in (keys.TRAIN, keys.VALIDATION, keys.GAP)},
-        "account": adata.uns[keys.SPAF]["account"],
-    }
 
 
 def _n_gene_pairs(files: Sequence[Path]) -> int:

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data._names import check_key
+from spaf_data.coordinates import cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
-from spaf_data.pairs import cells_by_library, check_coordinates, positive_pairs, sorted_pairs
+from spaf_data.pairs import positive_pairs, sorted_pairs
 from spaf_data.places import check_reach, check_spacing
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
@@ -25,10 +26,10 @@ def spatial_neighbors(
     adata: ad.AnnData,
     *,
     method: Literal["radius", "knn", "delaunay"] = "radius",
-    radius: float = 30.0,
-    n_neighbors: int = 6,
+    radius: float = defaults.RADIUS,
+    n_neighbors: int = defaults.N_NEIGHBORS,
     max_distance: float | None = None,
-    library_key: str | None = None,
+    slide_key: str | None = None,
     check_units: bool = True,
     key_added: str = "spatial",
 ) -> None:
@@ -47,7 +48,7 @@ def spatial_neighbors(
         For ``method="knn"``.
     max_distance
         Longest edge in um for ``"knn"`` and ``"delaunay"``; any length if not given.
-    library_key
+    slide_key
         Column of ``obs`` with the slide of each cell; cells of two slides are never neighbours. If None, ``"slide"`` or
         another usual name of such a column (`slide_column`), where there is one.
     check_units
@@ -81,26 +82,26 @@ def spatial_neighbors(
     if keys.SPATIAL not in adata.obsm:
         raise InputError(f"the AnnData has no obsm {keys.SPATIAL!r} with the coordinates of its cells in um.")
     points = check_coordinates(adata.obsm[keys.SPATIAL])
-    if library_key is not None and library_key not in adata.obs:
-        raise InputError(f"the AnnData has no obs column {library_key!r}; it has: {', '.join(adata.obs.columns)}.")
-    asked = library_key is not None
-    library_key = slide_column(adata.obs) if library_key is None else library_key
-    library = None if library_key is None else slides_of_cells(adata.obs, library_key)
+    if slide_key is not None and slide_key not in adata.obs:
+        raise InputError(f"the AnnData has no obs column {slide_key!r}; it has: {', '.join(adata.obs.columns)}.")
+    asked = slide_key is not None
+    slide_key = slide_column(adata.obs) if slide_key is None else slide_key
+    slide = None if slide_key is None else slides_of_cells(adata.obs, slide_key)
     spacing = math.nan
     if check_units:
-        spacing = check_spacing(points, library, adata)
-        if library is None:
+        spacing = check_spacing(points, slide, adata)
+        if slide is None:
             check_slides_apart(points, None, adata.obs, where="the AnnData")
 
     match method:
         case "radius":
-            pairs = positive_pairs(points, radius, library=library)
+            pairs = positive_pairs(points, radius, slide=slide)
             check_reach(spacing, radius, len(points) - len(np.unique(pairs)), adata)
             edges = sorted_pairs([pairs, pairs[:, ::-1]])
         case "knn":
-            edges = nearest_neighbors(points, n_neighbors, library=library)
+            edges = nearest_neighbors(points, n_neighbors, slide=slide)
         case "delaunay":
-            pairs = delaunay_pairs(points, library=library)
+            pairs = delaunay_pairs(points, slide=slide)
             edges = sorted_pairs([pairs, pairs[:, ::-1]])
         case _:
             raise InputError(f"there is no method {method!r} of cell graphs; there are: radius, knn, delaunay.")
@@ -119,8 +120,8 @@ def spatial_neighbors(
         chosen["n_neighbors"] = int(n_neighbors)
     if method != "radius" and max_distance is not None:
         chosen["max_distance"] = float(max_distance)
-    if library is not None and library_key is not None and (asked or len(np.unique(library)) > 1):
-        chosen["library_key"] = library_key
+    if slide is not None and slide_key is not None and (asked or len(np.unique(slide)) > 1):
+        chosen["slide_key"] = slide_key
     adata.uns[f"{key_added}_neighbors"] = {
         "connectivities_key": connectivities_key,
         "distances_key": distances_key,
@@ -129,7 +130,10 @@ def spatial_neighbors(
 
 
 def nearest_neighbors(
-    coordinates: npt.NDArray[np.floating], n_neighbors: int = 6, *, library: npt.ArrayLike | None = None
+    coordinates: npt.NDArray[np.floating],
+    n_neighbors: int = defaults.N_NEIGHBORS,
+    *,
+    slide: npt.ArrayLike | None = None,
 ) -> Edges:
     """Find the nearest cells of each cell.
 
@@ -139,7 +143,7 @@ def nearest_neighbors(
         Array (n_cells, 2) in um.
     n_neighbors
         Neighbours of each cell; all others of its slide where there are fewer.
-    library
+    slide
         The slide of each cell.
 
     Returns
@@ -155,7 +159,7 @@ def nearest_neighbors(
     if n_neighbors < 1:
         raise InputError(f"n_neighbors must be at least 1, not {n_neighbors}.")
     found = []
-    for cells in cells_by_library(library, len(points)):
+    for cells in cells_by_slide(slide, len(points)):
         # One more than wanted, because a cell finds itself, if not behind others at its very place.
         n_found = min(n_neighbors + 1, len(cells))
         if n_found < 2:
@@ -168,14 +172,14 @@ def nearest_neighbors(
     return sorted_pairs(found)
 
 
-def delaunay_pairs(coordinates: npt.NDArray[np.floating], *, library: npt.ArrayLike | None = None) -> Edges:
+def delaunay_pairs(coordinates: npt.NDArray[np.floating], *, slide: npt.ArrayLike | None = None) -> Edges:
     """Find the edges of the Delaunay triangulation of each slide.
 
     Parameters
     ----------
     coordinates
         Array (n_cells, 2) in um.
-    library
+    slide
         The slide of each cell.
 
     Returns
@@ -189,7 +193,7 @@ def delaunay_pairs(coordinates: npt.NDArray[np.floating], *, library: npt.ArrayL
     """
     points = check_coordinates(coordinates)
     found = []
-    for cells in cells_by_library(library, len(points)):
+    for cells in cells_by_slide(slide, len(points)):
         try:
             triangles = Delaunay(points[cells]).simplices
         except (QhullError, ValueError) as error:

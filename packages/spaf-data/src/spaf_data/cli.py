@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from spaf_data import defaults, keys
 from spaf_data._build_summary import print_build
 from spaf_data._console import console, progress
 from spaf_data.errors import InputError
@@ -76,28 +77,28 @@ _JSON = typer.Option("--json", help="Print the answer as JSON.")
 _DEFAULTS = BuildOptions()
 _READ_DEFAULTS = ReadOptions()
 
-# Slides that the account of a build shows one by one; of more it shows the sum.
-
 
 @app.command()
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to make.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Runs, or folders of runs.", show_default=False)
+    ] = None,
     inputs: Annotated[
-        list[Path] | None,
-        typer.Option("--input", "-i", metavar="FOLDER", help="A run or a folder of runs; may be given again."),
+        list[Path] | None, typer.Option("--input", "-i", hidden=True, help="FOLDER as it was spelt before.")
     ] = None,
     dataset: Annotated[
-        Dataset | None, typer.Option(metavar="NAME", help=f"Instead of --input: {', '.join(Dataset)}.")
+        Dataset | None, typer.Option(metavar="NAME", help=f"Instead of FOLDER: {', '.join(Dataset)}.")
     ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
             metavar="CSV",
-            help="Instead of --input: a row for each slide with the columns input and slide, and as far as wanted "
-            "tissue, condition, species, assay, split (train or validation) and platform.",
+            help="Instead of FOLDER: a row for each slide with the columns input and slide, and as far as wanted "
+            f"{', '.join(keys.CONTEXT)}, split (train or validation) and platform.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Slides built at a time.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", help="Slides built at a time.")] = defaults.JOBS,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Build slides on the workers of this dask.distributed scheduler."),
@@ -202,13 +203,13 @@ def build(
 
     For example, on a folder of the instrument, and on a public data set:
 
-      spaf-data build --input output-XETG00001__0002578__region --tissue Breast --condition Disease --out built
+      spaf-data build output-XETG00001__0002578__region --tissue Breast --condition Disease --out built
 
       spaf-data build --dataset xenium_breast_window --out built
 
-      spaf-data build --input region_0 --platform merscope --species Mouse --out built
+      spaf-data build region_0 --platform merscope --species Mouse --out built
 
-      spaf-data build --input molecules.tsv --platform table --columns gene=feat,x=x,y=y,cell=cell --out built
+      spaf-data build molecules.tsv --platform table --columns gene=feat,x=x,y=y,cell=cell --out built
 
       spaf-data build --sheet slides.csv --jobs 4 --out built
 
@@ -236,7 +237,7 @@ def build(
         drop_unlisted=drop_unlisted,
         columns=None if columns is None else parse_columns(columns),
     )
-    given = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
+    given = dict(zip(keys.CONTEXT, (tissue, condition, species, assay), strict=True))
     options = BuildOptions(
         min_qv=min_qv,
         min_transcripts=min_transcripts,
@@ -254,7 +255,7 @@ def build(
         own_frames=own_frames,
     )
     sources = slide_sources(
-        inputs=inputs or [],
+        inputs=[*(runs or ()), *(inputs or ())],
         dataset=None if dataset is None else dataset.value,
         sheet=sheet,
         slide=slide,
@@ -300,10 +301,10 @@ def info(
         )
         return
     table = Table(title=f"{len(corpus.genes)} genes")
-    for column in ("slide", "tissue", "condition", "species", "assay"):
+    for column in (keys.SLIDE, *keys.CONTEXT):
         table.add_column(column)
     for name, context in corpus.slides.items():
-        table.add_row(name, *(str(context[key]) for key in ("tissue", "condition", "species", "assay")))
+        table.add_row(name, *(str(context[key]) for key in keys.CONTEXT))
     sizes = Table()
     sizes.add_column("split")
     for column in ("blocks", "cells", "pairs", "shards", "bytes"):
@@ -337,23 +338,23 @@ def verify(path: Annotated[Path, typer.Argument(help="A corpus, or the folder of
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
-    cells: Annotated[int, typer.Option(help="Cells of the slide.")] = 2000,
-    genes: Annotated[int, typer.Option(help="Genes of the panel.")] = 300,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to make.")],
+    n_cells: Annotated[int, typer.Option("--n-cells", "--cells", help="Cells of the slide.")] = 2000,
+    n_genes: Annotated[int, typer.Option("--n-genes", "--genes", help="Genes of the panel.")] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = 150.0,
+    depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = defaults.SIMULATED_DEPTH,
 ) -> None:
     """Write a Xenium-shaped bundle with planted truth (truth.json).
 
-    Example: spaf-data simulate --cells 10000 --genes 500 --seed 1 --out simulated
+    Example: spaf-data simulate --n-cells 10000 --n-genes 500 --seed 1 --out simulated
     """
     from spaf_data.simulate import simulate_bundle
 
     with progress() as report:
         simulate_bundle(
             out,
-            n_cells=cells,
-            n_genes=genes,
+            n_cells=n_cells,
+            n_genes=n_genes,
             seed=seed,
             depth=depth,
             progress=lambda fraction: report("simulation", "writing cells", fraction),

@@ -118,7 +118,7 @@ def _pip_download(folder: Path) -> Path:
         reason = lines[-1].strip() if lines else f"pip ended with {result.returncode}"
         raise InputError(
             f"the data set xenium_breast_window could not be downloaded ({reason}); "
-            "connect to the network once, or give a Xenium bundle of your own with --input"
+            "connect to the network once, or give a Xenium bundle of your own"
         )
     return wheels[0]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spaf_data import defaults
 from spaf_data.errors import InputError
 
 # Neighbours of a tissue, and what their negatives are: the proportions that a larger radius keeps.
-_POSITIVE, _HARD_MIN, _HARD_MAX, _EASY_MIN = 30.0, 80.0, 150.0, 150.0
 
 
 @dataclass(frozen=True, init=False)
@@ -53,20 +53,20 @@ class Distances:
     def __init__(
         self,
         *,
-        positive: float = _POSITIVE,
+        positive: float = defaults.RADIUS,
         hard_min: float | None = None,
         hard_max: float | None = None,
         easy_min: float | None = None,
     ) -> None:
         if not 0 < positive < float("inf"):
             raise InputError(f"the radius of neighbours must be above 0 um, not {positive:g} um")
-        scale = max(1.0, positive / _POSITIVE)
-        hard_max = _HARD_MAX * scale if hard_max is None else hard_max
+        scale = max(1.0, positive / defaults.RADIUS)
+        hard_max = defaults.HARD_MAX * scale if hard_max is None else hard_max
         values = {
             "positive": positive,
-            "hard_min": _HARD_MIN * scale if hard_min is None else hard_min,
+            "hard_min": defaults.HARD_MIN * scale if hard_min is None else hard_min,
             "hard_max": hard_max,
-            "easy_min": max(_EASY_MIN * scale, hard_max) if easy_min is None else easy_min,
+            "easy_min": max(defaults.EASY_MIN * scale, hard_max) if easy_min is None else easy_min,
         }
         for name, value in values.items():
             object.__setattr__(self, name, float(value))
@@ -113,6 +113,8 @@ class Distances:
         """
         if stored is not None:
             return cls(**stored)
-        if positive < _HARD_MIN:
-            return cls(positive=positive, hard_min=_HARD_MIN, hard_max=_HARD_MAX, easy_min=_EASY_MIN)
+        if positive < defaults.HARD_MIN:
+            return cls(
+                positive=positive, hard_min=defaults.HARD_MIN, hard_max=defaults.HARD_MAX, easy_min=defaults.EASY_MIN
+            )
         return cls(positive=positive)

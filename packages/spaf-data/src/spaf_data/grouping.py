@@ -1,4 +1,4 @@
-"""Nodes by label: the counting sort that other kernels share; Python does not call it (see colocalization/graph.py)."""
+"""Nodes by label, and sums at places: what other kernels share (see colocalization/graph.py)."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def group_nodes(labels, n_labels):  # type: ignore[no-untyped-def]
         members[free[labels[i]]] = i
         free[labels[i]] += 1
     return members, starts
+
+
+@njit(cache=True, nogil=True)
+def add_at(total, positions, values):  # type: ignore[no-untyped-def]
+    """Add values to the places of an array, one after the other; a place may come twice."""
+    for k in range(len(positions)):
+        total[positions[k]] += values[k]

@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 
-PLATFORMS = ("xenium", "merscope", "cosmx", "spatialdata", "table", "visium", "anndata")
+# Module and class of the reader of each platform (`spaf_data.readers`), in the order in which a run is tried. To add a
+# reader: a module with its class, and its line here, where the command line knows the names without the libraries.
+READERS = {
+    "xenium": ("xenium", "Xenium"),
+    "visium": ("visium", "Visium"),
+    "merscope": ("merscope", "Merscope"),
+    "cosmx": ("cosmx", "CosMx"),
+    "spatialdata": ("spatial_data", "SpatialDataStore"),
+    "anndata": ("h5ad", "AnnDataTable"),
+    "table": ("table", "Table"),
+}
+PLATFORMS = tuple(READERS)
 
 # What columns of a table of transcripts can hold.
 REQUIRED_COLUMNS = ("gene", "x", "y", "cell")
@@ -85,18 +96,20 @@ class SlideSource:
 class BuildOptions:
     """How slides and corpus are made; lengths in um."""
 
-    min_qv: float = 20.0  # transcripts of lower quality are dropped
-    min_transcripts: int = 30  # cells with fewer are dropped
-    radius: float = 30.0  # cells closer than this are neighbours and positive pairs
+    min_qv: float = defaults.MIN_QV  # transcripts of lower quality are dropped
+    min_transcripts: int = defaults.MIN_TRANSCRIPTS  # cells with fewer are dropped
+    radius: float = defaults.RADIUS  # cells closer than this are neighbours and positive pairs
     hard_min: float | None = None  # of hard negatives; None follows the radius, as do the next two (`Distances`)
     hard_max: float | None = None
     easy_min: float | None = None  # easy negatives are further away
-    colocalization_radius: float = 5.0  # transcripts closer than this are proximal
-    colocalization_min_transcripts: int = 3  # of a gene in a community of transcripts
+    colocalization_radius: float = defaults.COLOCALIZATION_RADIUS  # transcripts closer than this are proximal
+    colocalization_min_transcripts: int = (
+        defaults.COLOCALIZATION_MIN_TRANSCRIPTS
+    )  # of a gene in a community of transcripts
     colocalization_min_expected: float | None = None  # joins of two genes for a test of their enrichment; None: found
-    validation_fraction: float = 0.3  # of each slide's cells
+    validation_fraction: float = defaults.VALIDATION_FRACTION  # of each slide's cells
     gap: float | None = None  # between the regions of training and validation; None: twice the radius
-    block_cells: int = 1024  # cells a block of the corpus owns at most
+    block_cells: int = defaults.BLOCK_CELLS  # cells a block of the corpus owns at most
     check_units: bool = True  # refuse places that are probably no um
     own_frames: bool = False  # each cell has a frame of its own, so that none are neighbours (cultures)
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from spaf_data import keys
+from spaf_data.coordinates import cells_by_slide
 from spaf_data.errors import InputError
-from spaf_data.pairs import cells_by_library
 
 # Cells of a tissue are 5 to 50 um apart, spots of a Visium array 100 um, bins of Visium HD 2 um.
 LEAST_SPACING, LARGEST_SPACING = 1.0, 120.0
@@ -29,13 +29,10 @@ _PIXELS = {
     "merfish": "a pixel of the images of MERSCOPE is 0.108 um",
 }
 
-# Readers whose runs say themselves what their places are.
-_OWN_UNITS = ("xenium", "merscope", "cosmx", "visium")
-
 _LATTICE = 1000.0  # um between cells that are laid apart
 
 
-def check_spacing(points: npt.NDArray[np.float64], library: npt.ArrayLike | None, adata: ad.AnnData) -> float:
+def check_spacing(points: npt.NDArray[np.float64], slide: npt.ArrayLike | None, adata: ad.AnnData) -> float:
     """Return the median distance of a cell to the nearest one, or ask where it cannot be um.
 
     NaN where no slide has two cells.
@@ -47,7 +44,7 @@ def check_spacing(points: npt.NDArray[np.float64], library: npt.ArrayLike | None
     """
     nearest = [
         np.asarray(cKDTree(points[cells]).query(points[cells], k=2)[0])[:, 1]
-        for cells in cells_by_library(library, len(points))
+        for cells in cells_by_slide(slide, len(points))
         if len(cells) > 1
     ]
     if not nearest:
@@ -86,7 +83,10 @@ def check_reach(spacing: float, radius: float, n_alone: int, adata: ad.AnnData) 
 
 def _is_vouched_for(adata: ad.AnnData) -> bool:
     said: dict[str, Any] = dict(adata.uns.get(keys.SPAF, {}).get("parameters", {}))
-    return said.get("platform") in _OWN_UNITS or _has_pixel_size(adata)
+    # Here, for whoever joins cells of an AnnData needs no reader but in doubt.
+    from spaf_data.readers import knows_unit
+
+    return _has_pixel_size(adata) or knows_unit(str(said.get("platform")))
 
 
 def _has_pixel_size(adata: ad.AnnData) -> bool:

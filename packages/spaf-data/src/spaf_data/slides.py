@@ -137,7 +137,7 @@ def slides_of_cells(
 
 
 def check_slides_apart(
-    points: npt.NDArray[np.float64], library: npt.NDArray[np.str_] | None, obs: pd.DataFrame, *, where: str
+    points: npt.NDArray[np.float64], slide: npt.NDArray[np.str_] | None, obs: pd.DataFrame, *, where: str
 ) -> None:
     """Ask which slide the cells are of, where those of one slide cannot all be of it.
 
@@ -145,7 +145,7 @@ def check_slides_apart(
     ----------
     points
         Places of cells, (n_cells, 2).
-    library
+    slide
         The slide of each cell as far as known.
     obs
         Table of cells, whose columns the question names.
@@ -157,11 +157,11 @@ def check_slides_apart(
     InputError
         If the cells of a slide lie between each other as only those of several slides can.
     """
-    groups = [np.arange(len(points))] if library is None else [np.flatnonzero(library == v) for v in np.unique(library)]
+    groups = [np.arange(len(points))] if slide is None else [np.flatnonzero(slide == v) for v in np.unique(slide)]
     for cells in groups:
         n_near = n_impossible(points[cells])
         if n_near:
-            whose = "" if library is None else f" of slide {str(library[cells[0]])!r}"
+            whose = "" if slide is None else f" of slide {str(slide[cells[0]])!r}"
             raise InputError(
                 f"{n_near} of the {len(cells)} cells{whose} in {where} lie on or almost on another one: are these "
                 f"several slides? Name the obs column that says the slide of each cell with slide_key (--slide-key)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from spaf_data import datasets
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions, SlideSource
-from spaf_data.readers import FILES_OF_A_FOLDER, find_bundles, slides_inside
+from spaf_data.readers import find_bundles, slide_name, slides_inside
 from spaf_data.sheet import read_sheet
 
 DATASETS = ("xenium_breast_window",)
@@ -48,7 +48,7 @@ def slide_sources(
         If not just one of `inputs`, `dataset` and `sheet` is given, a run is not found, or `slide` names several.
     """
     if sum((bool(inputs), dataset is not None, sheet is not None)) != 1:
-        raise InputError("give either --input (a folder with transcripts), --dataset or --sheet, and not both")
+        raise InputError("give either runs (folders or files), --dataset or --sheet, and not both")
     reading = reading or ReadOptions()
     given = dict(described or {})
     if sheet is not None:
@@ -71,7 +71,7 @@ def slide_sources(
     return [
         SlideSource(
             path=bundle,
-            slide=slide or _slide_name(bundle, platform),
+            slide=slide or slide_name(bundle, platform=platform),
             named=slide is not None,
             platform=platform,
             reading=reading,
@@ -113,18 +113,3 @@ def parse_columns(text: str) -> dict[str, str]:
         if not (equals and column):
             raise InputError(f"--columns has {name!r} without a column; write gene=...,x=...,y=...,cell=...")
     return {name.strip(): column.strip() for name, _, column in parts}
-
-
-def _slide_name(bundle: Path, platform: str) -> str:
-    bundle = bundle.resolve()
-    if platform == "table":  # files of one folder, perhaps with two endings
-        return bundle.name.split(".")[0]
-    if bundle.suffix in (".h5ad", ".zarr"):
-        return bundle.stem
-    if bundle.is_dir():
-        return bundle.name
-    # An instrument writes files of fixed names into a folder of the run; any other file has a name of its own.
-    if bundle.name in FILES_OF_A_FOLDER:
-        return bundle.parent.name
-    stem = bundle.name.removesuffix(".gz").rsplit(".", 1)[0]
-    return stem.removesuffix("tx_file").rstrip("_-") or bundle.parent.name

@@ -7,21 +7,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from spaf_data import keys
+from spaf_data import defaults, keys
+from spaf_data.coordinates import cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
-from spaf_data.pairs import cells_by_library, check_coordinates
 
 
 def split_regions(
     coordinates: npt.NDArray[np.floating],
     *,
-    validation_fraction: float = 0.3,
-    gap: float = 60.0,
+    validation_fraction: float = defaults.VALIDATION_FRACTION,
+    gap: float = defaults.GAP,
     axis: Literal["longer", "x", "y"] = "longer",
     side: Literal["high", "low"] = "high",
     tile_size: float | None = None,
     seed: int = 0,
-    library: npt.ArrayLike | None = None,
+    slide: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.str_]:
     """Divide the cells of each slide into a training and a validation region with a gap between them.
 
@@ -43,7 +43,7 @@ def split_regions(
         For slides much larger than the gap, where one strip may be one tissue domain.
     seed
         Of the draw of tiles.
-    library
+    slide
         The slide of each cell (n_cells,): each slide is divided by itself, and the gap is between cells of one slide.
         One slide if not given.
 
@@ -74,7 +74,7 @@ def split_regions(
     if not gap >= 0:
         raise InputError(f"gap must be at least 0 um, not {gap}.")
     split = np.empty(len(points), dtype=f"<U{max(map(len, (keys.TRAIN, keys.VALIDATION, keys.GAP)))}")
-    for cells in cells_by_library(library, len(points)):
+    for cells in cells_by_slide(slide, len(points)):
         split[cells] = _split_slide(points[cells], validation_fraction, gap, axis, side, tile_size, seed)
     return split
 
@@ -110,7 +110,9 @@ def _split_slide(
     return split
 
 
-def split_slides(slides: Sequence[str], *, validation_fraction: float = 0.3, seed: int = 0) -> dict[str, str]:
+def split_slides(
+    slides: Sequence[str], *, validation_fraction: float = defaults.VALIDATION_FRACTION, seed: int = 0
+) -> dict[str, str]:
     """Draw whole slides for validation.
 
     Parameters

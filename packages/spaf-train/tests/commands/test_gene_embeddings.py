@@ -45,7 +45,7 @@ def test_mistakes_are_one_line_and_exit_two(run, bundle, tmp_path):
         (("--input", bundle, *out, "--radius", 0), "radius must be above 0 um"),
         (("--input", tmp_path / "nowhere", *out), "nowhere does not exist"),
         (("--input", empty, *out), "empty is not a run with transcripts or counts"),
-        (out, "give either --input"),
+        (out, "give either runs"),
         (("--input", bundle, *out, "--platform", "microscope"), "unknown platform 'microscope'"),
         (
             ("--input", bundle, *out, "--platform", "table", "--columns", "gene"),

@@ -10,9 +10,10 @@ from spaf_data.colocalization.api import Method, colocalize
 from spaf_data.colocalization.cells import CellTranscripts, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
 from spaf_data.colocalization.enrichment import PairEnrichment, enrichment_p, pair_enrichment
-from spaf_data.colocalization.gene_proximity import GeneProximity, gene_proximity
+from spaf_data.colocalization.gene_proximity import gene_proximity
 from spaf_data.colocalization.graph import proximity_graph
 from spaf_data.colocalization.louvain import louvain, modularity
+from spaf_data.colocalization.proximal_pairs import GeneProximity
 from spaf_data.colocalization.robustness import robustness
 from spaf_data.colocalization.table import gene_pair_table
 

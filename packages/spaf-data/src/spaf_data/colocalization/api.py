@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
 from spaf_data._names import check_key
 from spaf_data.colocalization._watch import Watch
@@ -29,8 +29,8 @@ def colocalize(
     transcripts: Transcripts,
     *,
     method: Method = "communities",
-    radius: float = 5.0,
-    min_transcripts: int = 3,
+    radius: float = defaults.COLOCALIZATION_RADIUS,
+    min_transcripts: int = defaults.COLOCALIZATION_MIN_TRANSCRIPTS,
     min_expected: float | None = None,
     dimensions: int | None = None,
     cell_scores: bool = True,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
@@ -81,8 +82,8 @@ def _batch_pairs(x, y, z, gene, starts, stops, n_genes, n_known, radius, min_tra
 def community_pairs(
     cells: CellTranscripts,
     *,
-    radius: float = 5.0,
-    min_transcripts: int = 3,
+    radius: float = defaults.COLOCALIZATION_RADIUS,
+    min_transcripts: int = defaults.COLOCALIZATION_MIN_TRANSCRIPTS,
     n_threads: int | None = None,
     max_dense: int = MAX_DENSE,
     max_stored: int = MAX_STORED,

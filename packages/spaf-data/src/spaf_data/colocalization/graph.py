@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
+from spaf_data import defaults
 from spaf_data.errors import InputError
 
 # Cells of up to this many transcripts have their graph as a matrix of bytes (16 MB).
@@ -210,7 +211,7 @@ def _adjacency(x, y, z, radius):  # type: ignore[no-untyped-def]
     return order, stored.indptr, stored.indices
 
 
-def proximity_graph(coordinates: np.ndarray, *, radius: float = 5.0) -> sparse.csr_array:
+def proximity_graph(coordinates: np.ndarray, *, radius: float = defaults.COLOCALIZATION_RADIUS) -> sparse.csr_array:
     """Return the graph of the transcripts of one cell that lie within a radius of each other.
 
     Parameters

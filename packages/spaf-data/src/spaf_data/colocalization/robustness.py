@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from spaf_data import defaults
 from spaf_data.colocalization.api import Method, check_method
 from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
@@ -23,8 +24,8 @@ def robustness(
     jitter: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     kept_fraction: Sequence[float] = (0.9, 0.75, 0.5),
     nucleus: bool = True,
-    radius: float = 5.0,
-    min_transcripts: int = 3,
+    radius: float = defaults.COLOCALIZATION_RADIUS,
+    min_transcripts: int = defaults.COLOCALIZATION_MIN_TRANSCRIPTS,
     min_expected: float | None = None,
     fdr: float = 0.05,
     dimensions: int | None = None,

@@ -15,11 +15,11 @@ from scipy import sparse
 
 from spaf_data import keys
 from spaf_data._matrices import as_csr
+from spaf_data.coordinates import check_coordinates
 from spaf_data.corpus.sizes import MAX_NAME_BYTES
 from spaf_data.errors import InputError
 from spaf_data.gene_identity import GeneNames
 from spaf_data.gene_statistics import check_counts
-from spaf_data.pairs import check_coordinates
 
 Slide: TypeAlias = ad.AnnData | str | Path
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.corpus.block import Block
 from spaf_data.corpus.journal import Journal
 from spaf_data.corpus.manifest import NAME, Manifest
@@ -57,7 +57,7 @@ def write_corpus(
     *,
     positive_radius: float | None = None,
     distances: Distances | None = None,
-    block_cells: int = 1024,
+    block_cells: int = defaults.BLOCK_CELLS,
     shard_blocks: int = 512,
     split_key: str = keys.SPLIT,
     colocalization_key: str | None = keys.COLOCALIZATION,

@@ -1,22 +1,24 @@
-"""Readers of runs: one module a platform.
+"""Readers of runs: one module a platform, with one class (`_platform.Platform`) that `options.READERS` names.
 
 Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the AnnData of a slide.
 """
 
 from spaf_data.readers.api import (
-    FILES_OF_A_FOLDER,
     find_bundles,
     has_transcripts,
+    knows_unit,
     read_counts,
     read_transcripts,
+    slide_name,
     slides_inside,
 )
 
 __all__ = [
-    "FILES_OF_A_FOLDER",
     "find_bundles",
     "has_transcripts",
+    "knows_unit",
     "read_counts",
     "read_transcripts",
+    "slide_name",
     "slides_inside",
 ]

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 
-from spaf_data import keys
+from spaf_data import defaults, keys
 from spaf_data.errors import InputError
-from spaf_data.options import PLATFORMS, ReadOptions
-from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, table, visium, xenium
+from spaf_data.options import READERS, ReadOptions
 from spaf_data.readers._counts import count_table
+from spaf_data.readers._platform import Platform, ReadsCounts, ReadsTranscripts
 from spaf_data.readers._table import column_names, is_table
 from spaf_data.slides import slide_column, slides_of_cells
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
 
-# In the order in which a folder is tried.
-TRANSCRIPT_READERS: dict[str, ModuleType] = {
-    "xenium": xenium,
-    "merscope": merscope,
-    "cosmx": cosmx,
-    "spatialdata": spatial_data,
-    "table": table,
+# In the order in which a run is tried.
+PLATFORMS: dict[str, Platform[Any]] = {
+    name: getattr(import_module(f"spaf_data.readers.{module}"), kind)() for name, (module, kind) in READERS.items()
 }
-COUNT_READERS: dict[str, ModuleType] = {
-    "xenium": xenium,
-    "visium": visium,
-    "merscope": merscope,
-    "spatialdata": spatial_data,
-    "anndata": h5ad,
-}
-assert {*TRANSCRIPT_READERS, *COUNT_READERS} == {*PLATFORMS}, "a platform has no reader, or a reader no name"
-
-# Names of files that say nothing of the run they are of.
-FILES_OF_A_FOLDER = frozenset({*xenium.TRANSCRIPT_FILES, *merscope.TRANSCRIPT_FILES})
+assert all(platform.name == name for name, platform in PLATFORMS.items()), "a reader has another name than its class"
 
 
 def read_transcripts(
     source: str | Path | SpatialData,
     *,
     platform: str = "auto",
-    min_qv: float = 20.0,
+    min_qv: float = defaults.MIN_QV,
     options: ReadOptions | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Transcripts:
@@ -89,16 +75,18 @@ def read_transcripts(
     {'read': 186146, 'controls': 0, 'low_quality': 0, 'unassigned': 2773, 'kept': 183373}
     """
     run = _existing(source)
-    reader = _reader(run, platform, TRANSCRIPT_READERS, "transcripts")
-    found: Transcripts = reader.read_transcripts(run, options or ReadOptions(), min_qv=min_qv, progress=progress)
-    return found
+    _check_platform(platform, [known.name for known in PLATFORMS.values() if isinstance(known, ReadsTranscripts)])
+    reader = _of_transcripts(run, platform)
+    if reader is None:
+        raise InputError(_no_run(run, platform, "transcripts"))
+    return reader.read_transcripts(run, options or ReadOptions(), min_qv=min_qv, progress=progress)
 
 
 def read_counts(
     source: str | Path | SpatialData | AnnData,
     *,
     platform: str = "auto",
-    min_transcripts: int = 30,
+    min_transcripts: int = defaults.MIN_TRANSCRIPTS,
     slide: str | None = None,
     tissue: str | None = None,
     condition: str | None = None,
@@ -153,7 +141,10 @@ def read_counts(
     (['a'], 1)
     """
     run = _existing(source)
-    reader = _reader(run, platform, COUNT_READERS, "counts")
+    _check_platform(platform, [known.name for known in PLATFORMS.values() if isinstance(known, ReadsCounts)])
+    reader = _of_counts(run, platform)
+    if reader is None:
+        raise InputError(_no_run(run, platform, "counts"))
     described = {
         keys.SLIDE: slide,
         keys.TISSUE: tissue,
@@ -174,12 +165,12 @@ def has_transcripts(source: str | Path | SpatialData, *, platform: str = "auto")
         If it is neither.
     """
     run = _existing(source)
-    _check_platform(platform, PLATFORMS)
-    if _recognise(run, platform, TRANSCRIPT_READERS, "transcripts") is not None:
+    _check_platform(platform, list(PLATFORMS))
+    if _of_transcripts(run, platform) is not None:
         return True
-    if _recognise(run, platform, COUNT_READERS, "counts") is not None:
+    if _of_counts(run, platform) is not None:
         return False
-    raise InputError(_no_run(run, platform))
+    raise InputError(_no_run(run, platform, "transcripts", "counts"))
 
 
 def slides_inside(source: Path, options: ReadOptions, *, platform: str = "auto") -> tuple[str, list[str]] | None:
@@ -192,13 +183,11 @@ def slides_inside(source: Path, options: ReadOptions, *, platform: str = "auto")
     """
     if options.one_slide or options.only_slide is not None or has_transcripts(source, platform=platform):
         return None
-    reader = _reader(source, platform, COUNT_READERS, "counts")
-    if reader is spatial_data:
-        obs, usual = spatial_data.read_obs(source, options)
-    elif reader is h5ad:
-        obs, usual = h5ad.read_obs(source), None
-    else:
+    reader = _of_counts(source, platform)
+    found = None if reader is None else reader.read_obs(source, options)
+    if found is None:
         return None
+    obs, usual = found
     column = slide_column(obs, options.slide_key or usual, where=str(source))
     names = None if column is None else slides_of_cells(obs, column, where=str(source))
     if column is None or names is None or len(np.unique(names)) < 2:
@@ -216,15 +205,35 @@ def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
     """
     run = _existing(path)
     assert isinstance(run, Path), "not an object"
-    _check_platform(platform, PLATFORMS)
-    if _is_run(run, platform):
-        return cosmx.runs(run) if _recognise(run, platform, TRANSCRIPT_READERS, "transcripts") is cosmx else [run]
+    _check_platform(platform, list(PLATFORMS))
+    reader = _of_transcripts(run, platform) or _of_counts(run, platform)
+    if reader is not None:
+        return reader.runs(run)
     inside = []
     if run.is_dir():
         inside = [item for item in sorted(run.iterdir()) if _may_be_run(item) and _is_run(item, platform)]
     if not inside:
-        raise InputError(_no_run(run, platform))
+        raise InputError(_no_run(run, platform, "transcripts", "counts"))
     return inside
+
+
+def slide_name(path: Path, *, platform: str = "auto") -> str:
+    """Return what a slide is called after its run, where nobody names it.
+
+    Raises
+    ------
+    InputError
+        If there is no such run.
+    """
+    reader = _of_transcripts(path, platform) or _of_counts(path, platform)
+    if reader is None:
+        raise InputError(_no_run(path, platform, "transcripts", "counts"))
+    return reader.slide_name(path.resolve())
+
+
+def knows_unit(platform: str) -> bool:
+    """Whether the runs of a platform say themselves what their places are; False for a name that is none."""
+    return platform in PLATFORMS and PLATFORMS[platform].knows_unit
 
 
 def _may_be_run(item: Path) -> bool:
@@ -232,10 +241,7 @@ def _may_be_run(item: Path) -> bool:
 
 
 def _is_run(path: Path, platform: str) -> bool:
-    return any(
-        _recognise(path, platform, readers, kind) is not None
-        for readers, kind in ((TRANSCRIPT_READERS, "transcripts"), (COUNT_READERS, "counts"))
-    )
+    return _of_transcripts(path, platform) is not None or _of_counts(path, platform) is not None
 
 
 def _existing(source: str | Path | SpatialData | AnnData) -> Path | SpatialData | AnnData:
@@ -247,55 +253,49 @@ def _existing(source: str | Path | SpatialData | AnnData) -> Path | SpatialData 
     return path
 
 
-def _check_platform(platform: str, choices: Iterable[str]) -> None:
+def _check_platform(platform: str, choices: Sequence[str]) -> None:
     if platform not in ("auto", *choices):
         raise InputError(f"unknown platform {platform!r}; choose from auto, {', '.join(choices)}")
 
 
-def _reader(run: Path | SpatialData | AnnData, platform: str, readers: dict[str, ModuleType], kind: str) -> ModuleType:
-    """Return the reader of a run."""
-    _check_platform(platform, readers)
-    found = _recognise(run, platform, readers, kind)
-    if found is None:
-        raise InputError(_no_run(run, platform, readers, kind))
-    return found
+def _asked(run: object, platform: str) -> list[Platform[Any]]:
+    """Return the platforms that may have written a run, in the order in which it is tried."""
+    return [
+        known
+        for known in PLATFORMS.values()
+        if known.takes(run) and (platform == known.name or (platform == "auto" and not known.only_by_name))
+    ]
 
 
-def _recognise(
-    run: Path | SpatialData | AnnData, platform: str, readers: dict[str, ModuleType], kind: str
-) -> ModuleType | None:
-    # Any text may be a table, so that one must be named.
-    names = [name for name in readers if platform == name or (platform == "auto" and name != "table")]
-    if spatial_data.is_spatial_data(run):
-        names = [name for name in names if name == "spatialdata"]
-    elif isinstance(run, AnnData):
-        return readers.get("anndata") if "anndata" in names else None
-    for name in names:
-        if getattr(readers[name], f"has_{kind}")(run):
-            return readers[name]
-    if kind == "transcripts" and isinstance(run, Path) and run.is_file() and is_table(run):
-        return _reader_of_columns(run, names, readers)
-    return None
+def _of_transcripts(run: Path | SpatialData | AnnData, platform: str) -> ReadsTranscripts[Any] | None:
+    """Return the platform of a run of transcripts; None if it is of none."""
+    asked = [known for known in _asked(run, platform) if isinstance(known, ReadsTranscripts)]
+    for known in asked:
+        if known.has_transcripts(run):
+            return known
+    if not (isinstance(run, Path) and run.is_file() and is_table(run)):
+        return None
+    # A table of any name is known by its columns; a platform that was named outright is believed.
+    with_columns = [known for known in asked if known.columns]
+    if len(with_columns) == 1:
+        return with_columns[0]
+    present = set(column_names(run))
+    return next((known for known in with_columns if present.issuperset(known.columns)), None)
 
 
-def _reader_of_columns(file: Path, names: list[str], readers: dict[str, ModuleType]) -> ModuleType | None:
-    """Return the reader whose columns a table of any name has; a platform that was named outright is believed."""
-    tables = [name for name in names if hasattr(readers[name], "COLUMNS")]
-    if len(tables) == 1:
-        return readers[tables[0]]
-    present = set(column_names(file))
-    return next((readers[name] for name in tables if present.issuperset(readers[name].COLUMNS)), None)
+def _of_counts(run: Path | SpatialData | AnnData, platform: str) -> ReadsCounts[Any] | None:
+    """Return the platform of a run of counts; None if it is of none."""
+    asked = [known for known in _asked(run, platform) if isinstance(known, ReadsCounts)]
+    return next((known for known in asked if known.has_counts(run)), None)
 
 
-def _no_run(run: object, platform: str, readers: dict[str, ModuleType] | None = None, kind: str | None = None) -> str:
+def _no_run(run: object, platform: str, *kinds: str) -> str:
     """Say what was looked for in vain."""
+    known = [known for known in PLATFORMS.values() if platform in ("auto", known.name)]
     wanted: list[str] = []
-    for registry, name_of_kind in ((TRANSCRIPT_READERS, "transcripts"), (COUNT_READERS, "counts")):
-        if readers in (None, registry):
-            wanted += [
-                f"{getattr(module, f'{name_of_kind.upper()}_WANTED')} ({name})"
-                for name, module in registry.items()
-                if platform in ("auto", name)
-            ]
+    if "transcripts" in kinds:
+        wanted += [f"{one.transcripts_wanted} ({one.name})" for one in known if isinstance(one, ReadsTranscripts)]
+    if "counts" in kinds:
+        wanted += [f"{one.counts_wanted} ({one.name})" for one in known if isinstance(one, ReadsCounts)]
     what = run if isinstance(run, Path) else f"the {type(run).__name__} object"
-    return f"{what} is not a run with {kind or 'transcripts or counts'}; looked for {'; '.join(wanted)}"
+    return f"{what} is not a run with {' or '.join(kinds)}; looked for {'; '.join(wanted)}"

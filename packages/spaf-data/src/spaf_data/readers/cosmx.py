@@ -28,13 +28,11 @@ from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
 from spaf_data.readers._listed import listed, only_listed
+from spaf_data.readers._platform import ReadsTranscripts, without_endings
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
 from spaf_data.transcripts import Transcripts
-
-TRANSCRIPTS_WANTED = "*_tx_file.csv"
-COLUMNS = ("fov", "cell_ID", "x_global_px", "y_global_px", "target")
 
 PIXEL_SIZE = 0.120280945  # um, of the commercial instrument
 PROTOTYPE_PIXEL_SIZE = 0.18  # um
@@ -65,67 +63,79 @@ def _endings(stem: str) -> tuple[str, ...]:
     return tuple(f"{stem}{ending}" for ending in (".parquet", ".csv.gz", ".csv"))
 
 
-def has_transcripts(path: Path) -> bool:
-    """Whether a folder or file has transcripts of this instrument."""
-    return bool(transcript_files(path))
+class CosMx(ReadsTranscripts[Path]):
+    """Flat files of slides."""
 
+    name = "cosmx"
+    options = ("pixel_size", "plane_spacing", "no_cell", "check_places", "drop_unlisted")
+    transcripts_wanted = "*_tx_file.csv"
+    columns = ("fov", "cell_ID", "x_global_px", "y_global_px", "target")
 
-def runs(path: Path) -> list[Path]:
-    """Return the slides of a folder: the folder itself where it has one, else their files of transcripts."""
-    files = transcript_files(path)
-    return [path] if len(files) == 1 else files
+    def has_transcripts(self, path: Path) -> bool:
+        """Whether a folder or file has transcripts of this instrument."""
+        return bool(transcript_files(path))
 
+    def runs(self, path: Path) -> list[Path]:
+        """Return the slides of a folder: the folder itself where it has one, else their files of transcripts."""
+        files = transcript_files(path)
+        return [path] if len(files) == 1 else files
 
-def read_transcripts(
-    path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
-) -> Transcripts:
-    """Read the transcripts of a CosMx slide; see `spaf_data.read_transcripts`."""
-    files = transcript_files(path) or [path]
-    if len(files) > 1:
-        raise InputError(f"{path} holds {len(files)} slides; read one of: {', '.join(file.name for file in files)}")
-    file = files[0]
-    rows = FileRows(file)
-    require_columns(file, list(COLUMNS), rows.columns)
-    pixel, known_by = _pixel_size(file, rows.columns, options.pixel_size)
-    spacing = options.plane_spacing or PLANE_SPACING
-    chunks = TableChunks(
-        rows=rows,
-        layout=Layout(
-            gene="target",
-            x="x_global_px",
-            y="y_global_px",
-            z="z" if "z" in rows.columns else None,
-            cell="cell_ID",
-            field_of_view="fov",
-            nucleus="CellComp" if "CellComp" in rows.columns else None,
-            nuclear_text=frozenset({"Nuclear"}),
-            no_cell=_NO_CELL | {*options.no_cell},
-            scale=(pixel, pixel, spacing),
-        ),
-        progress=progress,
-    )
-    table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
-    if options.check_places:
-        check_cells(table, file)
-    cell_file = _beside(file, "metadata_file") if options.drop_unlisted else None
-    if cell_file:
-        table = only_listed(table, listed(cell_file, table.cells, cell="cell_ID", field_of_view="fov"))
-    centroids, areas = _cell_table(file, table.cells, pixel)
-    return Transcripts(
-        **vars(table),
-        centroids=centroids,
-        areas=areas,
-        nucleus_known="CellComp" in rows.columns,
-        metadata={"assay": "CosMx"},
-        parameters={
-            "platform": "cosmx",
-            "file": file.name,
-            "min_qv": "not applied: the run has no quality values",
-            "pixel_size": pixel,
-            "pixel_size_from": known_by,
-            "plane_spacing": spacing,
-        },
-    )
+    def slide_name(self, path: Path) -> str:
+        """Return the folder of a run, or what the names of the files of one of its slides begin with."""
+        if path.is_dir():
+            return path.name
+        return without_endings(path).removesuffix("tx_file").rstrip("_-") or path.parent.name
+
+    def read_transcripts(
+        self, path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
+    ) -> Transcripts:
+        """Read the transcripts of a CosMx slide; see `spaf_data.read_transcripts`."""
+        files = transcript_files(path) or [path]
+        if len(files) > 1:
+            raise InputError(f"{path} holds {len(files)} slides; read one of: {', '.join(file.name for file in files)}")
+        file = files[0]
+        rows = FileRows(file)
+        require_columns(file, list(self.columns), rows.columns)
+        pixel, known_by = _pixel_size(file, rows.columns, options.pixel_size)
+        spacing = options.plane_spacing or PLANE_SPACING
+        chunks = TableChunks(
+            rows=rows,
+            layout=Layout(
+                gene="target",
+                x="x_global_px",
+                y="y_global_px",
+                z="z" if "z" in rows.columns else None,
+                cell="cell_ID",
+                field_of_view="fov",
+                nucleus="CellComp" if "CellComp" in rows.columns else None,
+                nuclear_text=frozenset({"Nuclear"}),
+                no_cell=_NO_CELL | {*options.no_cell},
+                scale=(pixel, pixel, spacing),
+            ),
+            progress=progress,
+        )
+        table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
+        if options.check_places:
+            check_cells(table, file)
+        cell_file = _beside(file, "metadata_file") if options.drop_unlisted else None
+        if cell_file:
+            table = only_listed(table, listed(cell_file, table.cells, cell="cell_ID", field_of_view="fov"))
+        centroids, areas = _cell_table(file, table.cells, pixel)
+        return Transcripts(
+            **vars(table),
+            centroids=centroids,
+            areas=areas,
+            nucleus_known="CellComp" in rows.columns,
+            metadata={"assay": "CosMx"},
+            parameters={
+                "platform": self.name,
+                "file": file.name,
+                "min_qv": "not applied: the run has no quality values",
+                "pixel_size": pixel,
+                "pixel_size_from": known_by,
+                "plane_spacing": spacing,
+            },
+        )
 
 
 def _beside(file: Path, stem: str) -> Path | None:

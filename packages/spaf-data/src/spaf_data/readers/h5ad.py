@@ -20,11 +20,10 @@ from spaf_data.gene_identity import ensembl_id
 from spaf_data.gene_statistics import check_counts
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._platform import ReadsCounts
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
 logger = logging.getLogger(__name__)
-
-COUNTS_WANTED = "*.h5ad"
 
 # Columns of `obs` that a slide table has of its own.
 _OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRANSCRIPTS, keys.NUCLEUS_FRACTION})
@@ -39,28 +38,56 @@ _ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "feature_id")
 _SYMBOL_COLUMNS = ("feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols")
 
 
-def has_counts(path: Path) -> bool:
+class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
+    """AnnData with centroids: files, stores and objects."""
+
+    name = "anndata"
+    options = ("layer", "pixel_size", "slide_key", "one_slide", "only_slide", "check_places")
+    counts_wanted = "*.h5ad"
+    knows_unit = False
+
+    def takes(self, run: object) -> bool:
+        """Whether a run is a path or an AnnData."""
+        return isinstance(run, Path | anndata.AnnData)
+
+    def has_counts(self, source: Path | anndata.AnnData) -> bool:
+        """Whether this is an AnnData, an h5ad file or the zarr store of an AnnData."""
+        return isinstance(source, anndata.AnnData) or is_anndata(source)
+
+    def slide_name(self, path: Path) -> str:
+        """Return the name of the file or the store."""
+        return name_of_store(path)
+
+    def read_counts(self, source: Path | anndata.AnnData, options: ReadOptions) -> CellCounts:
+        """Read counts and centroids of an AnnData; see `spaf_data.read_counts`."""
+        if isinstance(source, anndata.AnnData):
+            return counts_of(source, "the AnnData", options)
+        try:
+            adata = anndata.read_zarr(source) if source.is_dir() else _read_h5ad(source, options)
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(f"{source} cannot be read as an AnnData: {error}") from error
+        return counts_of(adata, str(source), options)
+
+    def read_obs(self, source: Path | anndata.AnnData, options: ReadOptions) -> tuple[pd.DataFrame, str | None]:
+        """Return the table of cells and nothing else of it; what usual columns say is all it knows of slides."""
+        return source.obs if isinstance(source, anndata.AnnData) else _obs(source), None
+
+
+def is_anndata(path: Path) -> bool:
     """Whether this is an h5ad file or the zarr store of an AnnData."""
     if path.is_dir():
         return (path / "obs").is_dir() and (path / "var").is_dir()
     return path.suffix == ".h5ad"
 
 
-def read_counts(source: Path | anndata.AnnData, options: ReadOptions) -> CellCounts:
-    """Read counts and centroids of an AnnData; see `spaf_data.read_counts`."""
-    if isinstance(source, anndata.AnnData):
-        return counts_of(source, "the AnnData", options)
-    try:
-        adata = anndata.read_zarr(source) if source.is_dir() else _read_h5ad(source, options)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(f"{source} cannot be read as an AnnData: {error}") from error
-    return counts_of(adata, str(source), options)
+def name_of_store(path: Path) -> str:
+    """Return the name of a file or a store without its ending."""
+    return path.stem if path.suffix in (".h5ad", ".zarr") else path.name
 
 
-def read_obs(source: Path) -> pd.DataFrame:
-    """Return the table of cells of an h5ad file or of the zarr store of an AnnData, and nothing else of it."""
+def _obs(source: Path) -> pd.DataFrame:
     if source.is_dir():
         return anndata.read_zarr(source).obs
     with h5py.File(source) as file:
@@ -144,7 +171,7 @@ def counts_of(
         metadata=metadata,
         of_cell=columns,
         parameters={
-            "platform": "anndata",
+            "platform": AnnDataTable.name,
             "file": Path(where).name,
             "layer": layer,
             "pixel_size": options.pixel_size or "not applied: coordinates are um",

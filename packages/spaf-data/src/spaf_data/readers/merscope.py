@@ -28,6 +28,7 @@ from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows
 from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks, dictionary, numbers
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._listed import listed, of_all, only_listed
+from spaf_data.readers._platform import ReadsCounts, ReadsTranscripts
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
@@ -41,9 +42,6 @@ TRANSCRIPT_FILES = tuple(
 )
 COUNT_FILE = "cell_by_gene.csv"
 CELL_FILE = "cell_metadata.csv"
-TRANSCRIPTS_WANTED = "detected_transcripts.csv with cell_id or cell boundaries"
-COUNTS_WANTED = f"{COUNT_FILE} with {CELL_FILE}"
-COLUMNS = ("global_x", "global_y", "gene")
 
 PLANE_SPACING = 1.5  # um, of the instrument's default of seven planes over 10 um
 
@@ -58,112 +56,119 @@ def transcript_file(path: Path) -> Path | None:
     return path if path.name in TRANSCRIPT_FILES else None
 
 
-def has_transcripts(path: Path) -> bool:
-    """Whether there are transcripts that can be put into cells."""
-    file = transcript_file(path)
-    return file is not None and ("cell_id" in column_names(file) or bool(_kind_of_polygons(file.parent)))
+class Merscope(ReadsTranscripts[Path], ReadsCounts[Path]):
+    """Output folders of the instrument and of the post-processing tool."""
 
+    name = "merscope"
+    options = ("plane_spacing", "flip_polygons", "boundaries", "no_cell", "check_places", "drop_unlisted")
+    files = TRANSCRIPT_FILES
+    transcripts_wanted = "detected_transcripts.csv with cell_id or cell boundaries"
+    columns = ("global_x", "global_y", "gene")
+    counts_wanted = f"{COUNT_FILE} with {CELL_FILE}"
 
-def has_counts(path: Path) -> bool:
-    """Whether a folder has a table of counts."""
-    return (path / COUNT_FILE).is_file()
+    def has_transcripts(self, path: Path) -> bool:
+        """Whether there are transcripts that can be put into cells."""
+        file = transcript_file(path)
+        return file is not None and ("cell_id" in column_names(file) or bool(_kind_of_polygons(file.parent)))
 
+    def has_counts(self, path: Path) -> bool:
+        """Whether a folder has a table of counts."""
+        return (path / COUNT_FILE).is_file()
 
-def read_transcripts(
-    path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
-) -> Transcripts:
-    """Read the transcripts of a MERSCOPE run; see `spaf_data.read_transcripts`."""
-    file = transcript_file(path) or path
-    folder = file.parent
-    rows = FileRows(file)
-    require_columns(file, list(COLUMNS), rows.columns)
-    spacing = options.plane_spacing or PLANE_SPACING
-    by_column = "cell_id" in rows.columns
-    files = _polygon_files(folder, options.boundaries)
-    if not files and not by_column:
-        raise InputError(
-            f"{file} has no column 'cell_id', and beside it are no cell boundaries to assign transcripts by; looked "
-            "for cell_boundaries.parquet, *micron_space.parquet, cell_boundaries/z0_polygons.csv and "
-            "cell_boundaries/feature_data_*.hdf5"
-        )
-    polygons = _read_polygons(files) if files else None
-    if polygons is not None and options.flip_polygons:
-        polygons = polygons.flipped()
-    assigner = None if by_column or polygons is None else PolygonAssigner(polygons)
-    chunks = TableChunks(
-        rows=rows,
-        layout=Layout(
-            gene="gene",
-            x="global_x",
-            y="global_y",
-            z="global_z" if "global_z" in rows.columns else None,
-            cell="cell_id" if by_column else None,
-            no_cell=frozenset(options.no_cell),
-            scale=(1.0, 1.0, spacing),
-        ),
-        assign=assigner,
-        assigned_cells=assigner.polygons.cells if assigner else [],
-        progress=progress,
-    )
-    try:
-        table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
-    except InputError as error:
-        if assigner is not None and assigner.n_seen and not assigner.n_found:
+    def read_transcripts(
+        self, path: Path, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
+    ) -> Transcripts:
+        """Read the transcripts of a MERSCOPE run; see `spaf_data.read_transcripts`."""
+        file = transcript_file(path) or path
+        folder = file.parent
+        rows = FileRows(file)
+        require_columns(file, list(self.columns), rows.columns)
+        spacing = options.plane_spacing or PLANE_SPACING
+        by_column = "cell_id" in rows.columns
+        files = _polygon_files(folder, options.boundaries)
+        if not files and not by_column:
             raise InputError(
-                f"no transcript of {file} lies in a cell boundary: {_boxes_apart(assigner)}; if the y axis of the "
-                "outlines points the other way, turn it with flip_polygons (--flip-polygons)"
-            ) from error
-        raise
-    if options.check_places:
-        check_cells(table, file)
-    keep = _listed(folder, table.cells, options)
-    if keep is not None:
-        table = only_listed(table, keep)
-    return Transcripts(
-        **vars(table),
-        centroids=_cell_metadata(folder, table.cells),
-        areas=None if polygons is None else polygons.areas(table.cells),
-        nucleus_known=False,
-        metadata={"assay": "MERSCOPE"},
-        parameters={
-            "platform": "merscope",
-            "file": file.name,
-            "min_qv": "not applied: the run has no quality values",
-            "plane_spacing": spacing,
-            "cells": "cell_id" if by_column else "by polygon",
-            "flip_polygons": options.flip_polygons,
-        },
-    )
+                f"{file} has no column 'cell_id', and beside it are no cell boundaries to assign transcripts by; "
+                "looked for cell_boundaries.parquet, *micron_space.parquet, cell_boundaries/z0_polygons.csv and "
+                "cell_boundaries/feature_data_*.hdf5"
+            )
+        polygons = _read_polygons(files) if files else None
+        if polygons is not None and options.flip_polygons:
+            polygons = polygons.flipped()
+        assigner = None if by_column or polygons is None else PolygonAssigner(polygons)
+        chunks = TableChunks(
+            rows=rows,
+            layout=Layout(
+                gene="gene",
+                x="global_x",
+                y="global_y",
+                z="global_z" if "global_z" in rows.columns else None,
+                cell="cell_id" if by_column else None,
+                no_cell=frozenset(options.no_cell),
+                scale=(1.0, 1.0, spacing),
+            ),
+            assign=assigner,
+            assigned_cells=assigner.polygons.cells if assigner else [],
+            progress=progress,
+        )
+        try:
+            table = sort_by_cell(chunks, path=file, is_control=chunks.is_control, min_qv=min_qv)
+        except InputError as error:
+            if assigner is not None and assigner.n_seen and not assigner.n_found:
+                raise InputError(
+                    f"no transcript of {file} lies in a cell boundary: {_boxes_apart(assigner)}; if the y axis of the "
+                    "outlines points the other way, turn it with flip_polygons (--flip-polygons)"
+                ) from error
+            raise
+        if options.check_places:
+            check_cells(table, file)
+        keep = _listed(folder, table.cells, options)
+        if keep is not None:
+            table = only_listed(table, keep)
+        return Transcripts(
+            **vars(table),
+            centroids=_cell_metadata(folder, table.cells),
+            areas=None if polygons is None else polygons.areas(table.cells),
+            nucleus_known=False,
+            metadata={"assay": "MERSCOPE"},
+            parameters={
+                "platform": self.name,
+                "file": file.name,
+                "min_qv": "not applied: the run has no quality values",
+                "plane_spacing": spacing,
+                "cells": "cell_id" if by_column else "by polygon",
+                "flip_polygons": options.flip_polygons,
+            },
+        )
 
-
-def read_counts(path: Path, options: ReadOptions) -> CellCounts:
-    """Read the table of counts of a MERSCOPE run; see `spaf_data.read_counts`."""
-    file = path / COUNT_FILE
-    names = column_names(file)
-    id_column = next((name for name in _ID_COLUMNS if name in names), None)
-    if id_column is None:
-        raise InputError(f"{file} has no column 'cell'; it begins with: {', '.join(names[:5])}")
-    genes = [name for name in names if name != id_column]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{file} has two genes named {twice!r}")
-    cells, counts = _stream_counts(file, id_column, genes)
-    keep = _listed(path, cells, options)
-    centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep]))
-    if centroids is None:
-        raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
-    files = _polygon_files(path, options.boundaries)
-    return CellCounts(
-        where=str(file),
-        counts=counts,
-        cells=cells,
-        genes=genes,
-        listed=keep,
-        centroids=centroids,
-        areas=_read_polygons(files).areas(cells) if files else None,
-        metadata={"assay": "MERSCOPE"},
-        parameters={"platform": "merscope", "file": file.name},
-    )
+    def read_counts(self, path: Path, options: ReadOptions) -> CellCounts:
+        """Read the table of counts of a MERSCOPE run; see `spaf_data.read_counts`."""
+        file = path / COUNT_FILE
+        names = column_names(file)
+        id_column = next((name for name in _ID_COLUMNS if name in names), None)
+        if id_column is None:
+            raise InputError(f"{file} has no column 'cell'; it begins with: {', '.join(names[:5])}")
+        genes = [name for name in names if name != id_column]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{file} has two genes named {twice!r}")
+        cells, counts = _stream_counts(file, id_column, genes)
+        keep = _listed(path, cells, options)
+        centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep]))
+        if centroids is None:
+            raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
+        files = _polygon_files(path, options.boundaries)
+        return CellCounts(
+            where=str(file),
+            counts=counts,
+            cells=cells,
+            genes=genes,
+            listed=keep,
+            centroids=centroids,
+            areas=_read_polygons(files).areas(cells) if files else None,
+            metadata={"assay": "MERSCOPE"},
+            parameters={"platform": self.name, "file": file.name},
+        )
 
 
 def _stream_counts(file: Path, id_column: str, genes: list[str]) -> tuple[np.ndarray, sparse.csr_matrix]:

@@ -28,6 +28,7 @@ from spaf_data.readers import h5ad
 from spaf_data.readers._cell_names import is_no_cell
 from spaf_data.readers._chunks import Layout, Rows, TableChunks
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._platform import ReadsCounts, ReadsTranscripts
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress
@@ -37,9 +38,6 @@ from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-TRANSCRIPTS_WANTED = "a SpatialData zarr store with points"
-COUNTS_WANTED = "a SpatialData zarr store with a table"
 
 _CELL_COLUMNS = ("cell_id", "cell_ID", "cell", "cell_boundaries")
 _NUCLEUS_COLUMNS = ("overlaps_nucleus", "in_nucleus", "nucleus_boundaries")
@@ -52,23 +50,124 @@ def is_spatial_data(source: object) -> TypeGuard[SpatialData]:
 
 
 def _is_store(path: Path) -> bool:
-    if not path.is_dir() or h5ad.has_counts(path):
+    if not path.is_dir() or h5ad.is_anndata(path):
         return False
     return path.suffix == ".zarr" or any((path / name).is_file() for name in (".zgroup", "zarr.json"))
 
 
-def has_transcripts(source: Path | SpatialData) -> bool:
-    """Whether there is a points element."""
-    if isinstance(source, Path):
-        return _is_store(source) and _has_elements(source / "points")
-    return bool(source.points)
+class SpatialDataStore(ReadsTranscripts["Path | SpatialData"], ReadsCounts["Path | SpatialData"]):
+    """SpatialData: stores and objects."""
 
+    name = "spatialdata"
+    options = (
+        "points_key", "table_key", "layer", "pixel_size", "slide_key", "one_slide", "only_slide",
+        "no_cell", "check_places",
+    )  # fmt: skip
+    transcripts_wanted = "a SpatialData zarr store with points"
+    counts_wanted = "a SpatialData zarr store with a table"
+    knows_unit = False
 
-def has_counts(source: Path | SpatialData) -> bool:
-    """Whether there is a table."""
-    if isinstance(source, Path):
-        return _is_store(source) and (_has_elements(source / "tables") or _has_elements(source / "table"))
-    return bool(source.tables)
+    def takes(self, run: object) -> bool:
+        """Whether a run is a path or a SpatialData object."""
+        return isinstance(run, Path) or is_spatial_data(run)
+
+    def has_transcripts(self, source: Path | SpatialData) -> bool:
+        """Whether there is a points element."""
+        if isinstance(source, Path):
+            return _is_store(source) and _has_elements(source / "points")
+        return bool(source.points)
+
+    def has_counts(self, source: Path | SpatialData) -> bool:
+        """Whether there is a table."""
+        if isinstance(source, Path):
+            return _is_store(source) and (_has_elements(source / "tables") or _has_elements(source / "table"))
+        return bool(source.tables)
+
+    def slide_name(self, path: Path) -> str:
+        """Return the name of the store."""
+        return h5ad.name_of_store(path)
+
+    def read_transcripts(
+        self, source: Path | SpatialData, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
+    ) -> Transcripts:
+        """Read the transcripts of a SpatialData object; see `spaf_data.read_transcripts`."""
+        sdata, where = _open(source)
+        key = _one("points", options.points_key, "points_key", list(sdata.points), where)
+        points = sdata.points[key]
+        where = f"points {key!r} of {where}"
+        attributes = points.attrs.get("spatialdata_attrs", {})
+        columns = [str(name) for name in points.columns]
+        gene = _column(columns, attributes.get("feature_key"), _GENE_COLUMNS)
+        if gene is None:
+            raise InputError(f"{where} have no column of genes (feature_key); they have: {', '.join(columns)}")
+        cell = _column(columns, attributes.get("instance_key"), _CELL_COLUMNS)
+        nucleus = _column(columns, None, _NUCLEUS_COLUMNS)
+        polygons = _polygons(sdata, options.table_key, cell)
+        assigner = None
+        if cell is None:
+            if polygons is None:
+                raise InputError(
+                    f"{where} have no column of cells and there are no shapes of cells; they have: {columns}"
+                )
+            assigner = PolygonAssigner(polygons)
+        scale = options.pixel_size or 1.0
+        names_nucleus = nucleus is not None and not _is_number(points.dtypes[nucleus])
+        chunks = TableChunks(
+            rows=PointsRows(points, where),
+            layout=Layout(
+                gene=gene,
+                x="x",
+                y="y",
+                z="z" if "z" in columns else None,
+                cell=cell,
+                qv="qv" if "qv" in columns else None,
+                nucleus=nucleus,
+                nuclear_text=_nuclear_names(points, nucleus) if nucleus is not None and names_nucleus else None,
+                is_gene="is_gene" if "is_gene" in columns else None,
+                no_cell=frozenset(options.no_cell),
+                scale=(scale, scale, scale),
+            ),
+            assign=assigner,
+            assigned_cells=[] if assigner is None else assigner.polygons.cells,
+            progress=progress,
+        )
+        table = sort_by_cell(chunks, path=where, is_control=chunks.is_control, min_qv=min_qv)
+        if options.check_places:
+            check_cells(table, where)
+        return Transcripts(
+            **vars(table),
+            areas=None if polygons is None else polygons.areas(table.cells) * scale**2,
+            nucleus_known=nucleus is not None,
+            parameters={
+                "platform": self.name,
+                "file": Path(source).name if isinstance(source, Path) else "object",
+                "points_key": key,
+                "cells": "by polygon" if cell is None else cell,
+                "min_qv": min_qv if "qv" in columns else "not applied: the points have no column qv",
+                "pixel_size": options.pixel_size or "not applied: coordinates are um",
+            },
+        )
+
+    def read_counts(self, source: Path | SpatialData, options: ReadOptions) -> CellCounts:
+        """Read the table of counts of a SpatialData object; see `spaf_data.read_counts`."""
+        table, where, key, sdata = _table(source, options)
+        attributes = table.uns.get("spatialdata_attrs", {})
+        centroids = None if keys.SPATIAL in table.obsm else _centroids_of_shapes(sdata, table, attributes, where)
+        slide_key = None if options.one_slide else slide_key_of(table, where)
+        instance = attributes.get("instance_key")
+        names = table.obs[instance].astype(str).to_numpy(dtype=str) if instance in table.obs else None
+        found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key, names=names)
+        if keys.SLIDE in found.of_cell and len(set(found.cells)) < len(found.cells):
+            # Ids of instances are those of a region: two slides may share them, and names of rows are all different.
+            found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key)
+        parameters = {**found.parameters, "platform": self.name, "table_key": key}
+        parameters["file"] = source.name if isinstance(source, Path) else "object"
+        return CellCounts(**{**vars(found), "parameters": parameters})
+
+    def read_obs(self, source: Path | SpatialData, options: ReadOptions) -> tuple[pd.DataFrame, str | None]:
+        """Return the table of cells, and the column of the slides where the table knows it."""
+        table, where, _, _ = _table(source, options)
+        return table.obs, None if options.one_slide else slide_key_of(table, where)
 
 
 def _has_elements(folder: Path) -> bool:
@@ -130,66 +229,6 @@ class PointsRows(Rows):
                 progress((number + 1) / n)
 
 
-def read_transcripts(
-    source: Path | SpatialData, options: ReadOptions, *, min_qv: float, progress: Progress | None = None
-) -> Transcripts:
-    """Read the transcripts of a SpatialData object; see `spaf_data.read_transcripts`."""
-    sdata, where = _open(source)
-    key = _one("points", options.points_key, "points_key", list(sdata.points), where)
-    points = sdata.points[key]
-    where = f"points {key!r} of {where}"
-    attributes = points.attrs.get("spatialdata_attrs", {})
-    columns = [str(name) for name in points.columns]
-    gene = _column(columns, attributes.get("feature_key"), _GENE_COLUMNS)
-    if gene is None:
-        raise InputError(f"{where} have no column of genes (feature_key); they have: {', '.join(columns)}")
-    cell = _column(columns, attributes.get("instance_key"), _CELL_COLUMNS)
-    nucleus = _column(columns, None, _NUCLEUS_COLUMNS)
-    polygons = _polygons(sdata, options.table_key, cell)
-    assigner = None
-    if cell is None:
-        if polygons is None:
-            raise InputError(f"{where} have no column of cells and there are no shapes of cells; they have: {columns}")
-        assigner = PolygonAssigner(polygons)
-    scale = options.pixel_size or 1.0
-    names_nucleus = nucleus is not None and not _is_number(points.dtypes[nucleus])
-    chunks = TableChunks(
-        rows=PointsRows(points, where),
-        layout=Layout(
-            gene=gene,
-            x="x",
-            y="y",
-            z="z" if "z" in columns else None,
-            cell=cell,
-            qv="qv" if "qv" in columns else None,
-            nucleus=nucleus,
-            nuclear_text=_nuclear_names(points, nucleus) if nucleus is not None and names_nucleus else None,
-            is_gene="is_gene" if "is_gene" in columns else None,
-            no_cell=frozenset(options.no_cell),
-            scale=(scale, scale, scale),
-        ),
-        assign=assigner,
-        assigned_cells=[] if assigner is None else assigner.polygons.cells,
-        progress=progress,
-    )
-    table = sort_by_cell(chunks, path=where, is_control=chunks.is_control, min_qv=min_qv)
-    if options.check_places:
-        check_cells(table, where)
-    return Transcripts(
-        **vars(table),
-        areas=None if polygons is None else polygons.areas(table.cells) * scale**2,
-        nucleus_known=nucleus is not None,
-        parameters={
-            "platform": "spatialdata",
-            "file": Path(source).name if isinstance(source, Path) else "object",
-            "points_key": key,
-            "cells": "by polygon" if cell is None else cell,
-            "min_qv": min_qv if "qv" in columns else "not applied: the points have no column qv",
-            "pixel_size": options.pixel_size or "not applied: coordinates are um",
-        },
-    )
-
-
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...]) -> str | None:
     return next((name for name in (named, *usual) if name in columns), None)
 
@@ -230,29 +269,6 @@ def _polygons(sdata: SpatialData, table_key: str | None, cell: str | None) -> Ce
                 named = shapes[cell] if cell is not None and cell in shapes else shapes.index
                 return CellPolygons.from_shapes(map(str, named), outlines)
     return None
-
-
-def read_counts(source: Path | SpatialData, options: ReadOptions) -> CellCounts:
-    """Read the table of counts of a SpatialData object; see `spaf_data.read_counts`."""
-    table, where, key, sdata = _table(source, options)
-    attributes = table.uns.get("spatialdata_attrs", {})
-    centroids = None if keys.SPATIAL in table.obsm else _centroids_of_shapes(sdata, table, attributes, where)
-    slide_key = None if options.one_slide else slide_key_of(table, where)
-    instance = attributes.get("instance_key")
-    names = table.obs[instance].astype(str).to_numpy(dtype=str) if instance in table.obs else None
-    found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key, names=names)
-    if keys.SLIDE in found.of_cell and len(set(found.cells)) < len(found.cells):
-        # Ids of instances are those of a region: two slides may share them, and names of rows are all different.
-        found = h5ad.counts_of(table, where, options, centroids=centroids, slide_key=slide_key)
-    parameters = {**found.parameters, "platform": "spatialdata", "table_key": key}
-    parameters["file"] = source.name if isinstance(source, Path) else "object"
-    return CellCounts(**{**vars(found), "parameters": parameters})
-
-
-def read_obs(source: Path | SpatialData, options: ReadOptions) -> tuple[pd.DataFrame, str | None]:
-    """Return the table of cells, and the column of the slides where the table knows it."""
-    table, where, _, _ = _table(source, options)
-    return table.obs, None if options.one_slide else slide_key_of(table, where)
 
 
 def _table(source: Path | SpatialData, options: ReadOptions) -> tuple[AnnData, str, str, SpatialData]:

@@ -24,11 +24,10 @@ import pandas as pd
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._platform import ReadsCounts
 from spaf_data.readers._segmented import SEGMENTED, is_segmented, microns_per_pixel, read_segmented
 from spaf_data.readers._table import explained
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
-
-COUNTS_WANTED = "filtered_feature_bc_matrix.h5 with spatial/, binned_outputs/ or segmented_outputs/"
 
 # Of the array of spots, in um: half the distance of two spots of a row, which is one column of the array, and the
 # distance of two rows.
@@ -42,63 +41,71 @@ _BINS = re.compile(r"square_(\d+)um")
 _SPECIES = {"GRCh38": "Human", "hg19": "Human", "mm10": "Mouse", "GRCm39": "Mouse"}
 
 
-def has_counts(path: Path) -> bool:
-    """Whether this is an ``outs`` folder, or the folder of one size of bins."""
-    if any((path / name).is_dir() for name in ("binned_outputs", SEGMENTED)) or is_segmented(path):
-        return True
-    return (path / "spatial").is_dir() and find_matrix(path) is not None
+class Visium(ReadsCounts[Path]):
+    """Folders of Space Ranger, of Visium and Visium HD."""
 
+    name = "visium"
+    options = ("pixel_size", "bin_size", "segmented", "drop_unlisted")
+    counts_wanted = "filtered_feature_bc_matrix.h5 with spatial/, binned_outputs/ or segmented_outputs/"
 
-def read_counts(path: Path, options: ReadOptions) -> CellCounts:
-    """Read the counts of spots or bins; see `spaf_data.read_counts`."""
-    cells = path / SEGMENTED if (path / SEGMENTED).is_dir() else path
-    binned = path / "binned_outputs"
-    if is_segmented(cells) and (options.segmented or not binned.is_dir()):
-        return read_segmented(cells, options)
-    if options.segmented:
-        raise InputError(f"{path} has no {SEGMENTED}; bins are read without segmented (--segmented)")
-    folder = _bins(binned, options.bin_size) if binned.is_dir() else path
-    file = find_matrix(folder)
-    if file is None:
-        raise InputError(f"{folder} has no filtered_feature_bc_matrix.h5 and no folder filtered_feature_bc_matrix")
-    positions_file = next((folder / "spatial" / n for n in POSITION_FILES if (folder / "spatial" / n).is_file()), None)
-    if positions_file is None:
-        raise InputError(f"{folder / 'spatial'} has none of {', '.join(POSITION_FILES)}")
-    positions = _positions(positions_file)
-    is_hd = _BINS.fullmatch(folder.name) is not None or positions_file.suffix == ".parquet"
-    pixel, pixel_from = _pixel_size(folder, positions, options.pixel_size, is_hd=is_hd)
+    def has_counts(self, path: Path) -> bool:
+        """Whether this is an ``outs`` folder, or the folder of one size of bins."""
+        if any((path / name).is_dir() for name in ("binned_outputs", SEGMENTED)) or is_segmented(path):
+            return True
+        return (path / "spatial").is_dir() and find_matrix(path) is not None
 
-    matrix = read_matrix(file)
-    row = pd.Index(positions["barcode"]).get_indexer(matrix.barcodes)
-    if (row < 0).any():
-        missing = matrix.barcodes[row < 0]
-        raise InputError(
-            f"{positions_file} has no row for {len(missing)} of the {len(row)} barcodes of {file.name}, the first is "
-            f"{str(missing[0])!r}"
+    def read_counts(self, path: Path, options: ReadOptions) -> CellCounts:
+        """Read the counts of spots or bins; see `spaf_data.read_counts`."""
+        cells = path / SEGMENTED if (path / SEGMENTED).is_dir() else path
+        binned = path / "binned_outputs"
+        if is_segmented(cells) and (options.segmented or not binned.is_dir()):
+            return read_segmented(cells, options)
+        if options.segmented:
+            raise InputError(f"{path} has no {SEGMENTED}; bins are read without segmented (--segmented)")
+        folder = _bins(binned, options.bin_size) if binned.is_dir() else path
+        file = find_matrix(folder)
+        if file is None:
+            raise InputError(f"{folder} has no filtered_feature_bc_matrix.h5 and no folder filtered_feature_bc_matrix")
+        positions_file = next(
+            (folder / "spatial" / n for n in POSITION_FILES if (folder / "spatial" / n).is_file()), None
         )
-    tissue = positions["in_tissue"].to_numpy()[row] == 1
-    outside = matrix.counts[~tissue]
-    places = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
-    species = _SPECIES.get((matrix.genome or "").removeprefix("refdata-gex-").split("-")[0])
-    return CellCounts(
-        where=str(file),
-        counts=matrix.counts[tissue],
-        cells=matrix.barcodes[tissue],
-        genes=matrix.names,
-        gene_ids=matrix.ids,
-        control=matrix.control,
-        outside=int(outside.sum()),
-        outside_controls=int(outside[:, matrix.control].sum()),
-        centroids=places[row[tissue]] * pixel,
-        metadata={"assay": "Visium HD" if is_hd else "Visium", **({"species": species} if species else {})},
-        parameters={
-            "platform": "visium",
-            "file": file.name,
-            "bins": folder.name if is_hd else "spots",
-            "pixel_size": pixel,
-            "pixel_size_from": pixel_from,
-        },
-    )
+        if positions_file is None:
+            raise InputError(f"{folder / 'spatial'} has none of {', '.join(POSITION_FILES)}")
+        positions = _positions(positions_file)
+        is_hd = _BINS.fullmatch(folder.name) is not None or positions_file.suffix == ".parquet"
+        pixel, pixel_from = _pixel_size(folder, positions, options.pixel_size, is_hd=is_hd)
+
+        matrix = read_matrix(file)
+        row = pd.Index(positions["barcode"]).get_indexer(matrix.barcodes)
+        if (row < 0).any():
+            missing = matrix.barcodes[row < 0]
+            raise InputError(
+                f"{positions_file} has no row for {len(missing)} of the {len(row)} barcodes of {file.name}, the first "
+                f"is {str(missing[0])!r}"
+            )
+        tissue = positions["in_tissue"].to_numpy()[row] == 1
+        outside = matrix.counts[~tissue]
+        places = positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
+        species = _SPECIES.get((matrix.genome or "").removeprefix("refdata-gex-").split("-")[0])
+        return CellCounts(
+            where=str(file),
+            counts=matrix.counts[tissue],
+            cells=matrix.barcodes[tissue],
+            genes=matrix.names,
+            gene_ids=matrix.ids,
+            control=matrix.control,
+            outside=int(outside.sum()),
+            outside_controls=int(outside[:, matrix.control].sum()),
+            centroids=places[row[tissue]] * pixel,
+            metadata={"assay": "Visium HD" if is_hd else "Visium", **({"species": species} if species else {})},
+            parameters={
+                "platform": self.name,
+                "file": file.name,
+                "bins": folder.name if is_hd else "spots",
+                "pixel_size": pixel,
+                "pixel_size_from": pixel_from,
+            },
+        )
 
 
 def _bins(folder: Path, bin_size: int) -> Path:

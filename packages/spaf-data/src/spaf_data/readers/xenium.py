@@ -23,6 +23,7 @@ from spaf_data.readers._chunks import FileRows, Layout, TableChunks
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._listed import listed, of_all, only_listed
+from spaf_data.readers._platform import ReadsCounts, ReadsTranscripts
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import IN_MEMORY_BYTES, sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names
@@ -37,10 +38,6 @@ EXPERIMENT_FILE = "experiment.xenium"
 PANEL_FILE = "gene_panel.json"
 _MATRIX = "cell_feature_matrix"
 
-TRANSCRIPTS_WANTED = ", ".join(TRANSCRIPT_FILES)
-COUNTS_WANTED = "cell_feature_matrix.h5 with cells.parquet"
-COLUMNS = ("cell_id", "feature_name", "x_location", "y_location")
-
 
 def transcript_file(path: Path) -> Path | None:
     """Return the file of transcripts of a bundle folder, or the file itself; None if it is neither."""
@@ -49,100 +46,111 @@ def transcript_file(path: Path) -> Path | None:
     return path if path.name in TRANSCRIPT_FILES else None
 
 
-def has_transcripts(path: Path) -> bool:
-    """Whether a folder or file has transcripts of this instrument."""
-    return transcript_file(path) is not None
+class Xenium(ReadsTranscripts[Path], ReadsCounts[Path]):
+    """Bundles of Xenium Onboard Analysis."""
 
+    name = "xenium"
+    options = ("no_cell", "check_places", "drop_unlisted")
+    files = TRANSCRIPT_FILES
+    transcripts_wanted = ", ".join(TRANSCRIPT_FILES)
+    columns = ("cell_id", "feature_name", "x_location", "y_location")
+    counts_wanted = "cell_feature_matrix.h5 with cells.parquet"
 
-def has_counts(path: Path) -> bool:
-    """Whether this is a bundle with the vendor's counts of cells."""
-    return path.is_dir() and find_matrix(path, _MATRIX) is not None
+    def has_transcripts(self, path: Path) -> bool:
+        """Whether a folder or file has transcripts of this instrument."""
+        return transcript_file(path) is not None
 
+    def has_counts(self, path: Path) -> bool:
+        """Whether this is a bundle with the vendor's counts of cells."""
+        return path.is_dir() and find_matrix(path, _MATRIX) is not None
 
-def read_counts(path: Path, options: ReadOptions) -> CellCounts:
-    """Read the vendor's counts of cells of a bundle; see `spaf_data.read_counts`."""
-    file = find_matrix(path, _MATRIX)
-    if file is None:
-        raise InputError(f"{path} has no {_MATRIX}.h5 and no folder {_MATRIX}")
-    matrix = read_matrix(file)
-    cell_file = _first(path, CELL_FILES) if options.drop_unlisted else None
-    keep = listed(cell_file, matrix.barcodes, cell="cell_id", spelled=_spelled) if cell_file else None
-    centroids, areas = (
-        of_all(keep, values) for values in _cell_table(path, matrix.barcodes if keep is None else matrix.barcodes[keep])
-    )
-    if centroids is None:
-        raise InputError(f"{path} has none of {', '.join(CELL_FILES)}, which say where the cells of {file.name} are")
-    return CellCounts(
-        where=str(file),
-        counts=matrix.counts,
-        cells=matrix.barcodes,
-        listed=keep,
-        genes=matrix.names,
-        gene_ids=matrix.ids,
-        control=matrix.control,
-        centroids=centroids,
-        areas=areas,
-        metadata=_metadata(path),
-        parameters={"platform": "xenium", "file": file.name},
-    )
+    def read_counts(self, path: Path, options: ReadOptions) -> CellCounts:
+        """Read the vendor's counts of cells of a bundle; see `spaf_data.read_counts`."""
+        file = find_matrix(path, _MATRIX)
+        if file is None:
+            raise InputError(f"{path} has no {_MATRIX}.h5 and no folder {_MATRIX}")
+        matrix = read_matrix(file)
+        cell_file = _first(path, CELL_FILES) if options.drop_unlisted else None
+        keep = listed(cell_file, matrix.barcodes, cell="cell_id", spelled=_spelled) if cell_file else None
+        centroids, areas = (
+            of_all(keep, values)
+            for values in _cell_table(path, matrix.barcodes if keep is None else matrix.barcodes[keep])
+        )
+        if centroids is None:
+            raise InputError(
+                f"{path} has none of {', '.join(CELL_FILES)}, which say where the cells of {file.name} are"
+            )
+        return CellCounts(
+            where=str(file),
+            counts=matrix.counts,
+            cells=matrix.barcodes,
+            listed=keep,
+            genes=matrix.names,
+            gene_ids=matrix.ids,
+            control=matrix.control,
+            centroids=centroids,
+            areas=areas,
+            metadata=_metadata(path),
+            parameters={"platform": self.name, "file": file.name},
+        )
 
+    def read_transcripts(
+        self,
+        path: Path,
+        options: ReadOptions,
+        *,
+        min_qv: float,
+        progress: Progress | None = None,
+        batch_rows: int = ROWS_PER_BATCH,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
+    ) -> Transcripts:
+        """Read a Xenium bundle; see `spaf_data.read_transcripts`."""
+        file = transcript_file(path) or path
+        rows = FileRows(file, batch_rows)
 
-def read_transcripts(
-    path: Path,
-    options: ReadOptions,
-    *,
-    min_qv: float,
-    progress: Progress | None = None,
-    batch_rows: int = ROWS_PER_BATCH,
-    in_memory_bytes: int = IN_MEMORY_BYTES,
-) -> Transcripts:
-    """Read a Xenium bundle; see `spaf_data.read_transcripts`."""
-    file = transcript_file(path) or path
-    rows = FileRows(file, batch_rows)
+        def optional(name: str) -> str | None:
+            return name if name in rows.columns else None
 
-    def optional(name: str) -> str | None:
-        return name if name in rows.columns else None
-
-    is_gene = optional("is_gene")
-    chunks = TableChunks(
-        rows=rows,
-        layout=Layout(
-            gene="feature_name",
-            x="x_location",
-            y="y_location",
-            z=optional("z_location"),
-            cell="cell_id",
-            qv=optional("qv"),
-            nucleus=optional("overlaps_nucleus"),
-            is_gene=is_gene,
-            category=None if is_gene else optional("codeword_category"),
-            no_cell=frozenset(options.no_cell),
-        ),
-        progress=progress,
-    )
-    table = sort_by_cell(
-        chunks, path=file, is_control=chunks.is_control, min_qv=min_qv, in_memory_bytes=in_memory_bytes
-    )
-    if options.check_places:
-        check_cells(table, file)
-    bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
-    cell_file = _first(bundle, CELL_FILES) if bundle and options.drop_unlisted else None
-    if cell_file:
-        table = only_listed(table, listed(cell_file, table.cells, cell="cell_id", spelled=_spelled))
-    centroids, areas = _cell_table(bundle, table.cells) if bundle else (None, None)
-    return Transcripts(
-        **vars(table),
-        gene_ids=_gene_ids(bundle, table.genes) if bundle else None,
-        centroids=centroids,
-        areas=areas,
-        nucleus_known="overlaps_nucleus" in rows.columns,
-        metadata=_metadata(bundle),
-        parameters={
-            "platform": "xenium",
-            "file": file.name,
-            "min_qv": min_qv if "qv" in rows.columns else "not applied: the file has no column qv",
-        },
-    )
+        is_gene = optional("is_gene")
+        chunks = TableChunks(
+            rows=rows,
+            layout=Layout(
+                gene="feature_name",
+                x="x_location",
+                y="y_location",
+                z=optional("z_location"),
+                cell="cell_id",
+                qv=optional("qv"),
+                nucleus=optional("overlaps_nucleus"),
+                is_gene=is_gene,
+                category=None if is_gene else optional("codeword_category"),
+                no_cell=frozenset(options.no_cell),
+            ),
+            progress=progress,
+        )
+        table = sort_by_cell(
+            chunks, path=file, is_control=chunks.is_control, min_qv=min_qv, in_memory_bytes=in_memory_bytes
+        )
+        if options.check_places:
+            check_cells(table, file)
+        bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
+        cell_file = _first(bundle, CELL_FILES) if bundle and options.drop_unlisted else None
+        if cell_file:
+            table = only_listed(table, listed(cell_file, table.cells, cell="cell_id", spelled=_spelled))
+        centroids, areas = _cell_table(bundle, table.cells) if bundle else (None, None)
+        return Transcripts(
+            **vars(table),
+            gene_ids=_gene_ids(bundle, table.genes) if bundle else None,
+            centroids=centroids,
+            areas=areas,
+            nucleus_known="overlaps_nucleus" in rows.columns,
+            metadata=_metadata(bundle),
+            parameters={
+                "platform": self.name,
+                "file": file.name,
+                "min_qv": min_qv if "qv" in rows.columns else "not applied: the file has no column qv",
+            },
+        )
 
 
 def _cell_table(bundle: Path, cells: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from spaf_data import defaults
 from spaf_data.errors import InputError
 from spaf_data.folders import claim
 from spaf_data.readers.xenium import encode_cell_id
@@ -40,11 +41,11 @@ def simulate_bundle(
     n_cells: int,
     n_genes: int,
     seed: int,
-    n_types: int = 6,
-    n_colocalized_pairs: int = 5,
-    n_abundant_pairs: int = 5,
-    depth: float = 150.0,
-    spot_fraction: float = 0.8,
+    n_types: int = Simulation.n_types,
+    n_colocalized_pairs: int = Simulation.n_colocalized_pairs,
+    n_abundant_pairs: int = Simulation.n_abundant_pairs,
+    depth: float = defaults.SIMULATED_DEPTH,
+    spot_fraction: float = Simulation.spot_fraction,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Write a simulated bundle; the same arguments give the same bytes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spaf_data import defaults
 from spaf_data.errors import InputError
 
 
@@ -17,7 +18,7 @@ class Simulation:
     n_types: int = 6  # cell types
     n_domains: int = 4  # kinds of tissue domain, each with its own composition of types
     domain_size: float = 150.0  # um, distance between centres of domain patches
-    depth: float = 150.0  # median transcripts of a cell
+    depth: float = defaults.SIMULATED_DEPTH  # median transcripts of a cell
     depth_sigma: float = 0.5  # of the log of a cell's depth
     spacing: float = 13.0  # um between cell centres: about 6,000 cells per mm2
     n_colocalized_pairs: int = 5  # gene pairs that share a spot of the cell

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Distances
-from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
+from spaf_data import Distances, easy_negatives, hard_negatives, positive_pairs
 from spaf_model import InputError
 
 RADII = (10.0, 20.0, 30.0, 50.0)
@@ -144,7 +143,7 @@ def matched_pairs(
     slide = slide[canonical]
     rng = np.random.default_rng(seed)
 
-    pairs = rng.permutation(positive_pairs(xy, max(radii), library=slide), axis=0)
+    pairs = rng.permutation(positive_pairs(xy, max(radii), slide=slide), axis=0)
     distance = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
     used = np.zeros(len(pairs), dtype=bool)
     for radius in radii:
@@ -157,8 +156,8 @@ def matched_pairs(
     anchors, n_rows = np.unique(anchor, return_counts=True)
     per_anchor = int(n_rows.max(initial=1))
     bounds = distances.hard_min, distances.hard_max
-    near = hard_negatives(xy, *bounds, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
-    far = easy_negatives(xy, distances.easy_min, per_anchor=per_anchor, seed=seed, anchors=anchors, library=slide)
+    near = hard_negatives(xy, *bounds, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=slide)
+    far = easy_negatives(xy, distances.easy_min, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=slide)
     hard_partner, easy_partner = _partners(anchor, near, rng), _partners(anchor, far, rng)
 
     def original(index: NDArray[np.int64]) -> NDArray[np.int64]:
