@@ -6,6 +6,7 @@ Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the 
 from spaf_data.readers.api import (
     FILES_OF_A_FOLDER,
     find_bundles,
+    genes_known_before,
     has_transcripts,
     read_counts,
     read_transcripts,
@@ -15,6 +16,7 @@ from spaf_data.readers.api import (
 __all__ = [
     "FILES_OF_A_FOLDER",
     "find_bundles",
+    "genes_known_before",
     "has_transcripts",
     "read_counts",
     "read_transcripts",

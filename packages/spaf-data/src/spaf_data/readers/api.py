@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from spaf_data import keys
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import GeneNames
 from spaf_data.options import PLATFORMS, ReadOptions
 from spaf_data.readers import cosmx, h5ad, merscope, spatial_data, table, visium, xenium
 from spaf_data.readers._counts import count_table
@@ -204,6 +205,13 @@ def slides_inside(source: Path, options: ReadOptions, *, platform: str = "auto")
     if column is None or names is None or len(np.unique(names)) < 2:
         return None
     return column, np.unique(names).tolist()
+
+
+def genes_known_before(source: Path, options: ReadOptions, *, platform: str = "auto") -> GeneNames | None:
+    """Return the genes of a run that says them without being read, as an h5ad file does; None for any other."""
+    if platform not in ("auto", "anndata") or not source.is_file() or not h5ad.has_counts(source):
+        return None
+    return h5ad.read_genes(source, options)
 
 
 def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
