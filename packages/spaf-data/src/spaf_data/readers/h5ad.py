@@ -21,6 +21,7 @@ from spaf_data.gene_statistics import check_counts
 from spaf_data.options import ReadOptions
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts, unique_genes
+from spaf_data.readers._lattice import table_pixel_size
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRAN
 
 _RAW = "raw"
 _ROWS_LOOKED_AT = 1000
+_IS_UM = 0.02  # a lattice whose pixels are so near to 1 um is in um
 
 # Columns of `var` that may hold Ensembl ids; capitals do not matter.
 _ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
@@ -116,7 +118,8 @@ def counts_of(
     Parameters
     ----------
     adata
-        Cells with integer counts in ``X`` or a layer.
+        Cells with integer counts in ``X`` or a layer. Spots that say their places in the array of Visium
+        (``array_row``, ``array_col``) are measured by it, unless the size of pixels is given.
     where
         For messages.
     options
@@ -144,6 +147,7 @@ def counts_of(
     ask = options.check_places and not options.one_slide and options.slide_key is None
     if ask and np.isfinite(centroids).all():
         check_slides_apart(centroids, of_cell, adata.obs, where=where)
+    pixel, sized = _pixel_sizes(adata, centroids, of_cell, options, where)
     matrix, var, layer = _counts(adata, options.layer, where)
     counts = as_csr(matrix)
     genes, gene_ids, symbols = _gene_names(var)
@@ -158,8 +162,8 @@ def counts_of(
         cells=names,
         genes=genes,
         gene_ids=gene_ids,
-        centroids=centroids * (options.pixel_size or 1.0),
-        areas=None if areas is None else areas * (options.pixel_size or 1.0) ** 2,
+        centroids=centroids * pixel[:, None],
+        areas=None if areas is None else areas * pixel**2,
         obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
         metadata=metadata,
         of_cell=columns,
@@ -167,7 +171,7 @@ def counts_of(
             "platform": "anndata",
             "file": Path(where).name,
             "layer": layer,
-            "pixel_size": options.pixel_size or "not applied: coordinates are um",
+            **sized,
             **({} if key is None else {"slide_key": key}),
             **({} if symbols is None else {"gene_names": symbols}),
         },
@@ -183,6 +187,33 @@ def _slides(
     wanted = options.only_slide[0] if options.only_slide is not None else options.slide_key or slide_key
     column = slide_column(obs, wanted, where=where)
     return (None, None) if column is None else (slides_of_cells(obs, column, where=where), column)
+
+
+def _pixel_sizes(
+    adata: anndata.AnnData, centroids: np.ndarray, of_cell: np.ndarray | None, options: ReadOptions, where: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return um a pixel for each cell, and what parameters say of it: the lattice of Visium is measured."""
+    pixel = np.full(adata.n_obs, options.pixel_size or 1.0)
+    if options.pixel_size is not None:
+        return pixel, {"pixel_size": options.pixel_size, "pixel_size_from": "pixel_size"}
+    groups = [np.arange(adata.n_obs)] if of_cell is None else [np.flatnonzero(of_cell == v) for v in np.unique(of_cell)]
+    found: list[float | None] = []
+    for cells in groups:
+        try:
+            size = table_pixel_size(adata.obs.iloc[cells], centroids[cells], adata.uns, where=where)
+        except InputError:
+            if options.check_places:
+                raise
+            size = None
+        if size is not None and abs(size - 1.0) < _IS_UM:
+            size = 1.0
+        pixel[cells] = size or 1.0
+        found.append(size)
+    measured = [size for size in found if size is not None]
+    if not measured or len(measured) < len(found):
+        return pixel, {"pixel_size": "not applied: coordinates are um"}
+    sizes: Any = measured[0] if len(measured) == 1 else np.array(measured)  # of slides in the order of their names
+    return pixel, {"pixel_size": sizes, "pixel_size_from": "the lattice"}
 
 
 def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any, pd.DataFrame, str]:
