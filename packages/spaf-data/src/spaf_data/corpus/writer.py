@@ -148,7 +148,8 @@ def write_corpus(
     for sentence in check_same_genes(named, union, allow_other_genes=allow_other_genes):
         logger.warning("%s", sentence)
     genes = union.genes
-    n_slides_of_gene = np.bincount(np.concatenate([np.unique(columns) for columns in union.columns]))
+    parts = [np.unique(columns) for columns in union.columns]
+    n_slides_of_gene = np.bincount(np.concatenate([np.empty(0, np.int32), *parts]))
     stems = _stems([header.name for header in headers])
     journal = _claim(folder, resume=resume, overwrite=overwrite)
 
