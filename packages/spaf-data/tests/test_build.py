@@ -236,7 +236,7 @@ def test_failed_slide_does_not_lose_the_others(bundle, table, write_table, tmp_p
 
 def test_no_slide_can_be_built(bundle, tmp_path):
     sources = [SlideSource(path=bundle, slide=name) for name in "ab"]
-    with pytest.raises(InputError, match="none of the 2 slides can be built: a: no cell has 9999.*; b: no cell"):
+    with pytest.raises(InputError, match="none of the 2 slides can be built: a, b: no cell has 9999"):
         build_corpus(sources, tmp_path / "out", BuildOptions(min_transcripts=9999))
     assert not list(tmp_path.iterdir())
 
@@ -377,3 +377,65 @@ def test_slide_without_transcripts_beside_one_with(bundle, built, tmp_path):
     assert joined["counts"] == 0
     n_owned = {name: sum(ref.n_owned for ref in corpus.block_refs() if ref.slide == name) for name in joined}
     assert n_owned["imaging"] == n_owned["counts"], "the same cells"
+
+
+def slide_of_counts(file, genes, gene_ids=None, **columns):
+    rng = np.random.default_rng(0)
+    row, column = np.divmod(np.arange(225), 15)
+    table = anndata.AnnData(rng.poisson(8, (225, len(genes))).astype(np.float32))
+    table.obsm["spatial"] = 12.0 * np.stack([row, column], axis=1) + rng.uniform(-3, 3, (225, 2))
+    table.obs_names = [f"c{cell}" for cell in range(225)]
+    table.var_names = genes
+    if gene_ids is not None:
+        table.var["gene_ids"] = gene_ids
+    for name, value in columns.items():
+        table.obs[name] = value
+    table.write_h5ad(file)
+    return SlideSource(path=file, slide=file.stem)
+
+
+def test_slides_without_genes_in_common_are_asked_about_before_the_work(tmp_path):
+    symbols = [f"G{number}" for number in range(30)]
+    ids = [f"ENSG{number:011d}" for number in range(30)]
+    left = slide_of_counts(tmp_path / "left.h5ad", symbols)
+    right = slide_of_counts(tmp_path / "right.h5ad", [name.lower() for name in symbols])
+    steps = []
+    with pytest.raises(InputError, match=r"slide left has genes such as G0, G1, G2 and slide right such as g0, g1, g2"):
+        build_corpus([left, right], tmp_path / "out", progress=lambda *step: steps.append(step))
+    assert not steps
+    record = build_corpus([left, right], tmp_path / "out", BuildOptions(allow_other_genes=True))
+    assert record["n_genes"] == 60
+    assert record["other_genes"][0].startswith("slide left has genes such as")
+    by_id = slide_of_counts(tmp_path / "by_id.h5ad", [*ids[:29], "G29"])
+    with pytest.raises(InputError, match=r"slide by_id names 29 of its 30 genes by Ensembl id alone"):
+        build_corpus([left, by_id], tmp_path / "two", BuildOptions(allow_other_genes=True))
+    bridge = slide_of_counts(tmp_path / "bridge.h5ad", symbols, [f" {one.lower()}.4" for one in ids])
+    record = build_corpus([left, by_id, bridge], tmp_path / "three")
+    assert record["n_genes"] == 30
+    assert record["other_genes"] == []
+    assert [slide["genes"] for slide in record["slides"]] == [
+        {"n_genes_shared": 30, "n_genes_renamed": renamed, "genes_added_up": {}} for renamed in (0, 29, 0)
+    ]
+    conflict = slide_of_counts(tmp_path / "conflict.h5ad", symbols, ids[::-1])
+    with pytest.raises(InputError, match=r"slides disagree about gene 'G0'"):
+        build_corpus([bridge, conflict], tmp_path / "four", progress=lambda *step: steps.append(step))
+    assert not steps
+
+
+def test_other_species_and_finished_slides_of_a_build_that_was_refused(bundle, tmp_path):
+    other = slide_of_counts(tmp_path / "other.h5ad", list("XYZUVW"))
+    sources = [SlideSource(path=bundle, slide="s"), other]
+    with pytest.raises(InputError, match=r"slide other such as X, Y, Z.*--allow-other-genes") as refused:
+        build_corpus(sources, tmp_path / "out")
+    assert "takes up 2 finished slides" in refused.value.__notes__[0]
+    built = []
+    build_corpus(
+        sources,
+        tmp_path / "out",
+        BuildOptions(allow_other_genes=True),
+        progress=lambda slide, step, fraction: built.append(step) if step.startswith("reading") else None,
+    )
+    assert not built, "the slides are those of before"
+    human = slide_of_counts(tmp_path / "human.h5ad", list("ABCDEFGH"), species="Human")
+    mouse = slide_of_counts(tmp_path / "mouse.h5ad", list("abcdefgh"), species="Mouse")
+    assert len(build_corpus([human, mouse], tmp_path / "species")["other_genes"]) == 1

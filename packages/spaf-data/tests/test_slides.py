@@ -117,6 +117,26 @@ def test_columns_that_name_slides():
         slide_column(pd.DataFrame({"sample": ["a", None, "a", "b"]}))
 
 
+@pytest.mark.parametrize("overlap", [0.15, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("n", [900, 6400])
+def test_slides_that_overlap_at_a_corner_are_several(n, overlap):
+    one, other = cells(0, n=n).obsm["spatial"], cells(1, n=n).obsm["spatial"]
+    apart = other + [20_000.0, 0.0]
+    across = other + [(1 - overlap) * np.ptp(one[:, 0]), 0.0]
+    assert n_impossible(np.vstack([one, apart])) == 0
+    n_overlapping = 2 * overlap * n
+    assert 0.01 * n_overlapping < n_impossible(np.vstack([one, across, apart])) < 0.5 * n_overlapping
+
+
+@pytest.mark.parametrize("n", [100, 300, 2000])
+def test_few_near_cells_all_over_a_slide_are_of_one_slide(n):
+    rng = np.random.default_rng(3)
+    one = cells(0, n=6400).obsm["spatial"]
+    twice = one[rng.choice(len(one), n // 100 + 2, replace=False)] + rng.uniform(-0.5, 0.5, (n // 100 + 2, 2))
+    assert n_impossible(np.vstack([one, twice])) == 0
+    assert n_impossible(rng.uniform(0, 1000, (min(n, 250), 2))) == 0, "scattered, and few"
+
+
 @pytest.mark.parametrize("scale", [1.0, 5.0, 0.01])
 def test_what_is_impossible_does_not_depend_on_the_unit(scale):
     one, other = cells(0, n=2500).obsm["spatial"], cells(1, n=2500).obsm["spatial"]

@@ -1,7 +1,5 @@
 """The rule of what gene a name is stands once in the data and once in the model; here they are held together."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -11,12 +9,16 @@ from spaf_model import gene_identity as of_model
 
 IDS = [f"ENSG{number:011d}" for number in range(3)]
 NAMES = ["EPCAM", "NA", "", "ENSA", "ENSG00000119888", "ENSG00000119888.16", "ENSMUSG00000021950", "ENSG1.x", "7157"]
+NAMES += [" EPCAM ", "ensg00000119888.16", " ENSG00000119888", "GRCh38_EPCAM", "7157.0"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_know_the_same_ensembl_ids(name):
     assert of_data.ensembl_id(name) == of_model.ensembl_id(name)
-    assert re.compile(of_data._ENSEMBL.pattern) == re.compile(of_model._ENSEMBL.pattern)
+    assert of_data.plain_id(name) == of_model.plain_id(name)
+    assert of_data.without_genome([name]) == of_model.without_genome([name])
+    for pattern in ("_ENSEMBL", "_WHOLE", "_GENOME"):
+        assert getattr(of_data, pattern) == getattr(of_model, pattern)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,12 @@ def test_both_know_the_same_ensembl_ids(name):
         (["x", "y", "z"], [f"{one}.3" for one in IDS]),
         (["A", "A too", "C"], [IDS[0], f"{IDS[0]}.4", IDS[2]]),
         (["A", "B", "D"], ["", "", ""]),
+        ([" A", "B ", "C"], None),
+        ([one.lower() for one in IDS], None),
+        (["x", "y", "z"], [f" {one.lower()}.3 " for one in IDS]),
+        (["GRCh38_A", "GRCh38_C", "GRCh38_D"], None),
+        (["GRCh38_A", "mm10_C", "B"], None),
+        (["A", "B", "C"], ["A", "B", "C"]),
     ],
 )
 def test_a_model_reads_the_genes_that_its_corpus_joins(genes, gene_ids):

@@ -42,7 +42,7 @@ def build_slide(
     if not (folder / "slides").is_dir():
         raise InputError(f"{socket.gethostname()} does not see {folder}; --out must lie on a shared file system")
     plan = {
-        "options": asdict(options),
+        "options": asdict(replace(options, allow_other_genes=False)),
         "source": {**asdict(source), "path": str(source.path)},
         "input": fingerprint(source.path),
         "versions": versions(),

@@ -14,7 +14,7 @@ from spaf_data._names import check_key
 from spaf_data.coordinates import cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
 from spaf_data.pairs import positive_pairs, sorted_pairs
-from spaf_data.places import check_reach, check_spacing
+from spaf_data.places import check_assay, check_reach, check_spacing
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
 Edges = npt.NDArray[np.int64]
@@ -53,9 +53,9 @@ def spatial_neighbors(
         another usual name of such a column (`slide_column`), where there is one.
     check_units
         Ask instead of going on where coordinates are probably no um in one frame: the median distance to the nearest
-        cell is below 1 or above 120; for ``method="radius"`` half of the cells have no neighbour, nor one within 30 um,
-        and nothing says that the unit is um; or no column says the slides, and cells lie between each other as only
-        those of several slides can.
+        cell is below 1 or above 120, or is not what the assay has; for ``method="radius"`` half of the cells have no
+        neighbour, nor one within 30 um, and nothing says that the unit is um; or no column says the slides, and cells
+        lie between each other as only those of several slides can.
     key_added
         Start of the keys that are written.
 
@@ -90,6 +90,7 @@ def spatial_neighbors(
     spacing = math.nan
     if check_units:
         spacing = check_spacing(points, slide, adata)
+        check_assay(spacing, adata)
         if slide is None:
             check_slides_apart(points, None, adata.obs, where="the AnnData")
 

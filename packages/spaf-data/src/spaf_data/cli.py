@@ -193,6 +193,14 @@ def build(
             rich_help_panel=_MAKING,
         ),
     ] = False,
+    allow_other_genes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-genes",
+            help="Slides may share (nearly) no genes with the others, as those of other panels do.",
+            rich_help_panel=_MAKING,
+        ),
+    ] = False,
 ) -> None:
     """Build slide tables and a training corpus from runs of any platform.
 
@@ -253,6 +261,7 @@ def build(
         block_cells=block_cells,
         check_units=check_units,
         own_frames=own_frames,
+        allow_other_genes=allow_other_genes,
     )
     sources = slide_sources(
         inputs=[*(runs or ()), *(inputs or ())],

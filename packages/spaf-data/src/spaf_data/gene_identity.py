@@ -1,7 +1,8 @@
 """What gene a name is, and the genes of several tables as one list.
 
 Two names are one gene by Ensembl id without version where both have one, else by symbol. A name that is an Ensembl id
-counts as one. `spaf_model` finds the genes of its input by the same rule.
+counts as one. Spaces around a name and the case of an Ensembl id do not matter, nor does a genome before all names of a
+table (``GRCh38_``). `spaf_model` finds the genes of its input by the same rule.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
+from spaf_data import keys
 from spaf_data.errors import InputError
 
-_ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}(\.\d+)?")
+_ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}(\.\d+)?", re.IGNORECASE)
+_WHOLE = re.compile(r"(\d+)\.0+")  # a number that a float gave decimals
+_GENOME = re.compile(r"(GRC[hm]\d{2}|hg\d{2}|mm\d{1,2})_+", re.IGNORECASE)  # before names, as 10x writes mixed genomes
+
+_LEAST_SHARED = 0.05  # of the genes of the smaller of two tables that belong together
+_EXAMPLES = 3
 
 
 def ensembl_id(name: str) -> str:
@@ -26,12 +35,39 @@ def ensembl_id(name: str) -> str:
     >>> ensembl_id("ENSG00000119888.11"), ensembl_id("EPCAM")
     ('ENSG00000119888', '')
     """
-    return name.partition(".")[0] if name.startswith("ENS") and _ENSEMBL.fullmatch(name) else ""
+    text = name.strip()
+    return text.partition(".")[0].upper() if text[:3].upper() == "ENS" and _ENSEMBL.fullmatch(text) else ""
+
+
+def plain_id(gene_id: str) -> str:
+    """Return an id of another kind than Ensembl's in its only spelling: without spaces, a number without decimals."""
+    text = gene_id.strip()
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def without_genome(names: Sequence[str]) -> list[str]:
+    """Return names without spaces around them, nor a genome before them if all of them have the same.
+
+    Examples
+    --------
+    >>> without_genome(["GRCh38_EPCAM", "GRCh38_CD4"]), without_genome(["GRCh38_EPCAM", "mm10_Cd4"])
+    (['EPCAM', 'CD4'], ['GRCh38_EPCAM', 'mm10_Cd4'])
+    """
+    plain = [name.strip() for name in names]
+    genome = _GENOME.match(plain[0]) if plain else None
+    if genome is None or not all(name.startswith(genome[0]) and len(name) > len(genome[0]) for name in plain):
+        return plain
+    return [name[len(genome[0]) :] for name in plain]
 
 
 def id_of(name: str, gene_id: str | None) -> str:
-    """Return the id of a gene: that in its column of ids (Ensembl ids without version), else its name if it is one."""
-    return ensembl_id(gene_id or "") or ensembl_id(name) or gene_id or ""
+    """Return the id of a gene: that in its column of ids (Ensembl ids without version), else its name if it is one.
+
+    A column that says the symbol again gives no id.
+    """
+    given = plain_id(gene_id or "")
+    return ensembl_id(given) or ensembl_id(name) or ("" if given == name.strip() else given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +77,7 @@ class GeneNames:
     where: str  # the table, for messages
     names: Sequence[str]
     gene_ids: Sequence[str] | None = None  # "" where there is none
+    species: str = ""  # as far as known
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,8 +98,8 @@ def join_genes(tables: Sequence[GeneNames]) -> GeneUnion:
     Raises
     ------
     InputError
-        If two tables give a symbol different ids, or one names all genes by id and another by symbol, so that nothing
-        says which are the same.
+        If two tables give a symbol different ids, or one names genes by id alone and another by symbol alone, so that
+        nothing says which are the same.
 
     Examples
     --------
@@ -71,7 +108,7 @@ def join_genes(tables: Sequence[GeneNames]) -> GeneUnion:
     >>> joined.genes, [columns.tolist() for columns in joined.columns]
     (['EPCAM', 'CD4', 'CD8A'], [[0, 1], [1, 2]])
     """
-    ids = _ids_of_symbols(tables)
+    ids = check_gene_ids(tables)
     place: dict[tuple[str, str], int] = {}
     genes: list[str] = []
     gene_ids: list[str] = []
@@ -96,11 +133,18 @@ def join_genes(tables: Sequence[GeneNames]) -> GeneUnion:
 
 
 def _rows(table: GeneNames) -> zip[tuple[str, str]]:
-    return zip(table.names, table.gene_ids or [""] * len(table.names), strict=True)
+    ids = [""] * len(table.names) if table.gene_ids is None else without_genome(table.gene_ids)
+    return zip(without_genome(table.names), ids, strict=True)
 
 
-def _ids_of_symbols(tables: Sequence[GeneNames]) -> dict[str, tuple[str, str]]:
-    """Return for each symbol the id that some table gives it ("" where none does), and which table."""
+def check_gene_ids(tables: Sequence[GeneNames]) -> dict[str, tuple[str, str]]:
+    """Return for each symbol the id that some table gives it ("" where none does), and which table.
+
+    Raises
+    ------
+    InputError
+        If two tables give a symbol different ids, which no further table can mend.
+    """
     ids: dict[str, tuple[str, str]] = {}
     for table in tables:
         for name, gene_id in _rows(table):
@@ -120,13 +164,97 @@ def _ids_of_symbols(tables: Sequence[GeneNames]) -> dict[str, tuple[str, str]]:
 
 
 def _check_comparable(tables: Sequence[GeneNames], union: GeneUnion) -> None:
-    by_id = [all(ensembl_id(name) for name in table.names) for table in tables]
-    by_symbol = [not any(id_of(name, gene_id) for name, gene_id in _rows(table)) for table in tables]
-    for one in np.flatnonzero(by_id).tolist():
-        for other in np.flatnonzero(by_symbol).tolist():
-            if not np.intersect1d(union.columns[one], union.columns[other]).size:
+    """Refuse tables of which one has ids alone and another symbols alone for as many genes as may be the same."""
+    has_symbol = np.array([not ensembl_id(gene) for gene in union.genes], bool)
+    has_id = np.array([bool(ensembl_id(one)) for one in union.gene_ids or [""] * len(union.genes)], bool)
+    parts = [np.unique(columns) for columns in union.columns]
+    n_by_id = [int((~has_symbol[part]).sum()) for part in parts]
+    n_by_symbol = [int((~has_id[part]).sum()) for part in parts]
+    for one in np.flatnonzero(n_by_id).tolist():
+        for other in np.flatnonzero(n_by_symbol).tolist():
+            if one == other:
+                continue
+            if 2 * min(n_by_id[one], n_by_symbol[other]) > min(len(parts[one]), len(parts[other])):
+                ids, symbols = parts[one][~has_symbol[parts[one]]], parts[other][~has_id[parts[other]]]
                 raise InputError(
-                    f"{tables[one].where} names its genes by Ensembl id (such as {tables[one].names[0]}) and "
-                    f"{tables[other].where} by symbol (such as {tables[other].names[0]}), so that which are the same "
-                    "cannot be told: give one of them both (a column 'gene_ids' of var beside the symbols)."
+                    f"{tables[one].where} names {len(ids)} of its {len(parts[one])} genes by Ensembl id alone (such as "
+                    f"{_such_as(union, ids)}) and {tables[other].where} {len(symbols)} of its {len(parts[other])} by "
+                    f"symbol alone (such as {_such_as(union, symbols)}), so that which are the same cannot be told: "
+                    "give one of them both (a column 'gene_ids' of var beside the symbols)"
                 )
+
+
+def _such_as(union: GeneUnion, genes: npt.NDArray[np.integer]) -> str:
+    return ", ".join(union.genes[gene] for gene in genes[:_EXAMPLES])
+
+
+def check_same_genes(tables: Sequence[GeneNames], union: GeneUnion, *, allow_other_genes: bool = False) -> list[str]:
+    """Ask where tables share (nearly) no genes with the others.
+
+    Tables belong together that share 5 % of the genes of the smaller one, or that are tied by others which do.
+
+    Parameters
+    ----------
+    tables, union
+        As given to `join_genes`, and what it made of them.
+    allow_other_genes
+        It is meant so.
+
+    Returns
+    -------
+    A sentence for each group of tables that stands apart from the first because that is allowed, or because they are
+    of other species.
+
+    Raises
+    ------
+    InputError
+        If there are such groups, and nothing says that they are meant.
+    """
+    groups = _groups(union)
+    first = np.flatnonzero(groups == groups[0]) if len(groups) else np.empty(0, np.int64)
+    said = []
+    for group in range(1, int(groups.max(initial=0)) + 1):
+        others = np.flatnonzero(groups == group)
+        sentence = (
+            f"{tables[first[0]].where} has genes such as {', '.join(tables[first[0]].names[:_EXAMPLES])} and "
+            f"{_all_of(tables, others)} such as {', '.join(tables[others[0]].names[:_EXAMPLES])}, and they share less "
+            f"than {_LEAST_SHARED:.0%} of them"
+        )
+        if not (allow_other_genes or _are_other_species(tables, first, others)):
+            raise InputError(
+                f"{sentence}: if these are the same genes, name them alike or give all tables ids (a column 'gene_ids' "
+                "of var); if they are different panels, say so with allow_other_genes=True (--allow-other-genes)"
+            )
+        said.append(sentence)
+    return said
+
+
+def _groups(union: GeneUnion) -> npt.NDArray[np.int64]:
+    """Return the group of each table, numbered by their first tables."""
+    panels: dict[bytes, int] = {}
+    of_table = [panels.setdefault(np.unique(columns).tobytes(), len(panels)) for columns in union.columns]
+    parts = [np.frombuffer(panel, np.int32) for panel in panels]
+    if not parts:
+        return np.empty(0, np.int64)
+    size = np.array([len(part) for part in parts])
+    member = sparse.csr_matrix(
+        (np.ones(size.sum(), np.int64), np.concatenate(parts), np.concatenate([[0], np.cumsum(size)])),
+        shape=(len(parts), max(len(union.genes), 1)),
+    )
+    shared = (member @ member.T).toarray()
+    near = shared >= np.maximum(_LEAST_SHARED * np.minimum.outer(size, size), 1)
+    _, found = connected_components(sparse.csr_matrix(near), directed=False)
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(int(found[panel]), len(numbers)) for panel in of_table], np.int64)
+
+
+def _all_of(tables: Sequence[GeneNames], places: npt.NDArray[np.integer]) -> str:
+    more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    return f"{tables[places[0]].where}{more}"
+
+
+def _are_other_species(
+    tables: Sequence[GeneNames], ones: npt.NDArray[np.integer], others: npt.NDArray[np.integer]
+) -> bool:
+    left, right = ({tables[place].species.casefold() for place in places} for places in (ones, others))
+    return not ({"", keys.UNKNOWN} & (left | right) or left & right)

@@ -112,6 +112,7 @@ class BuildOptions:
     block_cells: int = defaults.BLOCK_CELLS  # cells a block of the corpus owns at most
     check_units: bool = True  # refuse places that are probably no um
     own_frames: bool = False  # each cell has a frame of its own, so that none are neighbours (cultures)
+    allow_other_genes: bool = False  # slides may share (nearly) no genes with the rest of the corpus
 
     def __post_init__(self) -> None:
         for name in ("radius", "colocalization_radius"):

@@ -29,6 +29,16 @@ _PIXELS = {
     "merfish": "a pixel of the images of MERSCOPE is 0.108 um",
 }
 
+# Median distance of a cell to the nearest one by what its assay is called: least and largest in um, and in words.
+_CELLS = (3.0, 30.0, "5 to 30 um")
+_SPACINGS = {
+    "visium": (95.0, 105.0, "100 um"),
+    "cosmx": _CELLS,
+    "xenium": _CELLS,
+    "merscope": _CELLS,
+    "merfish": _CELLS,
+}
+
 _LATTICE = 1000.0  # um between cells that are laid apart
 
 
@@ -60,6 +70,26 @@ def check_spacing(points: npt.NDArray[np.float64], slide: npt.ArrayLike | None, 
             "they are with check_units=False (--no-check-units)."
         )
     return spacing
+
+
+def check_assay(spacing: float, adata: ad.AnnData) -> None:
+    """Ask whether places are um where cells of a known assay lie as they cannot, whatever the radius.
+
+    Raises
+    ------
+    InputError
+        If neither the reader nor a size of pixels that was given vouches for the unit, and spots of Visium do not lie
+        100 um apart, or segmented cells less than 3 or more than 30 um.
+    """
+    assay = _assay(adata)
+    usual = next((of for name, of in _SPACINGS.items() if name in assay and "hd" not in assay.split()), None)
+    if usual is None or math.isnan(spacing) or usual[0] <= spacing <= usual[1] or _is_vouched_for(adata):
+        return
+    raise InputError(
+        f"the median distance of a cell to the nearest one is {spacing:.3g}, where that of {assay} is {usual[2]}: are "
+        f"the coordinates pixels{_pixel(adata)}? Give the size of a pixel in um (pixel_size, --pixel-size), which is 1 "
+        "if they are um; or accept the places as they are with check_units=False (--no-check-units)."
+    )
 
 
 def check_reach(spacing: float, radius: float, n_alone: int, adata: ad.AnnData) -> None:
@@ -96,8 +126,11 @@ def _has_pixel_size(adata: ad.AnnData) -> bool:
 
 def _pixel(adata: ad.AnnData) -> str:
     """Say how large a pixel is where the assay is known."""
-    assay = str(adata.obs[keys.ASSAY].iloc[0]).casefold() if keys.ASSAY in adata.obs and adata.n_obs else ""
-    return next((f" ({sentence})" for name, sentence in _PIXELS.items() if name in assay), "")
+    return next((f" ({sentence})" for name, sentence in _PIXELS.items() if name in _assay(adata)), "")
+
+
+def _assay(adata: ad.AnnData) -> str:
+    return str(adata.obs[keys.ASSAY].iloc[0]).casefold() if keys.ASSAY in adata.obs and adata.n_obs else ""
 
 
 def lay_apart(adata: ad.AnnData) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from spaf_data import keys
+from spaf_data.corpus.tiling import tile_cells
 from spaf_data.errors import InputError
 
 SLIDE_COLUMNS = (
@@ -40,6 +41,15 @@ _LEAST_NEAR = 20
 # segmented twice: 16 % of published osmFISH cells.)
 _LEAST_SHARE_ON_ANOTHER = 0.5
 _RANK = 6
+# Where two slides overlap at a corner, few cells of all are near those of another, but many of those in the corner: a
+# tile of 64 to 127 cells with three such cells belongs to it. On these slides few tiles have more than two, at most
+# five cells of one; those of osmFISH, whose cells are doubled, have up to 16, but everywhere.
+_TILE_CELLS = 64
+_LEAST_NEAR_IN_TILE = 3
+_LEAST_NEAR_IN_TILES = 10
+_MOST_SHARE_ELSEWHERE = 0.01  # of cells so near, or it is no matter of a corner
+_LEAST_CELLS_ELSEWHERE = 200
+_TIMES_CHANCE = 3  # what tiles of these hold by chance, with as many near cells as elsewhere
 _MOST_SLIDES = 200  # that a column is taken for in a question
 
 
@@ -178,10 +188,30 @@ def n_impossible(points: npt.NDArray[np.float64]) -> int:
     n_on_another = int((distances[:, 1] == 0).sum())
     if n_on_another >= max(_LEAST_NEAR, _LEAST_SHARE_ON_ANOTHER * len(points)):
         return n_on_another
-    n_near = int((distances[:, 1] < _NEAR * np.median(distances[:, _RANK])).sum())
+    is_near = distances[:, 1] < _NEAR * np.median(distances[:, _RANK])
+    n_near = int(is_near.sum())
     # Slides in one frame have many cells near those of another and few at their very place; doubled cells the reverse.
-    enough = n_near - n_on_another >= max(_LEAST_NEAR, _LEAST_SHARE_NEAR * len(points))
-    return n_near if enough and n_on_another <= n_near // 2 else 0
+    if n_on_another > n_near // 2:
+        return 0
+    if n_near - n_on_another >= max(_LEAST_NEAR, _LEAST_SHARE_NEAR * len(points)):
+        return n_near
+    return _n_near_in_corner(points, is_near & (distances[:, 1] > 0))
+
+
+def _n_near_in_corner(points: npt.NDArray[np.float64], is_near: npt.NDArray[np.bool_]) -> int:
+    """Return how many cells of a part of the slide lie so near, where hardly any do elsewhere; else 0."""
+    if is_near.sum() < _LEAST_NEAR_IN_TILES:
+        return 0
+    tiles = tile_cells(points, 2 * _TILE_CELLS - 1)
+    size, near = np.bincount(tiles), np.bincount(tiles, weights=is_near)
+    corner = near >= _LEAST_NEAR_IN_TILE
+    n_elsewhere, n_near = int(size[~corner].sum()), int(near[corner].sum())
+    if n_elsewhere < _LEAST_CELLS_ELSEWHERE or near[~corner].sum() > _MOST_SHARE_ELSEWHERE * n_elsewhere:
+        return 0
+    # Near cells come in pairs: a tile needs two of them, whose number is Poisson's elsewhere.
+    pairs = near[~corner].sum() / 2 / n_elsewhere * size
+    by_chance = float((2 * pairs * -np.expm1(-pairs)).sum())
+    return n_near if n_near >= _LEAST_NEAR_IN_TILES + _TIMES_CHANCE * by_chance else 0
 
 
 def _columns_that_part(points: npt.NDArray[np.float64], obs: pd.DataFrame) -> str:

@@ -134,3 +134,43 @@ def test_names_of_genes_stay_where_they_are_no_ids(adata):
     symbols = [name for name in adata.var_names if name != "BLANK_0001"]
     adata.var["feature_name"] = "something else"
     assert read_counts(adata).var_names.tolist() == symbols
+
+
+def test_genes_by_number_get_names_and_ids_of_their_columns(adata):
+    symbols = adata.var_names.tolist()
+    ids = adata.var["gene_ids"].tolist()
+    adata.var = pd.DataFrame({"feature_name": symbols, "feature_id": ids}, index=[str(n) for n in range(7)])
+    slide = read_counts(adata)
+    assert slide.var_names.tolist() == [name for name in symbols if name != "BLANK_0001"]
+    assert slide.var["gene_ids"].tolist() == [
+        one for one, name in zip(ids, symbols, strict=True) if name[:5] != "BLANK"
+    ]
+
+
+def test_ids_among_names_get_those_of_their_column(adata):
+    symbols = adata.var_names.tolist()
+    rows = [f"ENSG{n:011d}.3" if n < 2 else name for n, name in enumerate(symbols)]
+    adata.var = pd.DataFrame({"feature_name": [*symbols[:2], *["other"] * 5]}, index=rows)
+    slide = read_counts(adata)
+    assert slide.var_names.tolist() == [name for name in symbols if name != "BLANK_0001"]
+    assert slide.var["gene_ids"].tolist() == [*rows[:2], "", "", "", ""]
+
+
+@pytest.mark.parametrize("column", ["ensembl", "ENSEMBL_ID", "Gene_IDs", "feature_id"])
+def test_columns_of_ids_whatever_their_case_beside_one_that_says_the_names(adata, column):
+    symbols = adata.var_names.tolist()
+    adata.var = pd.DataFrame(
+        {"gene_id": symbols, column: adata.var["gene_ids"].to_numpy()}, index=[f" {name} " for name in symbols]
+    )
+    slide = read_counts(adata)
+    assert slide.var_names.tolist() == [name for name in symbols if name != "BLANK_0001"]
+    assert slide.var["gene_ids"].tolist()[0] == "ENSG00000000000"
+    del adata.var[column]
+    assert "gene_ids" not in read_counts(adata).var
+
+
+def test_a_genome_before_all_names_is_none_of_them(adata):
+    genes = [name for name in adata.var_names if name != "BLANK_0001"]
+    human = adata[:, genes].copy()
+    human.var_names = [f"GRCh38_{name}" for name in genes]
+    assert read_counts(human).var_names.tolist() == genes

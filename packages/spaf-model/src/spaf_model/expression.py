@@ -15,7 +15,7 @@ from spaf_model.errors import InputError
 from spaf_model.vocabulary import GeneMatch, Vocabulary
 
 SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
-ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "feature_id")
+ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
 
 
 def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: float) -> GeneMatch:
@@ -28,10 +28,13 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
     InputError
         If too few genes match (see `Vocabulary.match`), or a gene stands in the input twice.
     """
-    symbol_sources: list[Any] = [var.index, *(var[column] for column in SYMBOL_COLUMNS if column in var.columns)]
-    id_sources: list[Any] = [None, *(var[column] for column in ID_COLUMNS if column in var.columns)]
+    symbol_sources: list[Any] = [var.index, *_columns(var, SYMBOL_COLUMNS)]
+    id_sources: list[Any] = [None, *_columns(var, ID_COLUMNS)]
     sources = [
-        (symbols.astype(str).tolist(), None if gene_ids is None else gene_ids.fillna("").astype(str).tolist())
+        (
+            symbols.astype(str).tolist(),
+            None if gene_ids is None else gene_ids.astype(object).fillna("").astype(str).tolist(),
+        )
         for symbols in symbol_sources
         for gene_ids in id_sources
     ]
@@ -48,6 +51,12 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
             f"({len(best.duplicated)} such); sum or drop the repeated columns first."
         )
     return best
+
+
+def _columns(var: pd.DataFrame, usual: tuple[str, ...]) -> list[pd.Series]:
+    """Return the columns with usual names, whatever their case."""
+    called = {str(name).casefold(): name for name in reversed(var.columns)}
+    return [var[called[name]] for name in usual if name in called]
 
 
 class ExpressionReader:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spaf_model._files import read_json_object, replace_file
 from spaf_model.errors import InputError
-from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of
+from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of, plain_id, without_genome
 
 CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of the columns of context ids
 UNKNOWN = "unknown"
@@ -97,12 +97,18 @@ class Vocabulary:
         is_gene = np.ones(self.n_tokens, dtype=bool)
         is_gene[self._reserved()] = False
         self.gene_token_ids: NDArray[np.int64] = np.flatnonzero(is_gene).astype(np.int64)
-        self._symbol_tokens = {self.tokens[token]: int(token) for token in self.gene_token_ids}
+        self._symbol_tokens: dict[str, int] = {}
+        for token, symbol in zip(
+            self.gene_token_ids, without_genome([self.tokens[token] for token in self.gene_token_ids]), strict=True
+        ):
+            self._symbol_tokens.setdefault(symbol, int(token))
         self._id_tokens: dict[str, int] = {}
         if self.gene_ids is not None:
             for token in self.gene_token_ids:
                 if self.gene_ids[token]:
-                    self._id_tokens.setdefault(ensembl_id(self.gene_ids[token]) or self.gene_ids[token], int(token))
+                    self._id_tokens.setdefault(
+                        ensembl_id(self.gene_ids[token]) or plain_id(self.gene_ids[token]), int(token)
+                    )
         for token in self.gene_token_ids:
             if name := ensembl_id(self.tokens[token]):
                 self._id_tokens.setdefault(name, int(token))
@@ -273,6 +279,8 @@ class Vocabulary:
             Ensembl ids of the input, or None.
         """
         names = [str(symbol) for symbol in symbols]
+        plain = without_genome(names)
+        ids = [""] * len(names) if gene_ids is None else without_genome([str(gene_id) for gene_id in gene_ids])
         token_ids = np.full(len(names), -1, dtype=np.int64)
         matched: list[str] = []
         unmatched: list[str] = []
@@ -281,8 +289,8 @@ class Vocabulary:
         taken: set[int] = set()
         seen: set[tuple[str, str]] = set()
         for position, name in enumerate(names):
-            gene_id = "" if gene_ids is None else str(gene_ids[position])
-            token = self._token_of(name, gene_id)
+            gene_id = ids[position]
+            token = self._token_of(plain[position], gene_id)
             if token is None:
                 unmatched.append(name)
             elif (name, gene_id) in seen:
@@ -299,7 +307,7 @@ class Vocabulary:
 
     def _token_of(self, name: str, gene_id: str) -> int | None:
         known_as = id_of(name, gene_id)
-        token = self._id_tokens.get(known_as or gene_id)
+        token = self._id_tokens.get(known_as or plain_id(gene_id))
         if token is not None:
             return token
         token = self._symbol_tokens.get(name)

@@ -35,7 +35,9 @@ class SlideHeader:
 
     def gene_names(self) -> GeneNames:
         """Return the genes of the slide as it names them."""
-        return GeneNames(where=f"slide {self.name}", names=self.genes, gene_ids=self.gene_ids)
+        return GeneNames(
+            where=f"slide {self.name}", names=self.genes, gene_ids=self.gene_ids, species=self.context[keys.SPECIES]
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -27,7 +27,7 @@ from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 from spaf_data.folders import claim
-from spaf_data.gene_identity import join_genes
+from spaf_data.gene_identity import check_same_genes, join_genes
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
@@ -62,6 +62,7 @@ def write_corpus(
     split_key: str = keys.SPLIT,
     colocalization_key: str | None = keys.COLOCALIZATION,
     min_colocalization: float = 0.0,
+    allow_other_genes: bool = False,
     resume: bool = True,
     overwrite: bool = False,
 ) -> Corpus:
@@ -94,6 +95,9 @@ def write_corpus(
         Key of the co-localised gene pairs in ``obsm`` and ``uns``. With None blocks hold none.
     min_colocalization
         Gene pairs above this value in a cell are co-localised in it.
+    allow_other_genes
+        Slides may have other genes than the rest of the corpus (less than 5 % in common with it), as slides of another
+        species may without this.
     resume
         Keep the complete shards of a build into the same folder that did not finish.
     overwrite
@@ -107,7 +111,7 @@ def write_corpus(
     ------
     InputError
         If a slide cannot be used, two slides have one name or disagree about a gene's id or name genes so that they
-        cannot be compared, a positive pair crosses
+        cannot be compared, slides share no genes with the others and that is not allowed, a positive pair crosses
         from one split to another, or the folder holds a finished corpus or something else or is being written.
     OSError
         If writing fails, for instance on a full disk. Nothing is then left under its final name but complete shards,
@@ -117,8 +121,8 @@ def write_corpus(
     -----
     The genes of the corpus are those of the first slide in their order, then the new ones of the next slide, and so
     on. Which are the same is told by Ensembl id without version where both slides have one, else by symbol; the
-    manifest says for each slide how many go by another name there, and which columns were added up. A gene that a slide
-    does not measure has no counts in its blocks. Memory is that of one slide.
+    manifest says for each slide how many go by another name there, how many another slide has too, and which columns
+    were added up. A gene that a slide does not measure has no counts in its blocks. Memory is that of one slide.
 
     Examples
     --------
@@ -139,8 +143,13 @@ def write_corpus(
     versions = {"spaf-data": version("spaf-data")}
     tables = [(slide, header) for slide in slides for header in read_headers(slide)]
     headers = [header for _, header in tables]
-    union = join_genes([header.gene_names() for header in headers])
+    named = [header.gene_names() for header in headers]
+    union = join_genes(named)
+    for sentence in check_same_genes(named, union, allow_other_genes=allow_other_genes):
+        logger.warning("%s", sentence)
     genes = union.genes
+    parts = [np.unique(columns) for columns in union.columns]
+    n_slides_of_gene = np.bincount(np.concatenate([np.empty(0, np.int32), *parts]))
     stems = _stems([header.name for header in headers])
     journal = _claim(folder, resume=resume, overwrite=overwrite)
 
@@ -164,6 +173,7 @@ def write_corpus(
         records[header.name] = {
             "context": header.context,
             "n_genes": len(np.unique(columns)),
+            "n_genes_shared": int((n_slides_of_gene[np.unique(columns)] > 1).sum()),
             **_account_of_names(header, genes, columns),
             "n_gene_pairs": len(table.gene_pairs),
             "fingerprint": fingerprint,

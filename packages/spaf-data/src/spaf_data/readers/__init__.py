@@ -5,6 +5,7 @@ Runs with transcripts become `spaf_data.Transcripts`, runs with counts only the 
 
 from spaf_data.readers.api import (
     find_bundles,
+    genes_known_before,
     has_transcripts,
     knows_unit,
     read_counts,
@@ -15,6 +16,7 @@ from spaf_data.readers.api import (
 
 __all__ = [
     "find_bundles",
+    "genes_known_before",
     "has_transcripts",
     "knows_unit",
     "read_counts",

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from spaf_data import keys
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import without_genome
 from spaf_data.gene_statistics import check_counts
 from spaf_data.readers._cell_table import check_centroids
 from spaf_data.readers._controls import is_control_name
@@ -60,7 +61,7 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
         )
     several = keys.SLIDE in found.of_cell
     _check_unique(where, "cells", found.cells.tolist(), "; are they of two slides? Then make names unique" * several)
-    genes = unique_genes(where, found.genes, found.gene_ids)
+    genes = unique_genes(where, without_genome(found.genes), found.gene_ids)
     matrix = sparse.csr_matrix(found.counts)
     if not matrix.has_canonical_format or not matrix.data.all():
         matrix = matrix.copy()  # these work in place, and the arrays may be those of the user's AnnData

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spaf_data.gene_identity import GeneNames
     from spaf_data.options import ReadOptions
     from spaf_data.readers._counts import CellCounts
     from spaf_data.readers._table import Progress
@@ -108,6 +109,10 @@ class ReadsCounts(Platform[Run]):
     @abstractmethod
     def read_counts(self, run: Run, options: ReadOptions) -> CellCounts:
         """Read the counts of a run; see `spaf_data.read_counts`."""
+
+    def known_genes(self, run: Run, options: ReadOptions) -> GeneNames | None:
+        """Return the genes of a run where they can be had without reading it; None: they cannot."""
+        return None
 
     def read_obs(self, run: Run, options: ReadOptions) -> tuple[pd.DataFrame, str | None] | None:
         """Return the table of cells and the column of their slides where the run knows it; None: a run is one slide."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from spaf_data import defaults, keys
 from spaf_data.errors import InputError
+from spaf_data.gene_identity import GeneNames
 from spaf_data.options import READERS, ReadOptions
 from spaf_data.readers._counts import count_table
 from spaf_data.readers._platform import Platform, ReadsCounts, ReadsTranscripts
@@ -193,6 +194,12 @@ def slides_inside(source: Path, options: ReadOptions, *, platform: str = "auto")
     if column is None or names is None or len(np.unique(names)) < 2:
         return None
     return column, np.unique(names).tolist()
+
+
+def genes_known_before(source: Path, options: ReadOptions, *, platform: str = "auto") -> GeneNames | None:
+    """Return the genes of a run that says them without being read, as an h5ad file does; None for any other."""
+    reader = None if _of_transcripts(source, platform) is not None else _of_counts(source, platform)
+    return None if reader is None else reader.known_genes(source, options)
 
 
 def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:

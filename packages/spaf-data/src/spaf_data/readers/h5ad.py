@@ -16,10 +16,12 @@ from anndata.io import read_elem
 from spaf_data import keys
 from spaf_data._matrices import as_csr
 from spaf_data.errors import InputError
-from spaf_data.gene_identity import ensembl_id
+from spaf_data.gene_identity import GeneNames, ensembl_id, plain_id, without_genome
 from spaf_data.gene_statistics import check_counts
 from spaf_data.options import ReadOptions
-from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._controls import is_control_name
+from spaf_data.readers._counts import CellCounts, unique_genes
+from spaf_data.readers._lattice import table_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
 
@@ -30,11 +32,12 @@ _OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRAN
 
 _RAW = "raw"
 _ROWS_LOOKED_AT = 1000
+_IS_UM = 0.02  # a lattice whose pixels are so near to 1 um is in um
 
-# Columns and names of columns that may hold Ensembl ids.
-_ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "feature_id")
+# Columns of `var` that may hold Ensembl ids; capitals do not matter.
+_ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
 
-# The same for symbols, where rows go by Ensembl id.
+# The same for symbols, where rows go by Ensembl id or by number.
 _SYMBOL_COLUMNS = ("feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols")
 
 
@@ -70,6 +73,10 @@ class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
             raise InputError(f"{source} cannot be read as an AnnData: {error}") from error
         return counts_of(adata, str(source), options)
 
+    def known_genes(self, source: Path | anndata.AnnData, options: ReadOptions) -> GeneNames | None:
+        """See `ReadsCounts.known_genes`."""
+        return read_genes(source, options) if isinstance(source, Path) and source.is_file() else None
+
     def read_obs(self, source: Path | anndata.AnnData, options: ReadOptions) -> tuple[pd.DataFrame, str | None]:
         """Return the table of cells and nothing else of it; what usual columns say is all it knows of slides."""
         return source.obs if isinstance(source, anndata.AnnData) else _obs(source), None
@@ -95,6 +102,25 @@ def _obs(source: Path) -> pd.DataFrame:
             obs: pd.DataFrame = read_elem(file["obs"])
             return obs
     return anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+
+
+def read_genes(source: Path, options: ReadOptions) -> GeneNames | None:
+    """Return the genes of an h5ad file as `read_counts` names them, read alone; None where that fails."""
+    try:
+        with h5py.File(source) as file:
+            var = read_elem(file["raw/var" if options.layer == _RAW and "raw" in file else "var"])
+            species = read_elem(file["obs"][keys.SPECIES]) if keys.SPECIES in file["obs"] else ()
+        genes, gene_ids, _ = _gene_names(var)
+        genes = unique_genes(str(source), genes, gene_ids)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, InputError):
+        return None  # reading it all says why
+    kept = [place for place, name in enumerate(genes) if not is_control_name(name)]
+    return GeneNames(
+        where=str(source),
+        names=[genes[place] for place in kept],
+        gene_ids=None if gene_ids is None else [gene_ids[place] for place in kept],
+        species=_constant(pd.Series(species, dtype=object)) or "",
+    )
 
 
 def _read_h5ad(source: Path, options: ReadOptions) -> anndata.AnnData:
@@ -123,7 +149,8 @@ def counts_of(
     Parameters
     ----------
     adata
-        Cells with integer counts in ``X`` or a layer.
+        Cells with integer counts in ``X`` or a layer. Spots that say their places in the array of Visium
+        (``array_row``, ``array_col``) are measured by it, unless the size of pixels is given.
     where
         For messages.
     options
@@ -151,6 +178,7 @@ def counts_of(
     ask = options.check_places and not options.one_slide and options.slide_key is None
     if ask and np.isfinite(centroids).all():
         check_slides_apart(centroids, of_cell, adata.obs, where=where)
+    pixel, sized = _pixel_sizes(adata, centroids, of_cell, options, where)
     matrix, var, layer = _counts(adata, options.layer, where)
     counts = as_csr(matrix)
     genes, gene_ids, symbols = _gene_names(var)
@@ -165,8 +193,8 @@ def counts_of(
         cells=names,
         genes=genes,
         gene_ids=gene_ids,
-        centroids=centroids * (options.pixel_size or 1.0),
-        areas=None if areas is None else areas * (options.pixel_size or 1.0) ** 2,
+        centroids=centroids * pixel[:, None],
+        areas=None if areas is None else areas * pixel**2,
         obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
         metadata=metadata,
         of_cell=columns,
@@ -174,7 +202,7 @@ def counts_of(
             "platform": AnnDataTable.name,
             "file": Path(where).name,
             "layer": layer,
-            "pixel_size": options.pixel_size or "not applied: coordinates are um",
+            **sized,
             **({} if key is None else {"slide_key": key}),
             **({} if symbols is None else {"gene_names": symbols}),
         },
@@ -192,6 +220,33 @@ def _slides(
     return (None, None) if column is None else (slides_of_cells(obs, column, where=where), column)
 
 
+def _pixel_sizes(
+    adata: anndata.AnnData, centroids: np.ndarray, of_cell: np.ndarray | None, options: ReadOptions, where: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return um a pixel for each cell, and what parameters say of it: the lattice of Visium is measured."""
+    pixel = np.full(adata.n_obs, options.pixel_size or 1.0)
+    if options.pixel_size is not None:
+        return pixel, {"pixel_size": options.pixel_size, "pixel_size_from": "pixel_size"}
+    groups = [np.arange(adata.n_obs)] if of_cell is None else [np.flatnonzero(of_cell == v) for v in np.unique(of_cell)]
+    found: list[float | None] = []
+    for cells in groups:
+        try:
+            size = table_pixel_size(adata.obs.iloc[cells], centroids[cells], adata.uns, where=where)
+        except InputError:
+            if options.check_places:
+                raise
+            size = None
+        if size is not None and abs(size - 1.0) < _IS_UM:
+            size = 1.0
+        pixel[cells] = size or 1.0
+        found.append(size)
+    measured = [size for size in found if size is not None]
+    if not measured or len(measured) < len(found):
+        return pixel, {"pixel_size": "not applied: coordinates are um"}
+    sizes: Any = measured[0] if len(measured) == 1 else np.array(measured)  # of slides in the order of their names
+    return pixel, {"pixel_size": sizes, "pixel_size_from": "the lattice"}
+
+
 def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any, pd.DataFrame, str]:
     """Return the matrix that is wanted, the table of its genes, and its name."""
     if layer is None:
@@ -207,17 +262,41 @@ def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any,
 
 def _gene_names(var: pd.DataFrame) -> tuple[list[str], list[str] | None, str | None]:
     """Return names and ids of the genes, and the column of the names where rows go by Ensembl id."""
-    rows = [str(name) for name in var.index]
-    ids = next((_texts(var[name]) for name in _ID_COLUMNS if name in var), None)
-    column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
-    if column is None or 2 * sum(bool(ensembl_id(name)) for name in rows) <= len(rows):
-        return rows, ids, None
-    names = [symbol or row for symbol, row in zip(_texts(var[column]), rows, strict=True)]
-    return names, ids or rows, column
+    called = {str(name).casefold(): str(name) for name in reversed(var.columns)}
+    rows = without_genome([str(name) for name in var.index])
+    column = next((called[name] for name in _SYMBOL_COLUMNS if name in called), None)
+    names, named_by = rows, None
+    if column is not None:
+        are_numbers = all(name.isdecimal() for name in rows)
+        by_id = [are_numbers or bool(ensembl_id(name)) for name in rows]
+        if any(by_id):
+            named_by = column
+            names = [
+                (symbol if is_id else "") or row
+                for symbol, is_id, row in zip(_texts(var[column]), by_id, rows, strict=True)
+            ]
+    return names, _gene_ids(var, called, rows, names), named_by
+
+
+def _gene_ids(var: pd.DataFrame, called: dict[str, str], rows: list[str], names: list[str]) -> list[str] | None:
+    """Return the ids of the genes: of the first column that has any, and of rows that are one."""
+    of_rows = [row if ensembl_id(row) else "" for row in rows]
+    columns = [_texts(var[called[name]]) for name in _ID_COLUMNS if name in called]
+    # A column that says names or rows again has no ids; Ensembl ids go before those of another kind.
+    columns = [
+        ids
+        for ids in columns
+        if any(one and (ensembl_id(one) or one not in said) for one, *said in zip(ids, names, rows, strict=True))
+    ]
+    best = next((ids for ids in columns if any(map(ensembl_id, ids))), columns[0] if columns else None)
+    if best is None:
+        return of_rows if names != rows and any(of_rows) else None
+    return [one or row for one, row in zip(best, of_rows, strict=True)]
 
 
 def _texts(column: pd.Series) -> list[str]:
-    return ["" if pd.isna(value) else str(value) for value in column]
+    """Return texts without spaces around them, "" where missing, and whole numbers without decimals."""
+    return without_genome(["" if pd.isna(value) else plain_id(str(value)) for value in column])
 
 
 def _layers(adata: anndata.AnnData) -> str:

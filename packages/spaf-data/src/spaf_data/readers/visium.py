@@ -24,16 +24,11 @@ import pandas as pd
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
+from spaf_data.readers._lattice import COLUMN, ROW, lattice_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.readers._segmented import SEGMENTED, is_segmented, microns_per_pixel, read_segmented
 from spaf_data.readers._table import explained
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
-
-# Of the array of spots, in um: half the distance of two spots of a row, which is one column of the array, and the
-# distance of two rows.
-_COLUMN, _ROW = 50.0, 50.0 * 3**0.5
-_LEAST_SPOTS = 3
-_TOLERANCE = 0.05  # of the two measures of a lattice against each other
 
 POSITION_FILES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
@@ -151,48 +146,5 @@ def _pixel_size(folder: Path, positions: pd.DataFrame, given: float | None, *, i
         raise InputError(
             f"{folder / 'spatial' / 'scalefactors_json.json'} has no microns_per_pixel; give pixel_size in um"
         )
-    column, row = (_COLUMN, _ROW) if side is None else (float(side[1]), float(side[1]))
+    column, row = (COLUMN, ROW) if side is None else (float(side[1]), float(side[1]))
     return lattice_pixel_size(positions, column=column, row=row, where=folder / "spatial"), "the lattice"
-
-
-def lattice_pixel_size(positions: pd.DataFrame, *, column: float, row: float, where: Path) -> float:
-    """Return um a pixel from the places of a lattice in the array and in the image.
-
-    Parameters
-    ----------
-    positions
-        ``array_row``, ``array_col``, ``pxl_row_in_fullres`` and ``pxl_col_in_fullres`` of each spot.
-    column, row
-        Distances of neighbouring columns and rows of the array, in um.
-    where
-        For messages.
-
-    Raises
-    ------
-    InputError
-        If there are too few spots to measure, or they lie on no such lattice.
-
-    Notes
-    -----
-    An affine map from the array to the image by least squares, so that the slide may be turned or mirrored; its
-    determinant is the area of a cell of the lattice in square pixels.
-    """
-    advice = "give pixel_size (--pixel-size) in um"
-    array = positions[["array_row", "array_col"]].to_numpy(dtype=np.float64)
-    image = positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]].to_numpy(dtype=np.float64)
-    known = np.isfinite(array).all(axis=1) & np.isfinite(image).all(axis=1)
-    design = np.column_stack([array[known], np.ones(known.sum())])
-    if known.sum() < _LEAST_SPOTS or np.linalg.matrix_rank(design) < 3:
-        raise InputError(f"{where} has too few spots to measure the lattice that tells the size of pixels; {advice}")
-    steps, *_ = np.linalg.lstsq(design, image[known], rcond=None)
-    left = np.sqrt(np.square(design @ steps - image[known]).sum(axis=1).mean())
-    by_row, by_column = np.linalg.norm(steps[:2], axis=1)
-    if min(by_row, by_column) < 1e-6:  # pixels
-        raise InputError(f"{where} has all spots at one place of the image, so the size of pixels is unknown; {advice}")
-    sizes = np.array([row / by_row, column / by_column])
-    if np.ptp(sizes) > _TOLERANCE * sizes.mean() or left * sizes.mean() > column:
-        raise InputError(
-            f"the spots of {where} lie on no lattice of {column:g} and {row:.4g} um: a pixel would be {sizes[0]:.4g} "
-            f"um by rows and {sizes[1]:.4g} um by columns; {advice}"
-        )
-    return float(np.sqrt(row * column / abs(np.linalg.det(steps[:2]))))
