@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem
-from scipy import sparse
 
 from spaf_data import keys
 from spaf_data._matrices import counts_as_csr
@@ -347,7 +346,7 @@ def _xy(places: Any, where: str) -> np.ndarray:
                 f"{where} has an obsm {keys.SPATIAL!r} of the fields {', '.join(map(str, named))}, and none of them x "
                 "and y"
             )
-    if sparse.issparse(places):
+    if hasattr(places, "toarray"):  # sparse
         places = places.toarray()
     try:
         return np.asarray(places, dtype=np.float64)
