@@ -33,7 +33,7 @@ _OTHER_NAMES = {"colocalization_radius": "radius", "colocalization_min_transcrip
         (spaf_data.proximity_graph, ["colocalization_radius"]),
         (spaf_data.positive_pairs, ["radius"]),
         (spaf_data.spatial_neighbors, ["radius", "check_units"]),
-        (spaf_data.split_regions, ["validation_fraction", "gap"]),
+        (spaf_data.split_regions, ["validation_fraction"]),
         (spaf_data.split_slides, ["validation_fraction"]),
         (spaf_data.write_corpus, ["block_cells"]),
     ],

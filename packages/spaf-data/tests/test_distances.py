@@ -25,7 +25,7 @@ def test_a_larger_radius_takes_the_negatives_along() -> None:
             r"hard_min must be above the radius of neighbours \(110 um\)",
         ),
         ({"hard_min": 200.0}, r"hard_max must be above hard_min \(200 um\), not 150 um"),
-        ({"hard_max": float("nan")}, "hard_max must be above hard_min"),
+        ({"hard_max": float("nan")}, "hard_max must be a finite number"),
         ({"easy_min": 70.0}, r"easy_min must be at least hard_min \(80 um\), not 70 um"),
     ],
 )
@@ -56,3 +56,12 @@ def test_builds_take_distances_and_refuse_contradictory_ones() -> None:
     assert BuildOptions(hard_min=60.0).distances.hard_min == 60.0
     with pytest.raises(InputError, match="hard_min must be above the radius"):
         BuildOptions(radius=120.0, gap=200.0, hard_min=80.0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf")])
+@pytest.mark.parametrize("name", ["hard_min", "hard_max", "easy_min"])
+def test_distances_are_finite(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a finite number of um, not -?(inf|nan)"):
+        Distances(**{name: value})
+    with pytest.raises(InputError, match=f"{name} must be a finite number"):
+        BuildOptions(**{name: value})

@@ -117,6 +117,21 @@ def test_columns_that_name_slides():
         slide_column(pd.DataFrame({"sample": ["a", None, "a", "b"]}))
 
 
+@pytest.mark.parametrize("word", ["nan", "unknown", "", "NA", "None"])
+def test_words_for_no_slide_beside_slides_are_asked_about(word):
+    obs = pd.DataFrame({"sample": ["a", "a", word, "b", "b", "b"]}, index=[f"c{n}" for n in range(6)])
+    for column in (obs["sample"], obs["sample"].astype("category")):
+        with pytest.raises(
+            InputError, match=r"no slide in obs column 'sample' for 1 of its 6 cells, the first is 'c2'"
+        ):
+            slide_column(pd.DataFrame({"sample": column}))
+    assert slide_column(pd.DataFrame({"sample": [word] * 4})) == "sample", "one slide, whatever it is called"
+
+
+def test_spaces_around_a_name_make_no_other_slide():
+    assert slides_of_cells(pd.DataFrame({"sample": ["a", " a", "a ", "b"] * 2})).tolist() == list("aaab") * 2
+
+
 @pytest.mark.parametrize("overlap", [0.15, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("n", [900, 6400])
 def test_slides_that_overlap_at_a_corner_are_several(n, overlap):

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from spaf_data.errors import InputError
+
+_LARGEST_OF_HALF = 2048  # up to here float16 holds every integer
 _ROWS_AT_A_TIME = 1 << 13  # of dense matrices, whose zeros never lie in memory all at once
 
 
@@ -33,12 +36,49 @@ def as_csr(matrix: Any) -> sparse.csr_matrix:
     return _in_memory(matrix)
 
 
+def counts_as_csr(matrix: Any, name: str = "X") -> sparse.csr_matrix:
+    """Return a matrix of counts as CSR in memory, or say why its numbers are none as they are stored.
+
+    Raises
+    ------
+    InputError
+        If it says true and false, or has been rounded by a type of 16 bits.
+    """
+    dtype = np.dtype(matrix.dtype)
+    if dtype.kind == "b":
+        raise InputError(
+            f"{name} says true and false, which genes are seen and not how often: name a layer with counts (layer, "
+            "--layer) or, if no count is above 1, write it as integers"
+        )
+    found = as_csr(matrix)
+    if dtype == np.float16 and found.nnz and found.data.max() > _LARGEST_OF_HALF:
+        raise InputError(
+            f"{name} is float16 and holds {found.data.max():.0f}, where that type has no odd numbers above "
+            f"{_LARGEST_OF_HALF}, so counts were rounded: write them as integers or float32, or name another layer "
+            "(layer, --layer)"
+        )
+    return found
+
+
 def _in_memory(matrix: Any) -> sparse.csr_matrix:
     if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
-    if matrix.dtype == np.float16:  # which scipy does not know; float32 holds its integers
-        matrix = matrix.astype(np.float32)
-    return sparse.csr_matrix(matrix)
+    wanted = known_type(matrix.dtype)
+    return sparse.csr_matrix(matrix if matrix.dtype == wanted else matrix.astype(wanted))
+
+
+def known_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type that scipy knows for the numbers of another.
+
+    Raises
+    ------
+    InputError
+        If it is none of numbers.
+    """
+    if dtype.kind not in "biuf":
+        raise InputError(f"counts are numbers, and a matrix of {dtype} holds none")
+    # float32 holds the integers of float16, which scipy does not know; nor does it know foreign orders of bytes.
+    return np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize == 2 else dtype.newbyteorder("=")
 
 
 def _of_blocks(matrix: Any) -> sparse.csr_matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ class Distances:
     Raises
     ------
     InputError
-        If they contradict each other: ``0 < positive < hard_min < hard_max`` and ``hard_min <= easy_min``.
+        If they are not finite or contradict each other: ``0 < positive < hard_min < hard_max`` and
+        ``hard_min <= easy_min``.
 
     Examples
     --------
@@ -58,6 +60,10 @@ class Distances:
         hard_max: float | None = None,
         easy_min: float | None = None,
     ) -> None:
+        given = {"hard_min": hard_min, "hard_max": hard_max, "easy_min": easy_min}
+        for name, value in given.items():
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{name} must be a finite number of um, not {value:g}")
         if not 0 < positive < float("inf"):
             raise InputError(f"the radius of neighbours must be above 0 um, not {positive:g} um")
         scale = max(1.0, positive / defaults.RADIUS)
@@ -68,8 +74,8 @@ class Distances:
             "hard_max": hard_max,
             "easy_min": max(defaults.EASY_MIN * scale, hard_max) if easy_min is None else easy_min,
         }
-        for name, value in values.items():
-            object.__setattr__(self, name, float(value))
+        for name, length in values.items():
+            object.__setattr__(self, name, float(length))
         self._check()
 
     def _check(self) -> None:

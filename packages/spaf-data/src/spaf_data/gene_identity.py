@@ -112,8 +112,10 @@ def join_genes(tables: Sequence[GeneNames]) -> GeneUnion:
     place: dict[tuple[str, str], int] = {}
     genes: list[str] = []
     gene_ids: list[str] = []
-    columns = []
+    columns: dict[_Panel, npt.NDArray[np.int32]] = {}
     for table in tables:
+        if _panel(table) in columns:
+            continue
         found = np.empty(len(table.names), np.int32)
         for column, (name, gene_id) in enumerate(_rows(table)):
             is_symbol = not ensembl_id(name)
@@ -126,10 +128,22 @@ def join_genes(tables: Sequence[GeneNames]) -> GeneUnion:
             elif is_symbol and genes[place[key]] == gene_ids[place[key]]:
                 genes[place[key]] = name
             found[column] = place[key]
-        columns.append(found)
-    union = GeneUnion(genes=genes, gene_ids=gene_ids if any(gene_ids) else None, columns=tuple(columns))
+        columns[_panel(table)] = found
+    union = GeneUnion(
+        genes=genes,
+        gene_ids=gene_ids if any(gene_ids) else None,
+        columns=tuple(columns[_panel(table)] for table in tables),
+    )
     _check_comparable(tables, union)
     return union
+
+
+_Panel = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _panel(table: GeneNames) -> _Panel:
+    """Return what tells the genes of two tables apart: most slides of a study have one panel, looked at once."""
+    return tuple(table.names), tuple(table.gene_ids or ())
 
 
 def _rows(table: GeneNames) -> zip[tuple[str, str]]:
@@ -146,7 +160,10 @@ def check_gene_ids(tables: Sequence[GeneNames]) -> dict[str, tuple[str, str]]:
         If two tables give a symbol different ids, which no further table can mend.
     """
     ids: dict[str, tuple[str, str]] = {}
+    panels: dict[_Panel, GeneNames] = {}
     for table in tables:
+        panels.setdefault(_panel(table), table)
+    for table in panels.values():
         for name, gene_id in _rows(table):
             if ensembl_id(name):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ PLATFORMS = tuple(READERS)
 
 # What columns of a table of transcripts can hold.
 REQUIRED_COLUMNS = ("gene", "x", "y", "cell")
+_MOST_BYTES_OF_NAME = 240  # file systems allow 255, and endings come after it
 OPTIONAL_COLUMNS = ("z", "qv", "nucleus")
 
 
@@ -86,10 +88,22 @@ class SlideSource:
             raise InputError(
                 f"slide {self.slide}: split is {self.split!r}; the choices are {keys.TRAIN}, {keys.VALIDATION} and None"
             )
-        if not self.slide or self.slide.startswith(".") or set(self.slide) & set("/\\\0"):
+        if not _is_file_name(self.slide):
             raise InputError(
-                f"a slide's name becomes a file name, so {self.slide!r} cannot be one; give another (--slide)"
+                f"a slide's name becomes a file name, so {_short(self.slide)} cannot be one; give another (--slide)"
             )
+
+
+def _is_file_name(name: str) -> bool:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # bytes of a command line that are no text
+        return False
+    return 0 < size <= _MOST_BYTES_OF_NAME and not (name.startswith(".") or set(name) & set("/\\\0"))
+
+
+def _short(name: str) -> str:
+    return repr(name) if len(name) <= 40 else f"{name[:40]!r}... of {len(name)} letters"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +129,10 @@ class BuildOptions:
     allow_other_genes: bool = False  # slides may share (nearly) no genes with the rest of the corpus
 
     def __post_init__(self) -> None:
+        for name in ("min_qv", "radius", "colocalization_radius", "colocalization_min_expected", "gap"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{name} must be a finite number, not {value:g}")
         for name in ("radius", "colocalization_radius"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")

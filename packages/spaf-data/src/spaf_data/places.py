@@ -82,7 +82,7 @@ def check_assay(spacing: float, adata: ad.AnnData) -> None:
         100 um apart, or segmented cells less than 3 or more than 30 um.
     """
     assay = _assay(adata)
-    usual = next((of for name, of in _SPACINGS.items() if name in assay and "hd" not in assay.split()), None)
+    usual = next((of for name, of in _SPACINGS.items() if name in assay and "hd" not in assay), None)
     if usual is None or math.isnan(spacing) or usual[0] <= spacing <= usual[1] or _is_vouched_for(adata):
         return
     raise InputError(

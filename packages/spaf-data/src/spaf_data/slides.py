@@ -50,6 +50,7 @@ _LEAST_NEAR_IN_TILES = 10
 _MOST_SHARE_ELSEWHERE = 0.01  # of cells so near, or it is no matter of a corner
 _LEAST_CELLS_ELSEWHERE = 200
 _TIMES_CHANCE = 3  # what tiles of these hold by chance, with as many near cells as elsewhere
+_NO_SLIDE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", keys.UNKNOWN})  # in a column of names
 _MOST_SLIDES = 200  # that a column is taken for in a question
 
 
@@ -74,7 +75,8 @@ def slide_column(obs: pd.DataFrame, key: str | None = None, *, where: str = "the
     Raises
     ------
     InputError
-        If there is no column ``key``, or the column has no value for some cells.
+        If there is no column ``key``, or the column has no value for some cells, or a word for none such as ``"nan"``
+        beside names of slides.
 
     Examples
     --------
@@ -90,14 +92,23 @@ def slide_column(obs: pd.DataFrame, key: str | None = None, *, where: str = "the
         found: str | None = key
     else:
         found = _usual_column(obs)
-    if found is not None and obs[found].isna().any():
-        n_empty = int(obs[found].isna().sum())
+    missing = np.zeros(len(obs), bool) if found is None else _is_missing(obs[found])
+    if missing.any():
+        n_empty = int(missing.sum())
         raise InputError(
             f"{where} has no slide in obs column {found!r} for {n_empty} of its {len(obs)} cells, the first is "
-            f"{str(obs.index[int(np.argmax(obs[found].isna()))])!r}; name another column (slide_key, --slide-key), or "
+            f"{str(obs.index[int(np.argmax(missing))])!r}; name another column (slide_key, --slide-key), or "
             "say that all cells are of one slide (one_slide, --one-slide)"
         )
     return found
+
+
+def _is_missing(column: pd.Series) -> npt.NDArray[np.bool_]:
+    """Whether each cell has no slide: no value, or a word for none beside slides that have names."""
+    empty = column.isna().to_numpy(dtype=bool)
+    words = {value for value in column[~empty].unique() if str(value).strip().casefold() in _NO_SLIDE}
+    said = column.isin(list(words)).to_numpy(dtype=bool)
+    return empty if (empty | said).all() else empty | said
 
 
 def _usual_column(obs: pd.DataFrame) -> str | None:
@@ -143,7 +154,7 @@ def slides_of_cells(
     values = obs[column]
     if pd.api.types.is_float_dtype(values.dtype) and (values % 1 == 0).all():  # numbers that once had a gap
         values = values.astype(np.int64)
-    return values.astype(str).to_numpy(dtype=str)
+    return np.char.strip(values.astype(str).to_numpy(dtype=str))
 
 
 def check_slides_apart(

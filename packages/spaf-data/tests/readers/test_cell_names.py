@@ -98,3 +98,34 @@ def test_truth_values_however_they_are_written():
     assert flags(pa.array([1, 0, None], pa.int8()), "f", "c").tolist() == [True, False, False]
     with pytest.raises(InputError, match="f has 'perhaps' in the column 'c', which holds true or false"):
         flags(pa.array(["perhaps"]), "f", "c")
+
+
+def test_numbers_that_a_user_names_are_compared_as_numbers():
+    assert all(is_no_cell(name, also=[word]) for name in ("0", "0.0", "-0") for word in ("0", "0.0", " 0 "))
+    assert not is_no_cell("10", also=["0.0", "cell"])
+
+
+@pytest.mark.parametrize("name", ["1.000000e+15", "1.23457e+09", "-1.234567e+12"])
+def test_numbers_without_their_last_digits_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"f has the cell \S+, a number that was written without its last digits"):
+        cell_name(name, where="f", column="cell")
+    transcripts(-1).assign(cell_id=lambda table: table["cell_id"].where(table["cell_id"] == -1, name)).to_csv(
+        tmp_path / "transcripts.csv", index=False
+    )
+    with pytest.raises(InputError, match="written without its last digits"):
+        read_transcripts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1.000000e+05", "1e+05", "12E5", "1.5e+07"])
+def test_numbers_with_all_their_digits_are_kept(name):
+    assert cell_name(name, where="f", column="cell") == name
+
+
+@pytest.mark.parametrize(("kind", "limit"), [(np.float16, 2**11), (np.float32, 2**24), (np.float64, 2**53)])
+def test_floats_too_short_for_their_numbers_are_refused(kind, limit):
+    values = pa.array(np.array([limit - 1, np.nan], kind))
+    assert dictionary(values, "f", "cell")[1] == [str(limit - 1)]
+    with pytest.raises(
+        InputError, match=rf"f has the column 'cell' as floats, with numbers above 2\^{np.log2(limit):.0f}"
+    ):
+        dictionary(pa.array(np.array([limit, 1], kind)), "f", "cell")

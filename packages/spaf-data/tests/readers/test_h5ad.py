@@ -1,4 +1,5 @@
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,3 +175,39 @@ def test_a_genome_before_all_names_is_none_of_them(adata):
     human = adata[:, genes].copy()
     human.var_names = [f"GRCh38_{name}" for name in genes]
     assert read_counts(human).var_names.tolist() == genes
+
+
+@pytest.mark.parametrize("kind", ["frame", "sparse", "fields", "store"])
+def test_places_of_any_kind_are_read(adata, tmp_path, kind):
+    x, y = adata.obsm["spatial"].T
+    fields = np.rec.fromarrays([y, x], names=["y", "x"])
+    source = adata.copy()
+    match kind:
+        case "frame":
+            source.obsm["spatial"] = pd.DataFrame({"y": y, "x": x}, index=adata.obs_names)
+        case "sparse":
+            source.obsm["spatial"] = sparse.csr_matrix(adata.obsm["spatial"])
+        case "fields":
+            source.obsm["spatial"] = fields
+        case "store":
+            source = tmp_path / "slide.h5ad"
+            adata.write_h5ad(source)
+            with h5py.File(source, "r+") as file:
+                del file["obsm/spatial"]
+                file["obsm"].create_dataset("spatial", data=np.asarray(fields)).attrs.update(
+                    {"encoding-type": "rec-array", "encoding-version": "0.2.0"}
+                )
+    np.testing.assert_array_equal(read_counts(source).obsm["spatial"], adata.obsm["spatial"])
+
+
+@pytest.mark.parametrize(
+    ("places", "sentence"),
+    [
+        (lambda n: np.full((n, 2), "left"), r"obsm 'spatial' that does not hold numbers"),
+        (lambda n: np.zeros(n, [("row", "f8"), ("col", "f8")]), r"obsm 'spatial' of the fields row, col, and none"),
+    ],
+)
+def test_places_that_are_none_are_one_sentence(adata, places, sentence):
+    adata.obsm["spatial"] = places(adata.n_obs)
+    with pytest.raises(InputError, match=sentence):
+        read_counts(adata)

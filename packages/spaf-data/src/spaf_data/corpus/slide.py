@@ -14,7 +14,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from spaf_data import keys
-from spaf_data._matrices import as_csr
+from spaf_data._matrices import counts_as_csr
 from spaf_data.coordinates import check_coordinates
 from spaf_data.corpus.sizes import MAX_NAME_BYTES
 from spaf_data.errors import InputError
@@ -215,7 +215,7 @@ def _constant(column: pd.Series, name: str, where: str) -> str:
 
 
 def _counts(adata: ad.AnnData, names: npt.NDArray[np.str_]) -> sparse.csr_matrix:
-    matrix = as_csr(adata.X)
+    matrix = counts_as_csr(adata.X)
     try:
         check_counts(matrix.data)
     except InputError:

@@ -15,6 +15,8 @@ _NO_CELL_NUMBERS = frozenset({-1, 2**32 - 1, 2**64 - 1})
 
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 _ROUNDED = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+|[+-]?\d+\.0*")
+# Five or more decimals of a number whose last digits they do not reach, as formats like %e and %.6g cut it.
+_CUT = re.compile(r"[+-]?\d\.(\d{5,})[eE]\+?(\d+)")
 LARGEST_EXACT = 2**53  # above it, not every integer is a 64-bit float
 
 
@@ -41,7 +43,8 @@ def is_no_cell(name: str, also: Collection[str] = ()) -> bool:
     if _WHOLE.fullmatch(text) is None:
         return False
     number = int(text.partition(".")[0])
-    return number in _NO_CELL_NUMBERS or str(number) in also
+    named = {int(word.partition(".")[0]) for word in map(str.strip, also) if _WHOLE.fullmatch(word)}
+    return number in _NO_CELL_NUMBERS or number in named
 
 
 def cell_name(name: str, *, where: object, column: str) -> str:
@@ -57,6 +60,12 @@ def cell_name(name: str, *, where: object, column: str) -> str:
         raise InputError(
             f"{where} has the {column} {text}, a number that went through a float, which holds no such number exactly: "
             "different cells may have become one; write the table anew with ids as integers or text"
+        )
+    cut = _CUT.fullmatch(text)
+    if cut is not None and int(cut[2]) > len(cut[1]):
+        raise InputError(
+            f"{where} has the {column} {text}, a number that was written without its last digits: different cells may "
+            "have become one; write the table anew with ids as integers or text"
         )
     if _WHOLE.fullmatch(text) is None:
         return name

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spaf_data.errors import InputError
-from spaf_data.readers._cell_names import LARGEST_EXACT, cell_name, is_no_cell
+from spaf_data.readers._cell_names import cell_name, is_no_cell
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._sort import Chunk
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
@@ -220,12 +220,15 @@ def dictionary(column: pa.Array, where: object = "", name: str | None = "") -> t
     """
     if not pa.types.is_dictionary(column.type):
         if pa.types.is_floating(column.type):  # integers beside missing values, as pandas writes them
-            values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+            values = column.to_numpy(zero_copy_only=False)
+            digits = min(np.finfo(values.dtype).nmant, 52) + 1
+            values = values.astype(np.float64)
             finite = values[np.isfinite(values)]
-            if (np.abs(finite) >= LARGEST_EXACT).any():
+            if (np.abs(finite) >= 2.0**digits).any():
                 raise InputError(
-                    f"{where} has the column {name!r} as floats, with numbers above 2^53, where a float does not hold "
-                    "every whole number: different cells may have become one; write it anew as integers or text"
+                    f"{where} has the column {name!r} as floats, with numbers above 2^{digits}, where a {column.type} "
+                    "does not hold every whole number: different cells may have become one; write it anew as integers "
+                    "or text"
                 )
             if (finite != np.floor(finite)).any():
                 odd = finite[finite != np.floor(finite)][0]

@@ -14,7 +14,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from spaf_data import keys
-from spaf_data._matrices import as_csr
+from spaf_data._matrices import counts_as_csr
 from spaf_data.errors import InputError
 from spaf_data.gene_identity import GeneNames, ensembl_id, plain_id, without_genome
 from spaf_data.gene_statistics import check_counts
@@ -70,6 +70,11 @@ class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
         except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
+            if "does not support dtype" in str(error):  # scipy's words, followed by a list of all that it does
+                raise InputError(
+                    f"{source} has a sparse matrix of {str(error).partition('dtype ')[2].split('. ')[0]}, which cannot "
+                    "be read as it is: write it as integers or float32"
+                ) from error
             raise InputError(f"{source} cannot be read as an AnnData: {error}") from error
         return counts_of(adata, str(source), options)
 
@@ -180,7 +185,7 @@ def counts_of(
         check_slides_apart(centroids, of_cell, adata.obs, where=where)
     pixel, sized = _pixel_sizes(adata, centroids, of_cell, options, where)
     matrix, var, layer = _counts(adata, options.layer, where)
-    counts = as_csr(matrix)
+    counts = counts_as_csr(matrix, f"{layer} of {where}")
     genes, gene_ids, symbols = _gene_names(var)
     metadata, columns = _context(adata.obs, of_cell, where)
     areas = None
@@ -313,7 +318,7 @@ def _with_counts(adata: anndata.AnnData) -> tuple[str, ...]:
 
 def _are_counts(matrix: Any) -> bool:
     try:
-        check_counts(as_csr(matrix).data)
+        check_counts(counts_as_csr(matrix).data)
     except InputError:
         return False
     return True
@@ -353,10 +358,31 @@ def _centroids(adata: anndata.AnnData, where: str) -> np.ndarray:
     if keys.SPATIAL not in adata.obsm:
         there = ", ".join(adata.obsm) or "nothing"
         raise InputError(f"{where} has no obsm {keys.SPATIAL!r} with the coordinates of its cells; obsm has: {there}")
-    found = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    found = _xy(adata.obsm[keys.SPATIAL], where)
     if found.ndim != 2 or found.shape[1] < 2:
         raise InputError(f"{where} has an obsm {keys.SPATIAL!r} of shape {found.shape}, which has no x and y")
     return found[:, :2]
+
+
+def _xy(places: Any, where: str) -> np.ndarray:
+    """Return places as numbers: of columns x and y where they have names, and of any array."""
+    named = getattr(places, "columns", None)
+    named = getattr(getattr(places, "dtype", None), "names", None) if named is None else named
+    if named is not None:
+        called = {str(name).casefold(): name for name in named}
+        if {"x", "y"} <= set(called):
+            places = np.column_stack([np.asarray(places[called[axis]]) for axis in "xy"])
+        elif not hasattr(places, "columns"):
+            raise InputError(
+                f"{where} has an obsm {keys.SPATIAL!r} of the fields {', '.join(map(str, named))}, and none of them x "
+                "and y"
+            )
+    if hasattr(places, "toarray"):  # sparse
+        places = places.toarray()
+    try:
+        return np.asarray(places, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} has an obsm {keys.SPATIAL!r} that does not hold numbers: {error}") from error
 
 
 def _constant(column: pd.Series) -> str | None:
