@@ -337,8 +337,7 @@ def _flex(
         value = biased(value, head, query, key)
         return value if real is None else torch.where(key < real[cell], value, -math.inf)
 
-    out = attention(q, k, v, score_mod=score, scale=scale)
-    assert isinstance(out, torch.Tensor)
+    out: torch.Tensor = attention(q, k, v, score_mod=score, scale=scale)
     return out
 
 

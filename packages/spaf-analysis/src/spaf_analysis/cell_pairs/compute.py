@@ -148,4 +148,5 @@ def separation(judged: PlacedCells, fitted: PlacedCells) -> float:
 
 
 def _on(cells: PlacedCells, slide: str) -> NDArray[np.float64]:
-    return cells.coordinates[cells.slide == slide]
+    coordinates: NDArray[np.float64] = cells.coordinates[cells.slide == slide]
+    return coordinates

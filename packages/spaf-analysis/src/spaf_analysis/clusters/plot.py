@@ -87,4 +87,5 @@ def umap(adata: Cells, *, key: str = UMAP, color: str = CLUSTERS, table_key: str
 def _labels(table: ad.AnnData, key: str) -> pd.Series:
     if key not in table.obs:
         raise InputError(f"obs has no column {key!r}; it has: {', '.join(table.obs) or 'nothing'}.")
-    return table.obs[key].astype("category")
+    labels: pd.Series = table.obs[key].astype("category")
+    return labels

@@ -69,9 +69,8 @@ def _ahead(kernel: Callable[[slice], Result], batches: list[slice], n_threads: i
 def check_threads(n_threads: int | None) -> int:
     """Return the number of threads to use: Numba's own where none is given."""
     if n_threads is None:
-        return min(
-            numba.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30
-        )
+        of_numba: int = numba.get_num_threads()
+        return min(of_numba, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else of_numba)
     if n_threads < 1:
         raise InputError(f"n_threads is {n_threads}; it must be at least 1")
     return n_threads

@@ -30,7 +30,8 @@ class CellTranscripts:
     @property
     def n_transcripts(self) -> np.ndarray:
         """Transcripts of each cell, shape (n_cells,)."""
-        return self.stops - self.starts
+        n: np.ndarray = self.stops - self.starts
+        return n
 
 
 def choose_dimensions(transcripts: Transcripts, dimensions: int | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -124,7 +125,7 @@ def community_pairs(
     check_radius(radius)
     check_min_transcripts(min_transcripts)
 
-    def kernel(batch: slice) -> tuple[np.ndarray, np.ndarray]:
+    def kernel(batch: slice) -> Any:
         return _batch_pairs(
             cells.x, cells.y, cells.z, cells.gene, cells.starts[batch], cells.stops[batch],
             cells.n_genes, cells.n_known, float(radius), min_transcripts, max_dense, max_stored,

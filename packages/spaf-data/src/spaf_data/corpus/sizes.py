@@ -82,4 +82,4 @@ def _n_bytes(record: Mapping[str, Any]) -> int:
     if record["encoding-type"] == "string-array":
         return int(record["text_bytes"])
     widest = max(np.dtype(record[key]).itemsize for key in ("stored", "dtype"))
-    return math.prod(record["shape"]) * widest
+    return int(math.prod(record["shape"]) * widest)

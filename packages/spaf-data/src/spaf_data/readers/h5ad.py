@@ -96,12 +96,14 @@ def name_of_store(path: Path) -> str:
 
 def _obs(source: Path) -> pd.DataFrame:
     if source.is_dir():
-        return anndata.read_zarr(source).obs
+        obs: pd.DataFrame = anndata.read_zarr(source).obs
+        return obs
     with h5py.File(source) as file:
         if isinstance(file["obs"], h5py.Group):
-            obs: pd.DataFrame = read_elem(file["obs"])
+            obs = read_elem(file["obs"])
             return obs
-    return anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+    obs = anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+    return obs
 
 
 def read_genes(source: Path, options: ReadOptions) -> GeneNames | None:

@@ -205,7 +205,7 @@ def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
     if not file.is_file():
         return None
     row, values = read_cell_table(file, cell=_id_column(file), values=["center_x", "center_y"])
-    centroids = values[rows_of_cells(file, cells, row)]
+    centroids: np.ndarray = values[rows_of_cells(file, cells, row)]
     check_centroids(file, cells, centroids)
     return centroids
 

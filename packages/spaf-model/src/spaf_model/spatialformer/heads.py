@@ -38,9 +38,7 @@ class SeparatePairs(nn.Module):
 
     def similarity(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return the weighted inner products (n, m) of all states left (n, D) with all states right (m, D)."""
-        product = torch.matmul(self.project(left) * self.weight, self.project(right).transpose(-1, -2))
-        assert isinstance(product, torch.Tensor)
-        return product
+        return torch.matmul(self.project(left) * self.weight, self.project(right).transpose(-1, -2))
 
     def calibrate(self, similarity: torch.Tensor) -> torch.Tensor:
         """Return the logit of being neighbours at a similarity."""

@@ -216,4 +216,5 @@ def _parts(values: pd.Series, column: str) -> tuple[NDArray[np.str_], str]:
 def _column(adata: anndata.AnnData, name: str, option: str) -> pd.Series:
     if name not in adata.obs.columns:
         raise InputError(f"obs has no column {name!r} ({option}); it has: {', '.join(map(str, adata.obs.columns))}.")
-    return adata.obs[name]
+    column: pd.Series = adata.obs[name]
+    return column

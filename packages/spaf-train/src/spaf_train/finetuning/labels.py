@@ -240,7 +240,8 @@ def _embedding(
 
 
 def _predict(model: SpatialFormer, head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
-    return head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+    classes: NDArray[np.integer] = head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+    return classes
 
 
 def _baselines(

@@ -194,9 +194,7 @@ class Objective(ABC):
 
     def factor(self, progress: float) -> float:
         """Return the factor of the loss at a point of the run, from 0 (start) to 1 (end)."""
-        weight = self.config.weight
-        assert isinstance(weight, float | int)
-        return float(weight)
+        return float(self.config.weight)
 
     def operations(self, network: SpatialFormerNetwork, targets: Any) -> float:
         """Return the floating-point operations of its head on a batch, forward and backward; small heads count 0."""

@@ -237,6 +237,5 @@ def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, targets
     # Genes alone, segment by segment: an (L, L) of both cells of a pair would be mostly logits between two cells.
     genes = targets.genes
     states = hidden.flatten(0, 1).index_select(0, genes.flatten()).view(*genes.shape, hidden.shape[-1])
-    logits = network.colocalization_head(states)
-    assert isinstance(logits, Tensor)
+    logits: Tensor = network.colocalization_head(states)
     return logits.transpose(1, 2).masked_select(targets.mask)

@@ -71,8 +71,7 @@ class Tower(nn.Module):
 
     def forward(self, expression: Tensor) -> Tensor:
         """Return the hidden units (n, hidden) of expression (n, G)."""
-        hidden = self.body(expression)
-        assert isinstance(hidden, Tensor)
+        hidden: Tensor = self.body(expression)
         return hidden
 
 

@@ -281,10 +281,11 @@ class Trainer:
         with self.parallel.synchronised(synchronise):
             with torch.autocast(self.ranks.device.type, dtype=self._autocast, enabled=self._autocast is not None):
                 share = 1.0 / self.train.batches_per_step
+                total: Tensor
+                sums: Tensor
                 total, sums = self.parallel.forward(batch.to(self.ranks.device), weights, factors, share)
             # Gradients are averaged over ranks, and the losses are parts of a sum.
             (total * self.ranks.world_size).backward()
-        assert isinstance(sums, Tensor)
         return sums
 
     def _diagnose(

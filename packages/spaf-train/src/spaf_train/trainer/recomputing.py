@@ -22,18 +22,17 @@ def recompute_layers(network: SpatialFormerNetwork) -> None:
     """
     for layer in network.layers:
         # On the instance, so that nothing is renamed; hooks of the module stand around it as before.
-        layer.forward = functools.partial(_recomputed, layer.forward, layer)  # type: ignore[assignment]
+        layer.forward = functools.partial(_recomputed, layer.forward, layer)
 
 
 def _recomputed(forward: Callable[..., Tensor], layer: nn.Module, x: Tensor, *arguments: Any) -> Tensor:
-    result = checkpoint(
+    result: Tensor = checkpoint(
         forward,
         x,
         *arguments,
         use_reentrant=False,
         context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(layer)),
     )
-    assert isinstance(result, Tensor)
     return result
 
 

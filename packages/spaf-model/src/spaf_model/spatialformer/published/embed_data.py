@@ -195,7 +195,7 @@ def embed_data(
         )
         both = torch.from_numpy(np.stack([1 - result.probabilities, result.probabilities], axis=1))
         return result.embeddings, list(both.split(int(n_cells))) if len(both) else []
-    model.embed(table, method=method, token_budget=budget, progress=True, **reading)  # type: ignore[arg-type]
+    model.embed(table, method=method, token_budget=budget, progress=True, **reading)
     if reveal_name:
         model.predict_colocalization(table, threshold, token_budget=budget, progress=True, **reading)
         table.obs["Gene_Pairs"] = _named_pairs(table)

@@ -94,7 +94,8 @@ def convert_tensors(
 
 def part_major(qkv: torch.Tensor, n_heads: int) -> torch.Tensor:
     """Reorder rows (3 D, ...) from [head][q|k|v][dim] to [q|k|v][head][dim]."""
-    return qkv.unflatten(0, (n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    parts: torch.Tensor = qkv.unflatten(0, (n_heads, 3, -1))
+    return parts.transpose(0, 1).flatten(0, 2)
 
 
 def _published_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +68,7 @@ class PatchSampler(Sampler):
 
     def __init__(self, sampling: SamplingConfig, corpus: Distances) -> None:
         super().__init__(sampling, corpus)
-        config = self.config.following(self.distances)
-        assert isinstance(config, PatchConfig)
+        config = cast(PatchConfig, self.config.following(self.distances))
         assert config.apart_min is not None
         assert config.apart_max is not None
         self._patches = config
