@@ -76,10 +76,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, and who may import whom."""
+    """Style, spelling, types, and who may import whom."""
     install(session, *PACKAGES, editable=True, groups=("lint",))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
     session.run("mypy", *(f"packages/{name}/src" for name in PACKAGES))
     session.run("lint-imports")
 
