@@ -218,7 +218,7 @@ class TissueModel:
     @property
     def n_place(self) -> int:
         """Dimensions of place, which come first in the joint embedding; 0 for a model without."""
-        return self.closed.shape[1] * (1 if self.network is None else 2)
+        return int(self.closed.shape[1]) * (1 if self.network is None else 2)
 
     def embed(
         self,

@@ -159,10 +159,11 @@ def closed_form(
     values, eigenvectors = np.linalg.eigh((shared + shared.T) / 2)
     order = np.argsort(values)[::-1][:n_place]
     order = order[values[order] > 0]
-    loadings = (whitening @ (eigenvectors[:, order] * np.sqrt(values[order]))).astype(np.float32)
+    loadings: Rows = (whitening @ (eigenvectors[:, order] * np.sqrt(values[order]))).astype(np.float32)
     if not order.size:
         return loadings
     loadings *= signs(loadings)
     square = sum(float(np.square(slide.project(loadings), dtype=np.float64).sum()) for slide in slides)
     n_values = sum(slide.shape[0] for slide in slides) * loadings.shape[1]
-    return loadings / np.float32(np.sqrt(square / n_values + 1e-12))
+    loadings /= np.float32(np.sqrt(square / n_values + 1e-12))
+    return loadings

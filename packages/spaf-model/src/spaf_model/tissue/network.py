@@ -54,7 +54,8 @@ class PlaceNetwork(nn.Module):
 
     def forward(self, residuals: torch.Tensor) -> torch.Tensor:
         """Return the place of cells, (n_cells, n_place), from their Pearson residuals (n_cells, n_genes)."""
-        return residuals @ self.linear + self.mlp(residuals)
+        place: torch.Tensor = residuals @ self.linear + self.mlp(residuals)
+        return place
 
     def embed(self, slide: PearsonResiduals) -> Rows:
         """Return the place of all cells of a slide."""
@@ -161,7 +162,7 @@ class _Draws:
         """Return which other pairs are too near to be negatives, (n, n)."""
         places = self.slide.coordinates
         squares = ((places[anchors][:, None] - places[partners][None]) ** 2).sum(axis=-1)
-        near = squares <= (_EXCLUDED * self.slide.reach.radius) ** 2
+        near: NDArray[np.bool_] = squares <= (_EXCLUDED * self.slide.reach.radius) ** 2
         np.fill_diagonal(near, False)
         return near
 

@@ -116,7 +116,8 @@ def slides_of(adata: anndata.AnnData, slide_key: str | None) -> NDArray[np.str_]
     column = adata.obs[key]
     if column.isna().any():
         raise InputError(f"obs[{key!r}] has no slide for {int(column.isna().sum())} of {adata.n_obs} cells.")
-    return column.astype(str).to_numpy().astype(np.str_)
+    slides: NDArray[np.str_] = column.astype(str).to_numpy().astype(np.str_)
+    return slides
 
 
 def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:

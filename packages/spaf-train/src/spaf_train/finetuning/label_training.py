@@ -64,8 +64,7 @@ class LabelNetwork(nn.Module):
         else:
             mask = genes.unsqueeze(-1)
             pooled = hidden.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
-        logits = self.head(pooled)
-        assert isinstance(logits, Tensor)
+        logits: Tensor = self.head(pooled)
         return logits
 
 
