@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,9 @@ from spaf_analysis.metrics import (
     judged_pairs,
 )
 from spaf_data import Distances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SCORES = {
     MODEL: "the model, pair head",

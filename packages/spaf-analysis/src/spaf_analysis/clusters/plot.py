@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, UMAP
@@ -15,6 +13,8 @@ from spaf_analysis.tables import cells_of_slide, places_of, table_of
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
+    from matplotlib.axes import Axes
 
     from spaf_model import Cells
 

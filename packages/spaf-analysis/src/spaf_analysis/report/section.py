@@ -41,7 +41,7 @@ class Picture:
     def of(cls, drawn: Figure | Axes, alt: str, caption: str) -> Picture:
         """Return a figure, or that of axes, as a picture."""
         # Axes that were drawn belong to a figure.
-        figure = drawn if isinstance(drawn, Figure) else cast(Figure, drawn.get_figure(root=True))
+        figure = drawn if isinstance(drawn, Figure) else cast("Figure", drawn.get_figure(root=True))
         return cls(svg_uri(figure), alt, caption)
 
 
@@ -142,7 +142,7 @@ class Context:
             if kind.doing:
                 self.step(kind.doing)
             self._made[kind] = kind.compute(self)
-        return cast(AnySection, self._made[kind])
+        return cast("AnySection", self._made[kind])
 
     def chosen(self) -> dict[str, Any]:
         """Return what the sections made so far have chosen where the options left it open."""

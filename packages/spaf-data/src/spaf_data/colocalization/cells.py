@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spaf_data.errors import InputError
-from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.transcripts import Transcripts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
 from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
-from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
 from spaf_data.colocalization.louvain import find_communities
 from spaf_data.errors import InputError
 from spaf_data.grouping import group_nodes
+
+if TYPE_CHECKING:
+    from spaf_data.colocalization.cells import CellTranscripts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,11 @@ from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, s
 from spaf_data.colocalization.communities import CellPairs, community_pairs
 from spaf_data.colocalization.enrichment import pair_enrichment
 from spaf_data.errors import InputError
-from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from spaf_data.transcripts import Transcripts
 
 
 def robustness(

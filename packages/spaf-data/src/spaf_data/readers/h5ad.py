@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import h5py
@@ -18,12 +18,14 @@ from spaf_data._matrices import as_csr
 from spaf_data.errors import InputError
 from spaf_data.gene_identity import GeneNames, ensembl_id, plain_id, without_genome
 from spaf_data.gene_statistics import check_counts
-from spaf_data.options import ReadOptions
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts, unique_genes
 from spaf_data.readers._lattice import table_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 logger = logging.getLogger(__name__)
 

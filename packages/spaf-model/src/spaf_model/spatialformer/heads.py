@@ -16,10 +16,13 @@ Shapes are named as in `layers`; R is the rank of a head.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from spaf_model.spatialformer.config import SpatialFormerConfig
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 
 class SeparatePairs(nn.Module):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,10 @@ from spaf_model.spatialformer.layers import (
     SequenceContext,
     depthwise_convolution,
 )
-from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.tokeniser import TokenBatch
+
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.network import SpatialFormerNetwork
+    from spaf_model.spatialformer.tokeniser import TokenBatch
 
 
 class PackedLinear(ABC):
@@ -198,7 +200,7 @@ class _Block:
 class _ConvolutionBlock(_Block):
     def __init__(self, block: Block, pack: Pack) -> None:
         super().__init__(block, pack)
-        mixer = cast(ConvolutionMixer, block.mixer)
+        mixer = cast("ConvolutionMixer", block.mixer)
         self.mixer_value, self.mixer_control = _halves(mixer.expand, pack)
         scale, self.shift = mixer.norm.affine()
         self.taps = mixer.depthwise * scale.unsqueeze(1)
@@ -216,7 +218,7 @@ class _ConvolutionBlock(_Block):
 class _AttentionBlock(_Block):
     def __init__(self, block: Block, pack: Pack) -> None:
         super().__init__(block, pack)
-        mixer = cast(SelfAttention, block.mixer)
+        mixer = cast("SelfAttention", block.mixer)
         self.n_heads = mixer.n_heads
         self.scale = mixer.scale
         weight, bias = mixer.qkv.weight, mixer.qkv.bias

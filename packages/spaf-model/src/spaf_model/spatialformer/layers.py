@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,9 @@ from torch import nn
 
 from spaf_model.dropout import Dropout, draws_fast
 from spaf_model.kernels import AttentionBias, KernelChoice, attend, attention_weights, select_convolution
-from spaf_model.spatialformer.config import SpatialFormerConfig
+
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 N_TYPES = 3  # padding, first cell, second cell
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -13,11 +12,15 @@ from spaf_model.attention_bias import AlibiBias
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.kernels import KernelName, select_kernel
-from spaf_model.options import EmbeddingSettings
-from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
 from spaf_model.spatialformer.layers import Layer, SelfAttention, SequenceContext, TokenEmbedding
 from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from spaf_model.options import EmbeddingSettings
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 # The linear maps of attention, and of the MLPs behind attention and convolution.
 _ADAPTED = re.compile(r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))")
@@ -100,7 +103,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
 
     def blocks(self) -> Sequence[Layer]:
         """Return the layers."""
-        return cast(list[Layer], list(self.layers))
+        return cast("list[Layer]", list(self.layers))
 
     @property
     def adapted_layers(self) -> Sequence[str]:
@@ -130,7 +133,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         for layer in self.blocks():
             x_BLD = layer.convolution(x_BLD, context)
             block = layer.attention
-            mixer = cast(SelfAttention, block.mixer)
+            mixer = cast("SelfAttention", block.mixer)
             yield mixer.weights(block.mixer_norm(x_BLD) if block.pre_norm else x_BLD, context)
             x_BLD = block(x_BLD, context)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,11 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from spaf_model.tissue.components import principal_components, signs
-from spaf_model.tissue.standardise import Rows, Standardised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_model.tissue.standardise import Rows, Standardised
 
 RADIUS = 30.0  # um
 N_NEAREST = 10  # neighbours where the unit of the coordinates is not known

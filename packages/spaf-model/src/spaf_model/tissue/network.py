@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +14,13 @@ from scipy.spatial import cKDTree
 from torch import nn
 from torch.nn import functional as F
 
-from spaf_model.tissue.config import NetworkConfig
 from spaf_model.tissue.neighbours import Reach, has_neighbour
 from spaf_model.tissue.standardise import PearsonResiduals, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from spaf_model.tissue.config import NetworkConfig
 
 _INPUT_DROPOUT = 0.1
 _WARM_UP = 30  # steps

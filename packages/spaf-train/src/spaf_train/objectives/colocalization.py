@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
 from spaf_train._checks import require_at_least, require_fraction
 from spaf_train._csr import csr_rows
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
@@ -20,7 +18,10 @@ from spaf_train.objectives.chance import Judgement, auroc_error, least_focal_los
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from spaf_data import Corpus
+    from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
     from spaf_train.stream.window import Draw
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spaf_model import SpatialFormerNetwork
 from spaf_train.trainer.running_statistics import batch_norms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from spaf_model import SpatialFormerNetwork
 
 
 def recompute_layers(network: SpatialFormerNetwork) -> None:

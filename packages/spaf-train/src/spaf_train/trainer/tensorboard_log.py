@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaf_model import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def check_tensorboard() -> None:
