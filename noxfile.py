@@ -1,4 +1,8 @@
-"""The sessions of SpaF: ``demo`` (the main job on real data), ``tests``, ``lint`` and ``alone``.
+"""The sessions of SpaF.
+
+``demo`` is the main job on real data; ``tests`` (with the examples of docstrings), ``lint`` and ``alone`` are what a
+change must pass; ``lowest`` and ``newest`` are ``alone`` with the lowest versions that are declared, and with the
+newest; ``build`` makes and checks what an index would be given.
 
 Run one with ``nox -s NAME``; what follows ``--`` goes to the session: options of pytest for ``tests``, the input of
 ``spaf-data build`` for ``demo`` (``nox -s demo -- FOLDER --tissue Lung``).
@@ -62,19 +66,30 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every package's tests, on the CPU and without the network."""
+    """Every package's tests and the examples of their docstrings, on the CPU and without the network."""
     install(session, *PACKAGES, editable=True, groups=("test",))
     session.run("pytest", "--numprocesses", "auto", *session.posargs, env=THREADS)
+    if not session.posargs:  # which name what to test
+        examples = [f"packages/{name}/src" for name in PACKAGES]
+        session.run("pytest", "--numprocesses", "auto", "--doctest-modules", *examples, env=THREADS)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types, and who may import whom."""
+    """Style, spelling, types, and who may import whom."""
     install(session, *PACKAGES, editable=True, groups=("lint",))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
     session.run("mypy", *(f"packages/{name}/src" for name in PACKAGES))
     session.run("lint-imports")
+
+
+def smallest_job(session: nox.Session, package: str, *options: str) -> None:
+    """Run ``tests/alone.py`` of a package from a folder of its own, so that nothing comes from the source tree."""
+    script = ROOT / "packages" / package / "tests" / "alone.py"
+    session.chdir(session.create_tmp())
+    session.run("python", *options, str(script), env=THREADS)
 
 
 @nox.session
@@ -82,7 +97,40 @@ def lint(session: nox.Session) -> None:
 def alone(session: nox.Session, package: str) -> None:
     """One package with only what it declares imports, does its smallest real job, and lacks what it must not need."""
     install(session, *NEEDS[package], package)
-    # From a folder of its own, so that nothing is imported from the source tree by accident.
-    script = ROOT / "packages" / package / "tests" / "alone.py"
-    session.chdir(session.create_tmp())
-    session.run("python", "-W", "error", str(script), env=THREADS)
+    smallest_job(session, package, "-W", "error")
+
+
+@nox.session(python="3.11")
+@nox.parametrize("package", PACKAGES)
+def lowest(session: nox.Session, package: str) -> None:
+    """One package does its smallest real job with the lowest versions that it declares, on the lowest Python."""
+    # pip always takes the newest; uv can take the lowest of what is declared, and the newest of what that needs.
+    session.install("uv")
+    paths = [f"./packages/{name}" for name in (*NEEDS[package], package)]
+    python = Path(session.bin) / "python"
+    session.run("uv", "pip", "install", "--python", str(python), "--resolution", "lowest-direct", *paths)
+    # Old releases warn of what newer ones of what they need no longer like, so warnings are no errors here.
+    smallest_job(session, package)
+
+
+@nox.session
+@nox.parametrize("package", PACKAGES)
+def newest(session: nox.Session, package: str) -> None:
+    """One package does its smallest real job with the newest releases of all, whatever ``constraints.txt`` says."""
+    paths = [f"./packages/{name}" for name in (*NEEDS[package], package)]
+    session.install("--no-compile", "--upgrade", "--upgrade-strategy", "eager", *paths)
+    smallest_job(session, package)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Make the source archive and the wheel of each package in ``dist/``, and check what an index would be told."""
+    session.install("build", "twine")
+    out = ROOT / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    for name in PACKAGES:
+        session.run("python", "-m", "build", "--outdir", str(out), f"packages/{name}")
+    made = sorted(map(str, out.iterdir()))
+    if len(made) != 2 * len(PACKAGES):
+        session.error(f"expected an archive and a wheel of each of {len(PACKAGES)} packages, but made {made}")
+    session.run("twine", "check", "--strict", *made)

@@ -29,7 +29,7 @@ def flash_stand_in(q, k, v, *, cu_seqlens_q, alibi_slopes, **ignored):
     """Compute what the flash kernel computes: scores over sqrt(dim) minus slope times distance, in each sequence."""
     out = torch.empty_like(q)
     ends = cu_seqlens_q.tolist()
-    for row, (start, stop) in enumerate(zip(ends[:-1], ends[1:])):  # noqa: B905
+    for row, (start, stop) in enumerate(zip(ends[:-1], ends[1:])):  # noqa: B905, RUF007
         positions = torch.arange(stop - start)
         bias = -alibi_slopes[row][:, None, None] * (positions[:, None] - positions).abs()
         scores = torch.einsum("ihk,jhk->hij", q[start:stop], k[start:stop]) * q.shape[-1] ** -0.5

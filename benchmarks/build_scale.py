@@ -7,6 +7,7 @@ and the part that is not shared with files.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -99,8 +100,7 @@ def main() -> None:
             )
     names = ("transcripts_read", "seconds", "cpu_seconds", "peak_rss_mb")
     growth = [
-        {name: round(after[name] / before[name], 2) for name in names}
-        for before, after in zip(rows[:-1], rows[1:], strict=True)
+        {name: round(after[name] / before[name], 2) for name in names} for before, after in itertools.pairwise(rows)
     ]
     for ratios in growth:
         print("growth: " + ", ".join(f"{name} x {ratio}" for name, ratio in ratios.items()))

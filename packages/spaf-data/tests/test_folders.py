@@ -56,12 +56,12 @@ def test_a_killed_process_has_no_claim(holder: subprocess.Popen[str], tmp_path: 
 
 
 def test_a_claim_is_of_one_thread_and_ends_with_its_context(tmp_path: Path) -> None:
-    with claim(tmp_path / "deep" / "out", "one"):
-        with (
-            pytest.raises(InputError, match=rf"is being written by one \(process {os.getpid()} on"),
-            claim(tmp_path / "deep" / "out", "two"),
-        ):
-            pass
+    with (
+        claim(tmp_path / "deep" / "out", "one"),
+        pytest.raises(InputError, match=rf"is being written by one \(process {os.getpid()} on"),
+        claim(tmp_path / "deep" / "out", "two"),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []  # the folder was made for the lock alone
     with pytest.raises(RuntimeError), claim(tmp_path / "out", "one"):
         raise RuntimeError

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def in_order(read: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[list[tuple
     """Tokens and counts of each cell, by token."""
     indptr, tokens, counts = read
     entries = list(zip(tokens.tolist(), counts.tolist(), strict=True))
-    return [sorted(entries[start:stop]) for start, stop in zip(indptr[:-1], indptr[1:], strict=True)]
+    return [sorted(entries[start:stop]) for start, stop in itertools.pairwise(indptr)]
 
 
 def test_genes_by_index_by_symbol_column_or_by_id(vocabulary: Vocabulary, genes: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -16,6 +15,8 @@ from spaf_data import slides_of_cells
 from spaf_model import Model, load_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spaf_model import Cells
 
 

@@ -44,7 +44,7 @@ def test_a_report_and_an_evaluation_of_the_same_cells_give_the_same_figures(stag
         shuffled, model, n_replicates=20, max_fitted_cells=options.max_fitted_cells, seed=options.seed
     )
     assert judged.n_train == other.n_fitted_cells
-    assert (MAX_PAIRS, N_REPLICATES) == (options.max_pairs, EvaluationOptions().n_replicates)
+    assert (options.max_pairs, EvaluationOptions().n_replicates) == (MAX_PAIRS, N_REPLICATES)
     ours, theirs = judged.evaluation, other.cell_pairs.evaluation
     assert len(ours.scores) == len(SCORES) * 2 * 4
     keys = ["score", "radius", "negatives"]

@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from spaf_data import keys
 from spaf_data._build_folder import begin_slide, fingerprint, finish_slide, finished_slide
@@ -24,10 +22,16 @@ from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
 from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
 from spaf_data.errors import InputError
-from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.places import lay_apart
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
 from spaf_data.splits import split_regions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from spaf_data.options import BuildOptions, SlideSource
 
 logger = logging.getLogger(__name__)
 

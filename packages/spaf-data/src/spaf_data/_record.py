@@ -8,8 +8,10 @@ import resource
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PACKAGES = ("spaf-data", "numpy", "scipy", "pandas", "anndata", "numba", "pyarrow")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from anndata import AnnData
 from numba import njit
 from scipy.sparse import csr_matrix
 
@@ -11,6 +12,9 @@ from spaf_data import defaults, keys
 from spaf_data.errors import InputError
 from spaf_data.slide_table import slide_table
 from spaf_data.transcripts import Transcripts, cell_ranges
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def bin_transcripts(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spaf_data import defaults
 from spaf_data.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Neighbours of a tissue, and what their negatives are: the proportions that a larger radius keeps.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
@@ -13,6 +12,9 @@ from scipy.spatial import cKDTree
 from spaf_data import keys
 from spaf_data.coordinates import cells_by_slide
 from spaf_data.errors import InputError
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 # Cells of a tissue are 5 to 50 um apart, spots of a Visium array 100 um, bins of Visium HD 2 um.
 LEAST_SPACING, LARGEST_SPACING = 1.0, 120.0

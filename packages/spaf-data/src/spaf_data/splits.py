@@ -152,7 +152,8 @@ def _strip(points: npt.NDArray[np.float64], wanted: int, axis: str, side: str) -
     if side not in signs:
         raise InputError(f"there is no side {side!r}; there are: {', '.join(signs)}.")
     along = points[:, columns[axis]] * signs[side]
-    return along >= np.partition(along, -wanted)[-wanted]
+    outermost: npt.NDArray[np.bool_] = along >= np.partition(along, -wanted)[-wanted]
+    return outermost
 
 
 def _tiles(points: npt.NDArray[np.float64], wanted: int, tile_size: float, seed: int) -> npt.NDArray[np.bool_]:

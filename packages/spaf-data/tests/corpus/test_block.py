@@ -13,9 +13,20 @@ from spaf_data import InputError
 from spaf_data.corpus import Block, decode_block, encode_block
 from spaf_data.corpus.sizes import BlockSize
 
-FIELDS = (
-    "cell_ids coordinates indptr genes counts colocalized_indptr colocalized positive_pairs key slide split n_owned"
-).split()
+FIELDS = [
+    "cell_ids",
+    "coordinates",
+    "indptr",
+    "genes",
+    "counts",
+    "colocalized_indptr",
+    "colocalized",
+    "positive_pairs",
+    "key",
+    "slide",
+    "split",
+    "n_owned",
+]
 
 
 def block() -> Block:

@@ -81,7 +81,7 @@ def test_a_reader_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_xenium_looks_at_its_options(bundle: Path, watched: ReadOptions) -> None:
     platform = api.PLATFORMS["xenium"]
     platform.read_transcripts(bundle, watched, min_qv=20.0)
-    assert _LOOKED_AT == {*platform.options}
+    assert {*platform.options} == _LOOKED_AT
 
 
 def test_cosmx_looks_at_its_options(tmp_path: Path, watched: ReadOptions) -> None:
@@ -89,7 +89,7 @@ def test_cosmx_looks_at_its_options(tmp_path: Path, watched: ReadOptions) -> Non
     table.to_csv(tmp_path / "a_tx_file.csv", index=False)
     platform = api.PLATFORMS["cosmx"]
     platform.read_transcripts(tmp_path, watched, min_qv=20.0)
-    assert _LOOKED_AT == {*platform.options}
+    assert {*platform.options} == _LOOKED_AT
 
 
 def test_anndata_looks_at_its_options(watched: ReadOptions) -> None:
@@ -98,7 +98,7 @@ def test_anndata_looks_at_its_options(watched: ReadOptions) -> None:
     )
     platform = api.PLATFORMS["anndata"]
     platform.read_counts(cells, watched)
-    assert _LOOKED_AT == {*platform.options}
+    assert {*platform.options} == _LOOKED_AT
 
 
 def test_object_of_no_platform() -> None:

@@ -167,7 +167,7 @@ def test_neighbouring_spots_are_100_um_apart_however_the_slide_lies(spots, tmp_p
     ],
 )
 def test_a_lattice_that_cannot_be_measured_is_asked_about(spots, tmp_path, spoil, sentence):
-    counts, places = spots
+    _, places = spots
     folder = write_visium(tmp_path / "outs", spots)
     spoil(places).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
     with pytest.raises(InputError, match=rf"{sentence}.*give pixel_size \(--pixel-size\)"):
@@ -233,7 +233,7 @@ def test_bad_scalefactors(spots, tmp_path, content):
 
 
 def test_barcode_without_a_place(spots, tmp_path):
-    counts, places = spots
+    _, places = spots
     folder = write_visium(tmp_path / "outs", spots)
     places.iloc[1:].to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
     with pytest.raises(InputError, match=rf"no row for 1 of the 60 barcodes .* the first is '{places.barcode[0]}'"):

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_type_hints
 
 import torch
 import typer
@@ -70,14 +70,13 @@ def shared_options(kind: type) -> Callable[[Command], Command]:
 def _parameters(kind: type) -> list[inspect.Parameter]:
     parameters = []
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        option_type, about = get_args(hint)
-        assert isinstance(about, About)
+        option_type, about = cast(tuple[Any, About], get_args(hint))
         if not about.in_command:
             continue
         # A switch has no opposite: it is off unless it is named.
         names = [f"--{name.replace('_', '-')}"] if option_type is bool else []
         option = typer.Option(*names, help=about.help, min=about.least, max=about.most)
-        annotation: Any = Annotated[option_type, option]  # type: ignore[valid-type]  # made while running
+        annotation: Any = Annotated[option_type, option]
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default_of(name), annotation=annotation)
         )

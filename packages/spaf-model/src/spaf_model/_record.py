@@ -6,9 +6,11 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def versions() -> dict[str, str]:

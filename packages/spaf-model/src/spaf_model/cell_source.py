@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +12,14 @@ from spaf_model.context import context_ids, places_of, slides_of
 from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.expression import ExpressionReader, match_genes
-from spaf_model.options import ReadingOptions
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import anndata
+
+    from spaf_model.options import ReadingOptions
 
 logger = logging.getLogger(__name__)
 

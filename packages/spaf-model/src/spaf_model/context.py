@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import CONTEXT_KINDS, UNKNOWN, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata
 
 SLIDE_COLUMNS = ("slide", "slide_id", "library_id", "sample", "sample_id", "section")  # the first that is there
 SPATIAL = "spatial"

@@ -35,7 +35,7 @@ def draw_mask(mask: torch.Tensor, probability: float) -> float:
     words = torch.empty(-(-n // _DRAWS), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.int16)[:n].view(mask.shape)
     torch.ge(draws, dropped - 2 ** (_BITS - 1), out=mask)
-    return 1.0 - dropped / 2**_BITS
+    return float(1.0 - dropped / 2**_BITS)
 
 
 def draws_fast(x: torch.Tensor) -> bool:

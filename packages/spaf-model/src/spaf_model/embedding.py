@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +11,12 @@ from numpy.typing import NDArray
 
 from spaf_model.batching import token_budget_batches
 from spaf_model.errors import InputError
-from spaf_model.family import BatchT, Network, TokenisedCells
 from spaf_model.options import EmbeddingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from spaf_model.family import BatchT, Network, TokenisedCells
 
 _NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it
 

@@ -22,7 +22,7 @@ from spaf_model.dropout import draw_mask
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -53,7 +53,7 @@ class _Attention(torch.autograd.Function):
         return y_BHKQ.transpose(-1, -2)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, weights_BHQL, mask_BHQL, y_BHKQ = ctx.saved_tensors
         mean_BHQ = (grad.transpose(-1, -2) * y_BHKQ).sum(dim=2)
         grad = grad * (1.0 / ctx.kept)
@@ -96,6 +96,5 @@ def explicit_attention(
     dropout
         Chance of a weight to be dropped; 0 outside training.
     """
-    y = _Attention.apply(q, k, v, bias, None if mask is None else ~mask, scale, dropout)
-    assert isinstance(y, torch.Tensor)
+    y: torch.Tensor = _Attention.apply(q, k, v, bias, None if mask is None else ~mask, scale, dropout)
     return y

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
-from spaf_model.vocabulary import GeneMatch, Vocabulary
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+    from spaf_model.vocabulary import GeneMatch, Vocabulary
 
 SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")

@@ -15,25 +15,27 @@ from __future__ import annotations
 import importlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
-from spaf_model.inputs import Cells, CellTables
-from spaf_model.options import EmbeddingSettings
-from spaf_model.pairs import CellNames
-from spaf_model.results import GeneAttention, PairEmbeddings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from spaf_model.counts import CellCounts
+    from spaf_model.inputs import Cells, CellTables
     from spaf_model.model import Model
+    from spaf_model.options import EmbeddingSettings
+    from spaf_model.pairs import CellNames
+    from spaf_model.results import GeneAttention, PairEmbeddings
 
 ENTRY_POINTS = "spaf_model.families"
 

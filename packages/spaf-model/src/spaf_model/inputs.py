@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anndata
 
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spatialdata import SpatialData
 
 # One table of cells.
@@ -30,7 +31,7 @@ def tables_of(data: CellTables, table_key: str | None) -> list[anndata.AnnData]:
         if not data:
             raise InputError("The list of AnnData is empty.")
         return [table_of(one, table_key) for one in data]
-    return [table_of(data, table_key)]  # type: ignore[arg-type]
+    return [table_of(data, table_key)]
 
 
 def table_of(data: Cells, table_key: str | None) -> anndata.AnnData:
@@ -54,16 +55,14 @@ def table_of(data: Cells, table_key: str | None) -> anndata.AnnData:
         return data
     if not _is_spatial_data(data):
         raise InputError(f"Cells must come as an AnnData or a SpatialData, not as a {type(data).__name__}.")
-    tables: dict[str, Any] = dict(data.tables)
+    tables: dict[str, anndata.AnnData] = dict(data.tables)
     names = ", ".join(tables) or "none"
     if table_key is None and len(tables) != 1:
         raise InputError(f"Say with table_key= which table of the SpatialData to use; it has: {names}.")
     key = next(iter(tables)) if table_key is None else table_key
     if key not in tables:
         raise InputError(f"The SpatialData has no table {key!r}; it has: {names}.")
-    table = tables[key]
-    assert isinstance(table, anndata.AnnData)
-    return table
+    return tables[key]
 
 
 def _is_spatial_data(data: object) -> bool:

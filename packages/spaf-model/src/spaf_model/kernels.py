@@ -17,8 +17,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,9 @@ from spaf_model.attention_bias import BIAS_KINDS, AlibiBias, AttentionBias, Bias
 from spaf_model.dropout import draws_fast
 from spaf_model.errors import InputError
 from spaf_model.explicit_attention import explicit_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KernelName = Literal["explicit", "sdpa", "flex", "flash"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
@@ -337,15 +339,14 @@ def _flex(
         value = biased(value, head, query, key)
         return value if real is None else torch.where(key < real[cell], value, -math.inf)
 
-    out = attention(q, k, v, score_mod=score, scale=scale)
-    assert isinstance(out, torch.Tensor)
+    out: torch.Tensor = attention(q, k, v, score_mod=score, scale=scale)
     return out
 
 
 def _flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
 ) -> torch.Tensor:
-    n_cells, n_heads, length, head_dim = k.shape
+    n_cells, _, length, _ = k.shape
     if q.shape[2] < length:
         # The library aligns the last query with the last key, and ours are the first.
         return _sdpa(q, k, v, bias, scale, dropout)

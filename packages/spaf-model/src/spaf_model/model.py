@@ -6,11 +6,8 @@ import dataclasses
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, Unpack
 
-import anndata
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +15,6 @@ from numpy.typing import NDArray
 from spaf_model._console import progress_bar
 from spaf_model._record import run_record
 from spaf_model.cell_source import CellSource, say_what_was_read
-from spaf_model.counts import CellCounts
 from spaf_model.distributed import Processes, shared_processes
 from spaf_model.embedding import embed_tokenised, refuse_not_finite
 from spaf_model.errors import InputError
@@ -35,7 +31,15 @@ from spaf_model.model_directory import (
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
 from spaf_model.shipped import STARTER, model_path
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import anndata
+
+    from spaf_model.counts import CellCounts
+    from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +18,9 @@ from torch import nn
 from spaf_model._files import read_json_object
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMAT_VERSION = 1
 FIRST_FAMILY = "spatialformer"  # that of a directory that does not say its family
@@ -139,7 +141,7 @@ def read_model_directory(path: str | Path) -> ModelDirectory:
     vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
     try:
         with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except SafetensorError as error:
         raise InputError(f"{path / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
     bad = not_finite(tensors)

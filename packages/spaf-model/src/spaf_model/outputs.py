@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaf_model.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LONGEST_NAME = 255  # bytes, of the file systems there are
 

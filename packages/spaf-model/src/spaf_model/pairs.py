@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_model.errors import InputError
 from spaf_model.tables import read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import anndata
 
 # Cells by name, or by position.
 CellNames: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic] | pd.Index | pd.Series

@@ -35,7 +35,7 @@ def test_embed_writes_embedding_and_record(model: SpatialFormer, adata: anndata.
     assert adata.obsm["X_SpaF"].shape == (60, 32)
     assert adata.obsm["X_SpaF"].dtype == np.float32
     assert np.isfinite(adata.obsm["X_SpaF"]).all()
-    assert (adata.X != counts).nnz == 0
+    assert (counts != adata.X).nnz == 0
     record = adata.uns["spaf"]["embed"]
     assert adata.uns["spaf"]["account"] == {"read": 5}
     assert {"command", "versions", "parameters", "seconds", "peak_rss_mb", "model"} <= set(record)

@@ -124,7 +124,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise InputError(f"{name} must be a table of options, not {value!r}.")
-        return from_table(typing.cast(type, hint), value, prefix=f"{name}.")
+        return from_table(typing.cast("type", hint), value, prefix=f"{name}.")
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices:

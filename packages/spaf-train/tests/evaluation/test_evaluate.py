@@ -229,7 +229,7 @@ def test_same_seed_same_figures_and_json(model, corpus, result):
     for name in ("masked_genes", "colocalization", "cell_pairs"):
         assert json.dumps(first[name]) == json.dumps(second[name])
     assert {"command", "versions", "parameters", "seconds", "peak_rss_mb"} <= set(result.as_dict())
-    assert [table.title for table in evaluation_tables(result)][0].startswith("Masked genes")
+    assert evaluation_tables(result)[0].title.startswith("Masked genes")
 
 
 def test_baselines_are_fitted_on_training_cells_alone(model, corpus, monkeypatch):

@@ -97,7 +97,7 @@ def test_the_states_give_the_mean_similarity_of_the_towers():
     torch.testing.assert_close(states_beside(towers, expression[:9], whole), whole.states[:9])
     # Fewer dimensions are the best approximation of that rank.
     few = tower_states(towers, expression, rank=3)
-    left, sizes, _ = torch.linalg.svd(mean.double())
+    _, sizes, _ = torch.linalg.svd(mean.double())
     error = (mean - (few.states * few.signs) @ few.states.T).square().sum()
     assert float(error) == pytest.approx(float(sizes[3:].square().sum()), rel=1e-2)
 

@@ -60,4 +60,4 @@ def test_the_bar_shows_them(config_path, corpus, tmp_path, monkeypatch):
         found = re.fullmatch(r"loss [\d.]+  [\d,]+ tokens/s  waiting for data (\d+)%  ([\d.]+)% of peak", status)
         assert found, status
         assert 20 < int(found[1]) <= 100
-        assert 0.0 < float(found[2])
+        assert float(found[2]) > 0.0

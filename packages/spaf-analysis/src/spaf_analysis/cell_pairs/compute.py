@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,9 @@ from spaf_analysis.metrics import (
     judged_pairs,
 )
 from spaf_data import Distances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SCORES = {
     MODEL: "the model, pair head",
@@ -148,4 +150,5 @@ def separation(judged: PlacedCells, fitted: PlacedCells) -> float:
 
 
 def _on(cells: PlacedCells, slide: str) -> NDArray[np.float64]:
-    return cells.coordinates[cells.slide == slide]
+    coordinates: NDArray[np.float64] = cells.coordinates[cells.slide == slide]
+    return coordinates

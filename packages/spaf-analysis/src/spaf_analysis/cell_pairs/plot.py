@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaf_analysis.cell_pairs.compute import SCORES
@@ -19,6 +17,10 @@ from spaf_analysis.tables import table_of
 from spaf_data import Distances
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+
     from spaf_model import Cells
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from markupsafe import Markup
 
@@ -25,7 +25,9 @@ from spaf_analysis.metrics import (
 from spaf_analysis.report.options import ReportOptions
 from spaf_analysis.report.section import Card, Context, Picture, Section
 from spaf_analysis.report.words import figure, interval_entry, interval_text, number_text, plain_rows
-from spaf_data import Distances
+
+if TYPE_CHECKING:
+    from spaf_data import Distances
 
 # What the scores are called in summary.json.
 NAMES = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, UMAP
@@ -15,6 +13,8 @@ from spaf_analysis.tables import cells_of_slide, places_of, table_of
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
+    from matplotlib.axes import Axes
 
     from spaf_model import Cells
 
@@ -87,4 +87,5 @@ def umap(adata: Cells, *, key: str = UMAP, color: str = CLUSTERS, table_key: str
 def _labels(table: ad.AnnData, key: str) -> pd.Series:
     if key not in table.obs:
         raise InputError(f"obs has no column {key!r}; it has: {', '.join(table.obs) or 'nothing'}.")
-    return table.obs[key].astype("category")
+    labels: pd.Series = table.obs[key].astype("category")
+    return labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,11 @@ from spaf_analysis.clusters.compute import umap
 from spaf_analysis.clusters.tool import cluster, marker_genes
 from spaf_analysis.keys import CLUSTERS
 from spaf_analysis.plots.maps import embedding_categories
-from spaf_analysis.report.options import ReportOptions
 from spaf_analysis.report.section import Context, Picture, Section
 from spaf_analysis.tables import embedded_cells
+
+if TYPE_CHECKING:
+    from spaf_analysis.report.options import ReportOptions
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -16,6 +14,9 @@ from spaf_analysis.keys import GENE_PAIRS
 from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
     from spaf_model import Cells
 
 COUNTED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -40,8 +40,8 @@ class Picture:
     @classmethod
     def of(cls, drawn: Figure | Axes, alt: str, caption: str) -> Picture:
         """Return a figure, or that of axes, as a picture."""
-        figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
-        assert isinstance(figure, Figure), "axes that were drawn belong to a figure"
+        # Axes that were drawn belong to a figure.
+        figure = drawn if isinstance(drawn, Figure) else cast("Figure", drawn.get_figure(root=True))
         return cls(svg_uri(figure), alt, caption)
 
 
@@ -142,9 +142,7 @@ class Context:
             if kind.doing:
                 self.step(kind.doing)
             self._made[kind] = kind.compute(self)
-        made = self._made[kind]
-        assert isinstance(made, kind)
-        return made
+        return cast("AnySection", self._made[kind])
 
     def chosen(self) -> dict[str, Any]:
         """Return what the sections made so far have chosen where the options left it open."""

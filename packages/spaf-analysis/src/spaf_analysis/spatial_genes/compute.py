@@ -74,4 +74,6 @@ def morans_i(graph: Any, values: Any) -> NDArray[np.float64]:
     between = np.asarray(x.multiply(w @ x).sum(axis=0)).ravel() - mean * (degree @ x) + mean**2 * total
     within = np.asarray(x.multiply(x).sum(axis=0)).ravel() - n * mean**2
     varies = within > 1e-12 * n
-    return np.divide(n * between, total * within, out=np.full(len(mean), np.nan), where=varies)
+    statistic = np.full(len(mean), np.nan)
+    np.divide(n * between, total * within, out=statistic, where=varies)
+    return statistic

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from spaf_analysis.errors import InputError
@@ -15,6 +14,7 @@ from spaf_analysis.tables import cells_of_slide, places_of, table_of
 
 if TYPE_CHECKING:
     import anndata as ad
+    from matplotlib.axes import Axes
 
     from spaf_model import Cells
 

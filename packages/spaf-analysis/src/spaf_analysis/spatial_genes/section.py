@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -19,6 +18,9 @@ from spaf_analysis.report.slides import largest_slides, values_of
 from spaf_analysis.spatial_genes.plot import UNIT, check_gene, expression_of
 from spaf_analysis.spatial_genes.tool import spatially_variable_genes
 from spaf_analysis.tables import places_of
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 
 @dataclass(frozen=True)

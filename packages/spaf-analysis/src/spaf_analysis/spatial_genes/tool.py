@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CONNECTIVITIES, MORANS_I
 from spaf_analysis.spatial_genes.compute import rank_by_pattern
 from spaf_analysis.tables import check_key, table_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from spaf_model import Cells
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numba
 import numpy as np
 
 from spaf_data.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # Small enough that threads finish together, large enough that a batch takes milliseconds.
 _TRANSCRIPTS_A_BATCH = 1 << 14
@@ -45,7 +48,7 @@ def map_batches(
     not all), and each result is as long as it needs to be.
     """
     bounds = batch_bounds(n_transcripts)
-    batches = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    batches = [slice(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
     n_threads = check_threads(n_threads)
     results = map(kernel, batches) if n_threads == 1 or len(batches) < 2 else _ahead(kernel, batches, n_threads)
     for batch, result in zip(batches, results, strict=True):
@@ -69,9 +72,8 @@ def _ahead(kernel: Callable[[slice], Result], batches: list[slice], n_threads: i
 def check_threads(n_threads: int | None) -> int:
     """Return the number of threads to use: Numba's own where none is given."""
     if n_threads is None:
-        return min(
-            numba.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 30
-        )
+        of_numba: int = numba.get_num_threads()
+        return min(of_numba, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else of_numba)
     if n_threads < 1:
         raise InputError(f"n_threads is {n_threads}; it must be at least 1")
     return n_threads

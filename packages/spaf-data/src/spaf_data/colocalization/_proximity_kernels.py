@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numba import njit
 
-from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.graph import arrange, neighbours, widest_row
+
+if TYPE_CHECKING:
+    from spaf_data.colocalization.cells import CellTranscripts
 
 
 def near_cells(cells: CellTranscripts, radius: float) -> tuple[np.ndarray, np.ndarray]:

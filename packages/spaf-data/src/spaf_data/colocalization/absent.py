@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy import sparse
 
 from spaf_data import keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def leave_uncolocalized(adata: AnnData, *, key_added: str = keys.COLOCALIZATION) -> None:

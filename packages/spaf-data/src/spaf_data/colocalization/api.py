@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy import sparse
 
 from spaf_data import defaults, keys
@@ -20,6 +18,11 @@ from spaf_data.colocalization.communities import community_pairs
 from spaf_data.colocalization.enrichment import REASON, PairEnrichment, pair_enrichment
 from spaf_data.errors import InputError
 from spaf_data.transcripts import Transcripts, cell_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
 
 Method = Literal["communities", "enrichment"]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spaf_data.errors import InputError
-from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.transcripts import Transcripts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class CellTranscripts:
     @property
     def n_transcripts(self) -> np.ndarray:
         """Transcripts of each cell, shape (n_cells,)."""
-        return self.stops - self.starts
+        n: np.ndarray = self.stops - self.starts
+        return n
 
 
 def choose_dimensions(transcripts: Transcripts, dimensions: int | None) -> int:

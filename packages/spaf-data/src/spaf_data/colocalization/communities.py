@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
 from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
-from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
 from spaf_data.colocalization.louvain import find_communities
 from spaf_data.errors import InputError
 from spaf_data.grouping import group_nodes
+
+if TYPE_CHECKING:
+    from spaf_data.colocalization.cells import CellTranscripts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +127,7 @@ def community_pairs(
     check_radius(radius)
     check_min_transcripts(min_transcripts)
 
-    def kernel(batch: slice) -> tuple[np.ndarray, np.ndarray]:
+    def kernel(batch: slice) -> Any:
         return _batch_pairs(
             cells.x, cells.y, cells.z, cells.gene, cells.starts[batch], cells.stops[batch],
             cells.n_genes, cells.n_known, float(radius), min_transcripts, max_dense, max_stored,

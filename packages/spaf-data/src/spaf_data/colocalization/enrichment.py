@@ -21,6 +21,7 @@ and 4.6 % are at most 0.05, 1.1 % at most 0.01. What the first case has to spare
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,13 @@ from scipy import stats
 from spaf_data import defaults
 from spaf_data.colocalization._batches import map_batches
 from spaf_data.colocalization._enrichment_kernels import add_moments, batch_joins, pair_position
-from spaf_data.colocalization.cells import CellTranscripts
 from spaf_data.colocalization.communities import check_min_transcripts
 from spaf_data.colocalization.graph import check_radius
 from spaf_data.errors import InputError
 from spaf_data.grouping import add_at
+
+if TYPE_CHECKING:
+    from spaf_data.colocalization.cells import CellTranscripts
 
 # Genes of cells whose moments are held until they are added up: about 100 MB.
 _ENTRIES_AT_A_TIME = 1 << 20
@@ -73,7 +76,7 @@ class PairEnrichment:
     least_expected: float
 
 
-def _add_cells(sums: np.ndarray, results: list, n_known: int, n_threads: int | None) -> None:  # type: ignore[type-arg]
+def _add_cells(sums: np.ndarray, results: list[Any], n_known: int, n_threads: int | None) -> None:
     """Add the moments of the cells of some batches to the sums of all pairs, a range of genes to a thread."""
     n_entries, genes, moments, sizes = (np.concatenate([result[k] for result in results]) for k in range(4))
     indptr = np.concatenate(([0], np.cumsum(n_entries)))
@@ -151,7 +154,7 @@ def pair_enrichment(
     n_genes, n_known = cells.n_genes, cells.n_known
     fewest = min_transcripts if cell_scores else np.iinfo(np.int64).max  # which no gene of a cell has
 
-    def count_joins(batch: slice) -> tuple:  # type: ignore[type-arg]
+    def count_joins(batch: slice) -> Any:
         return batch_joins(
             cells.x, cells.y, cells.z, cells.gene, cells.compartment, cells.starts[batch], cells.stops[batch],
             n_genes, float(radius), fewest,

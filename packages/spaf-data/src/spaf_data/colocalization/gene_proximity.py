@@ -15,7 +15,7 @@ and not which genes the same cells express.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,11 @@ from spaf_data.colocalization.graph import check_radius
 from spaf_data.colocalization.proximal_pairs import GeneProximity
 from spaf_data.errors import InputError
 from spaf_data.grouping import add_at
-from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spaf_data.transcripts import Transcripts
 
 
 def gene_proximity(
@@ -91,7 +95,7 @@ def gene_proximity(
     near_indptr, near = near_cells(selected, float(radius)) if across_cells else _no_cells(len(chosen))
     n_genes = selected.n_genes
 
-    def count(batch: slice) -> tuple:  # type: ignore[type-arg]
+    def count(batch: slice) -> Any:
         return count_pairs(
             selected.x, selected.y, selected.z, selected.gene, selected.starts, selected.stops,
             near_indptr, near, batch.start, batch.stop, n_genes, float(radius),

@@ -41,7 +41,7 @@ class Graph(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _precedes(i: int, j: int, x, y, z, gene) -> bool:  # type: ignore[no-untyped-def]
+def _precedes(i, j, x, y, z, gene):  # type: ignore[no-untyped-def]
     if y[i] != y[j]:
         return y[i] < y[j]
     if x[i] != x[j]:

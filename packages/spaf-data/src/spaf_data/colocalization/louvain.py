@@ -142,8 +142,10 @@ def louvain(adjacency: sparse.csr_array | sparse.csr_matrix) -> np.ndarray:
     adjacency = sparse.csr_array(adjacency)
     adjacency.eliminate_zeros()
     if adjacency.shape[0] <= MAX_DENSE:
-        return _label_matrix((adjacency.toarray() != 0).astype(np.uint8))
-    return _label_rows(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int32))
+        labels: np.ndarray = _label_matrix((adjacency.toarray() != 0).astype(np.uint8))
+    else:
+        labels = _label_rows(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int32))
+    return labels
 
 
 def modularity(adjacency: sparse.csr_array | sparse.csr_matrix, labels: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,11 @@ from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, s
 from spaf_data.colocalization.communities import CellPairs, community_pairs
 from spaf_data.colocalization.enrichment import pair_enrichment
 from spaf_data.errors import InputError
-from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from spaf_data.transcripts import Transcripts
 
 
 def robustness(
@@ -128,20 +132,22 @@ def _distance_from_centroid(transcripts: Transcripts) -> np.ndarray:
         values - (np.bincount(transcripts.cell, weights=values, minlength=transcripts.n_cells) / n)[transcripts.cell]
         for values in (transcripts.x.astype(np.float64), transcripts.y.astype(np.float64))
     ]
-    return np.hypot(*offset)
+    return np.asarray(np.hypot(*offset))
 
 
 def _quantile_by_cell(values: np.ndarray, transcripts: Transcripts, fraction: float) -> np.ndarray:
     """Smallest value of each cell that at least `fraction` of its transcripts do not exceed."""
     ordered = values[np.lexsort((values, transcripts.cell))]
     n = np.diff(transcripts.offsets)
-    return ordered[transcripts.offsets[:-1] + np.maximum(np.ceil(fraction * n).astype(np.int64), 1) - 1]
+    rank = np.maximum(np.ceil(fraction * n).astype(np.int64), 1)
+    return np.take(ordered, transcripts.offsets[:-1] + rank - 1)
 
 
 def _pairs_of_cells(pairs: CellPairs, n_genes: int) -> np.ndarray:
     """Return a number for each pair of each cell: ``(cell * n_genes + gene_a) * n_genes + gene_b``."""
     cell = np.repeat(np.arange(len(pairs.indptr) - 1), np.diff(pairs.indptr))
-    return (cell * n_genes + pairs.gene_a) * n_genes + pairs.gene_b
+    numbers: np.ndarray = (cell * n_genes + pairs.gene_a) * n_genes + pairs.gene_b
+    return numbers
 
 
 def _compare(reference: np.ndarray, perturbed: np.ndarray, transcripts: Transcripts, *, by_cell: bool) -> pd.DataFrame:

@@ -69,28 +69,27 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
 def write_shard(path: Path, slide: str, split: str, blocks: Iterable[Block]) -> Shard:
     """Write blocks of one slide and split as a tar file, under its name only when it is complete."""
     refs = []
-    with whole_file(path) as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for block in blocks:
-                data = encode_block(block)
-                member = tarfile.TarInfo(f"{block.key}.{SUFFIX}")
-                member.size = len(data)
-                member.mode = 0o444
-                archive.addfile(member, io.BytesIO(data))
-                refs.append(
-                    BlockRef(
-                        key=block.key,
-                        shard=path.name,
-                        slide=slide,
-                        split=split,
-                        n_cells=block.n_cells,
-                        n_owned=block.n_owned,
-                        n_pairs=block.n_pairs,
-                        offset=archive.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE,
-                        size=len(data),
-                        crc32=zlib.crc32(data),
-                    )
+    with whole_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for block in blocks:
+            data = encode_block(block)
+            member = tarfile.TarInfo(f"{block.key}.{SUFFIX}")
+            member.size = len(data)
+            member.mode = 0o444
+            archive.addfile(member, io.BytesIO(data))
+            refs.append(
+                BlockRef(
+                    key=block.key,
+                    shard=path.name,
+                    slide=slide,
+                    split=split,
+                    n_cells=block.n_cells,
+                    n_owned=block.n_owned,
+                    n_pairs=block.n_pairs,
+                    offset=archive.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE,
+                    size=len(data),
+                    crc32=zlib.crc32(data),
                 )
+            )
     n_bytes, sha256 = size_and_sha256(path)
     return Shard(name=path.name, slide=slide, split=split, n_bytes=n_bytes, sha256=sha256, blocks=tuple(refs))
 

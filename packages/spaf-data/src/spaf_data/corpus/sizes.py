@@ -7,11 +7,13 @@ cells and pairs, and the genes of the corpus) bounds every array of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_NAME_BYTES = 1024  # of a cell's name in UTF-8
 _MOST_BYTES = 1 << 30  # of a block of which nothing is known
@@ -82,4 +84,4 @@ def _n_bytes(record: Mapping[str, Any]) -> int:
     if record["encoding-type"] == "string-array":
         return int(record["text_bytes"])
     widest = max(np.dtype(record[key]).itemsize for key in ("stored", "dtype"))
-    return math.prod(record["shape"]) * widest
+    return int(math.prod(record["shape"]) * widest)

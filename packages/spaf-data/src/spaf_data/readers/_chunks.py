@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from spaf_data.readers._cell_names import cell_name, is_no_cell
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._sort import Chunk
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
@@ -207,7 +210,7 @@ class TableChunks:
         if self.layout.nuclear_text is None:
             return flags(column, self.rows.where, self.layout.nucleus)
         codes, names = dictionary(column)
-        return np.array([*(name in self.layout.nuclear_text for name in names), False], bool)[codes]
+        return np.take([*(name in self.layout.nuclear_text for name in names), False], codes)
 
 
 def dictionary(column: pa.Array, where: object = "", name: str | None = "") -> tuple[np.ndarray, list[str]]:
@@ -244,7 +247,7 @@ def dictionary(column: pa.Array, where: object = "", name: str | None = "") -> t
 def numbers(column: pa.Array) -> np.ndarray:
     """Return a column of numbers, NaN where null, as float32 if it is that and else as float64."""
     kind = np.float32 if column.type == pa.float32() else np.float64
-    return column.to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    return np.asarray(column.to_numpy(zero_copy_only=False), kind)
 
 
 _TRUE, _FALSE = frozenset({"1", "1.0", "true", "t", "yes"}), frozenset({"0", "0.0", "false", "f", "no"})
@@ -259,9 +262,9 @@ def flags(column: pa.Array, where: object, name: str | None) -> np.ndarray:
         If there is text that is neither true nor false.
     """
     if not (pa.types.is_dictionary(column.type) or pa.types.is_string(column.type)):
-        return pc.fill_null(column.cast(pa.bool_()), False).to_numpy(zero_copy_only=False).astype(bool, copy=False)
+        return np.asarray(pc.fill_null(column.cast(pa.bool_()), False).to_numpy(zero_copy_only=False), bool)
     codes, words = dictionary(column)
     for word in words:
         if word.casefold() not in _TRUE | _FALSE and not is_no_cell(word):
             raise InputError(f"{where} has {word!r} in the column {name!r}, which holds true or false")
-    return np.array([*(word.casefold() in _TRUE for word in words), False], bool)[codes]
+    return np.take([*(word.casefold() in _TRUE for word in words), False], codes)

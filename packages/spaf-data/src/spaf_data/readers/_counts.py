@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 from scipy import sparse
 
 from spaf_data import keys
@@ -18,6 +16,11 @@ from spaf_data.readers._cell_table import check_centroids
 from spaf_data.readers._controls import is_control_name
 from spaf_data.slide_table import slide_table
 from spaf_data.transcripts import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,8 +7,12 @@ which is right for holes and for outlines of several parts (Haines, "Point in po
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
+
 from numba import njit
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @njit(cache=True)

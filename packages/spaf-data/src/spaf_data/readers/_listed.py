@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spaf_data._memory import release
 from spaf_data.errors import InputError
 from spaf_data.readers._cell_table import read_cell_table
-from spaf_data.readers._sort import SortedColumns
 from spaf_data.transcripts import cell_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from spaf_data.readers._sort import SortedColumns
 
 _COLUMNS = ("x", "y", "z", "gene", "qv", "in_nucleus")
 

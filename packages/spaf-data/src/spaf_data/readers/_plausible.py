@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from spaf_data.errors import InputError
-from spaf_data.readers._sort import SortedColumns
 from spaf_data.transcripts import cell_ranges
+
+if TYPE_CHECKING:
+    from spaf_data.readers._sort import SortedColumns
 
 # Cells of the runs at hand span 80 um at most (neurons with their processes included), fibroblasts in culture 130.
 _LARGEST_SPAN = 250.0  # um

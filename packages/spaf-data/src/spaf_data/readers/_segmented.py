@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely  # type: ignore[import-untyped]
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import rows_of_cells
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._listed import of_all
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spaf_data.options import ReadOptions
 
 SEGMENTED = "segmented_outputs"
 _MATRIX = "filtered_feature_cell_matrix"

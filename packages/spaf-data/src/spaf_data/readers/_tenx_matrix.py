@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -13,6 +12,9 @@ import pandas as pd
 from scipy import io, sparse
 
 from spaf_data.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _GENES = "Gene Expression"
 _CONTROL_KINDS = frozenset(

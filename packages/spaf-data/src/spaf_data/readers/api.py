@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +10,20 @@ import numpy as np
 
 from spaf_data import defaults, keys
 from spaf_data.errors import InputError
-from spaf_data.gene_identity import GeneNames
 from spaf_data.options import READERS, ReadOptions
 from spaf_data.readers._counts import count_table
 from spaf_data.readers._platform import Platform, ReadsCounts, ReadsTranscripts
 from spaf_data.readers._table import column_names, is_table
 from spaf_data.slides import slide_column, slides_of_cells
-from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spaf_data.gene_identity import GeneNames
+    from spaf_data.transcripts import Transcripts
 
 # In the order in which a run is tried.
 PLATFORMS: dict[str, Platform[Any]] = {
@@ -210,8 +212,7 @@ def find_bundles(path: str | Path, *, platform: str = "auto") -> list[Path]:
     InputError
         If there is none; the message says what was looked for.
     """
-    run = _existing(path)
-    assert isinstance(run, Path), "not an object"
+    run: Path = _existing(path)
     _check_platform(platform, list(PLATFORMS))
     reader = _of_transcripts(run, platform) or _of_counts(run, platform)
     if reader is not None:

@@ -19,12 +19,12 @@ read slide by slide.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks, numbers
 from spaf_data.readers._listed import listed, only_listed
@@ -33,6 +33,9 @@ from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, column_names, require_columns, stream_columns
 from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 PIXEL_SIZE = 0.120280945  # um, of the commercial instrument
 PROTOTYPE_PIXEL_SIZE = 0.18  # um

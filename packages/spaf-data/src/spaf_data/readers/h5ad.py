@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import h5py
@@ -18,12 +18,14 @@ from spaf_data._matrices import counts_as_csr
 from spaf_data.errors import InputError
 from spaf_data.gene_identity import GeneNames, ensembl_id, plain_id, without_genome
 from spaf_data.gene_statistics import check_counts
-from spaf_data.options import ReadOptions
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts, unique_genes
 from spaf_data.readers._lattice import table_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +103,14 @@ def name_of_store(path: Path) -> str:
 
 def _obs(source: Path) -> pd.DataFrame:
     if source.is_dir():
-        return anndata.read_zarr(source).obs
+        obs: pd.DataFrame = anndata.read_zarr(source).obs
+        return obs
     with h5py.File(source) as file:
         if isinstance(file["obs"], h5py.Group):
-            obs: pd.DataFrame = read_elem(file["obs"])
+            obs = read_elem(file["obs"])
             return obs
-    return anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+    obs = anndata.read_h5ad(source, backed="r").obs  # as versions before 0.7 wrote it
+    return obs
 
 
 def read_genes(source: Path, options: ReadOptions) -> GeneNames | None:

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_names import cell_name
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import TEXT, FileRows, Layout, TableChunks, dictionary, numbers
@@ -34,6 +34,9 @@ from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner, read_geometry, read_hdf5, read_vertices
 from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 TRANSCRIPT_FILES = tuple(
     stem + ending
@@ -205,7 +208,7 @@ def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
     if not file.is_file():
         return None
     row, values = read_cell_table(file, cell=_id_column(file), values=["center_x", "center_y"])
-    centroids = values[rows_of_cells(file, cells, row)]
+    centroids: np.ndarray = values[rows_of_cells(file, cells, row)]
     check_centroids(file, cells, centroids)
     return centroids
 

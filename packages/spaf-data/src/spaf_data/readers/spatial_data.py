@@ -11,7 +11,6 @@ column of cells is ``cell_id``. Shapes that the table annotates, or that are cal
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -19,11 +18,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import shapely  # type: ignore[import-untyped]
-from anndata import AnnData
 
 from spaf_data import keys
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers import h5ad
 from spaf_data.readers._cell_names import is_no_cell
 from spaf_data.readers._chunks import Layout, Rows, TableChunks
@@ -31,13 +28,18 @@ from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._platform import ReadsCounts, ReadsTranscripts
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
-from spaf_data.readers._table import Progress
 from spaf_data.readers.polygons import CellPolygons, PolygonAssigner
 from spaf_data.slides import slide_column
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
     from spatialdata import SpatialData
+
+    from spaf_data.options import ReadOptions
+    from spaf_data.readers._table import Progress
 
 _CELL_COLUMNS = ("cell_id", "cell_ID", "cell", "cell_boundaries")
 _NUCLEUS_COLUMNS = ("overlaps_nucleus", "in_nucleus", "nucleus_boundaries")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
 from spaf_data.readers._platform import ReadsTranscripts
 from spaf_data.readers._plausible import check_cells
 from spaf_data.readers._sort import sort_by_cell
 from spaf_data.readers._table import Progress, is_table
 from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 
 class Table(ReadsTranscripts[Path]):

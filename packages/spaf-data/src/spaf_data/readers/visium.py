@@ -17,18 +17,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._counts import CellCounts
 from spaf_data.readers._lattice import COLUMN, ROW, lattice_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.readers._segmented import SEGMENTED, is_segmented, microns_per_pixel, read_segmented
 from spaf_data.readers._table import explained
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 POSITION_FILES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]

@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spaf_data.errors import InputError
-from spaf_data.options import ReadOptions
 from spaf_data.readers._cell_table import check_centroids, read_cell_table, rows_of_cells
 from spaf_data.readers._chunks import FileRows, Layout, TableChunks
 from spaf_data.readers._controls import is_control_name
@@ -30,6 +29,9 @@ from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
 from spaf_data.readers.polygons import read_vertices
 from spaf_data.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from spaf_data.options import ReadOptions
 
 TRANSCRIPT_FILES = ("transcripts.parquet", "transcripts.csv.gz", "transcripts.csv")
 CELL_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spaf_data.simulate.recipe import Simulation
+if TYPE_CHECKING:
+    from spaf_data.simulate.recipe import Simulation
 
 
 @dataclass(frozen=True, kw_only=True)

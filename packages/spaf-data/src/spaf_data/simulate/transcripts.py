@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 
 from spaf_data.readers.xenium import encode_cell_id
-from spaf_data.simulate.recipe import Simulation
-from spaf_data.simulate.tissue import Cells, Tissue
+
+if TYPE_CHECKING:
+    from spaf_data.simulate.recipe import Simulation
+    from spaf_data.simulate.tissue import Cells, Tissue
 
 _CONTROLS = [f"NegControlProbe_{i:05d}" for i in range(8)] + [f"BLANK_{i:04d}" for i in range(4)]
 _THICKNESS = 10.0  # um of tissue above z = 10

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,10 +14,14 @@ from spaf_model.errors import InputError
 from spaf_model.options import EmbeddingSettings
 from spaf_model.results import PairEmbeddings
 from spaf_model.spatialformer.inference import InferenceEncoder
-from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.ranking import RankedCells
 from spaf_model.spatialformer.tokeniser import SequencedCells, TokenBatch, sequence_lengths
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spaf_model.spatialformer.network import SpatialFormerNetwork
+    from spaf_model.spatialformer.ranking import RankedCells
+    from spaf_model.vocabulary import Vocabulary
 
 EmbeddingMethod = Literal["cls", "gene"]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -16,10 +15,16 @@ from spaf_model.embedding import inference
 from spaf_model.errors import InputError
 from spaf_model.options import EmbeddingSettings
 from spaf_model.results import DIRECTIONS, AttentionDirection, GeneAttention
-from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.ranking import RankedCells
 from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch, sequence_lengths
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+
+    from spaf_model.spatialformer.network import SpatialFormerNetwork
+    from spaf_model.spatialformer.ranking import RankedCells
 
 _MOST_WEIGHTS = 1 << 26  # attention weights (B, H, L, L) of one layer that are held at once: 256 MiB
 _MOST_PENDING = 1 << 22  # entries that wait to be summed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_model.batching import token_budget_batches
-from spaf_model.cell_source import CellSource
 from spaf_model.embedding import inference
 from spaf_model.errors import InputError
 from spaf_model.options import EmbeddingSettings
 from spaf_model.spatialformer.inference import InferenceEncoder
-from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.ranking import RankedCells
 from spaf_model.spatialformer.tokeniser import N_PREFIX, SpatialFormerTokeniser, TokenBatch, sequence_lengths
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spaf_model.cell_source import CellSource
+    from spaf_model.spatialformer.network import SpatialFormerNetwork
+    from spaf_model.spatialformer.ranking import RankedCells
+    from spaf_model.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

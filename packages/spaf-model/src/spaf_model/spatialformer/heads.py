@@ -16,10 +16,13 @@ Shapes are named as in `layers`; R is the rank of a head.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from spaf_model.spatialformer.config import SpatialFormerConfig
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 
 class SeparatePairs(nn.Module):
@@ -38,9 +41,7 @@ class SeparatePairs(nn.Module):
 
     def similarity(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return the weighted inner products (n, m) of all states left (n, D) with all states right (m, D)."""
-        product = torch.matmul(self.project(left) * self.weight, self.project(right).transpose(-1, -2))
-        assert isinstance(product, torch.Tensor)
-        return product
+        return torch.matmul(self.project(left) * self.weight, self.project(right).transpose(-1, -2))
 
     def calibrate(self, similarity: torch.Tensor) -> torch.Tensor:
         """Return the logit of being neighbours at a similarity."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +25,14 @@ from spaf_model.spatialformer.layers import (
     Block,
     ChannelAffine,
     ConvolutionMixer,
-    Layer,
     SelfAttention,
     SequenceContext,
     depthwise_convolution,
 )
-from spaf_model.spatialformer.network import SpatialFormerNetwork
-from spaf_model.spatialformer.tokeniser import TokenBatch
+
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.network import SpatialFormerNetwork
+    from spaf_model.spatialformer.tokeniser import TokenBatch
 
 
 class PackedLinear(ABC):
@@ -101,13 +103,11 @@ class OneDNNLinear(PackedLinear):
         return self._binary(x, term, "add")
 
     def _unary(self, x: torch.Tensor, function: str) -> torch.Tensor:
-        y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, function, [], "")
-        assert isinstance(y, torch.Tensor)
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, function, [], "")
         return y
 
     def _binary(self, x: torch.Tensor, other: torch.Tensor, function: str) -> torch.Tensor:
-        y = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, function)
-        assert isinstance(y, torch.Tensor)
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, function)
         return y
 
 
@@ -141,8 +141,7 @@ class InferenceEncoder:
         self.matmul = select_matmul(device, self.dtype, forced=matmul)
         pack = functools.partial(pack_linear, dtype=self.dtype, matmul=self.matmul.name)
         self._blocks: list[_ConvolutionBlock | _AttentionBlock] = []
-        for layer in network.layers:
-            assert isinstance(layer, Layer)
+        for layer in network.blocks():
             self._blocks.append(_ConvolutionBlock(layer.convolution, pack))
             self._blocks.append(_AttentionBlock(layer.attention, pack))
 
@@ -165,9 +164,8 @@ class InferenceEncoder:
         for block in self._blocks[:-1]:
             x_BLD = block(x_BLD, context)
         x_BLD = self._blocks[-1](x_BLD, context, n_wanted=1 if cls_only else None)
-        x_BLD = self.network.final_norm(x_BLD)
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        hidden_BLD: torch.Tensor = self.network.final_norm(x_BLD)
+        return hidden_BLD
 
 
 class _Block:
@@ -191,7 +189,6 @@ class _Block:
             return self.project.plus(self.value.times(y_BLD, self.control.silu(y_BLD)), x_BLD)
         x_BLD = self.mixer_norm(self.mix(x_BLD, x_BLD, context, n_wanted))
         x_BLD = self.mlp_norm(self.project.plus(self.value.times(x_BLD, self.control.silu(x_BLD)), x_BLD))
-        assert isinstance(x_BLD, torch.Tensor)
         return x_BLD
 
     def mix(
@@ -203,11 +200,11 @@ class _Block:
 class _ConvolutionBlock(_Block):
     def __init__(self, block: Block, pack: Pack) -> None:
         super().__init__(block, pack)
-        assert isinstance(block.mixer, ConvolutionMixer)
-        self.mixer_value, self.mixer_control = _halves(block.mixer.expand, pack)
-        scale, self.shift = block.mixer.norm.affine()
-        self.taps = block.mixer.depthwise * scale.unsqueeze(1)
-        self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
+        mixer = cast("ConvolutionMixer", block.mixer)
+        self.mixer_value, self.mixer_control = _halves(mixer.expand, pack)
+        scale, self.shift = mixer.norm.affine()
+        self.taps = mixer.depthwise * scale.unsqueeze(1)
+        self.mixer_project = pack(*_scaled(mixer.project, block.mixer_affine))
 
     def mix(
         self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None
@@ -221,14 +218,14 @@ class _ConvolutionBlock(_Block):
 class _AttentionBlock(_Block):
     def __init__(self, block: Block, pack: Pack) -> None:
         super().__init__(block, pack)
-        assert isinstance(block.mixer, SelfAttention)
-        self.n_heads = block.mixer.n_heads
-        self.scale = block.mixer.scale
-        weight, bias = block.mixer.qkv.weight, block.mixer.qkv.bias
+        mixer = cast("SelfAttention", block.mixer)
+        self.n_heads = mixer.n_heads
+        self.scale = mixer.scale
+        weight, bias = mixer.qkv.weight, mixer.qkv.bias
         width = weight.shape[1]
         self.query = pack(weight[:width], bias[:width])
         self.key_value = pack(weight[width:], bias[width:])
-        self.mixer_project = pack(*_scaled(block.mixer.project, block.mixer_affine))
+        self.mixer_project = pack(*_scaled(mixer.project, block.mixer_affine))
 
     def mix(
         self, x_BLD: torch.Tensor, residual_BLD: torch.Tensor, context: SequenceContext, n_wanted: int | None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,9 @@ from torch import nn
 
 from spaf_model.dropout import Dropout, draws_fast
 from spaf_model.kernels import AttentionBias, KernelChoice, attend, attention_weights, select_convolution
-from spaf_model.spatialformer.config import SpatialFormerConfig
+
+if TYPE_CHECKING:
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 N_TYPES = 3  # padding, first cell, second cell
 
@@ -87,9 +90,8 @@ class TokenEmbedding(nn.Module):
         x_BLD = self.tokens(ids_BL) + self.types(types_BL)
         if self.gene_spatial is not None:
             x_BLD = x_BLD + self.gene_spatial(ids_BL)
-        x_BLD = self.norm(self.dropout(x_BLD))
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        normed_BLD: torch.Tensor = self.norm(self.dropout(x_BLD))
+        return normed_BLD
 
 
 def gate(x: torch.Tensor) -> torch.Tensor:
@@ -113,9 +115,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         """Transform each position of x."""
-        x_BLD = self.project(self.dropout(gate(self.expand(x_BLD))))
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        y_BLD: torch.Tensor = self.project(self.dropout(gate(self.expand(x_BLD))))
+        return y_BLD
 
 
 def depthwise_convolution(x_BLD: torch.Tensor, taps_DT: torch.Tensor, bias_D: torch.Tensor | None) -> torch.Tensor:
@@ -236,9 +237,8 @@ class ConvolutionMixer(nn.Module):
             # The running statistics are constants, so the norm folds into the taps.
             scale_D, shift_D = self.norm.affine()
             x_BLD = depthwise_convolution(x_BLD, self.depthwise * scale_D.unsqueeze(1), shift_D)
-        x_BLD = self.project(self.dropout(F.silu(x_BLD)))
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        y_BLD: torch.Tensor = self.project(self.dropout(F.silu(x_BLD)))
+        return y_BLD
 
 
 class SelfAttention(nn.Module):
@@ -271,8 +271,7 @@ class SelfAttention(nn.Module):
             scale=self.scale,
             dropout=self.dropout if self.training else 0.0,
         )
-        y_BLD = self.project(y_BHLK.transpose(1, 2).reshape(x_BLD.shape))
-        assert isinstance(y_BLD, torch.Tensor)
+        y_BLD: torch.Tensor = self.project(y_BHLK.transpose(1, 2).reshape(x_BLD.shape))
         return y_BLD
 
     def weights(self, x_BLD: torch.Tensor, context: SequenceContext) -> torch.Tensor:
@@ -340,26 +339,23 @@ class Block(nn.Module):
         """Return the output of the block from its input and that of its mixer, each position apart."""
         if self.pre_norm:
             x_BLD = x_BLD + self.mixer_affine(mixed_BLD)
-            return x_BLD + self.mlp_affine(self._transform(self.mlp_norm(x_BLD)))
-        x_BLD = self.mixer_norm(x_BLD + self.mixer_affine(mixed_BLD))
-        x_BLD = self.mlp_norm(x_BLD + self.mlp_affine(self._transform(x_BLD)))
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+            y_BLD: torch.Tensor = x_BLD + self.mlp_affine(self._transform(self.mlp_norm(x_BLD)))
+        else:
+            x_BLD = self.mixer_norm(x_BLD + self.mixer_affine(mixed_BLD))
+            y_BLD = self.mlp_norm(x_BLD + self.mlp_affine(self._transform(x_BLD)))
+        return y_BLD
 
     def _mix(self, x_BLD: torch.Tensor, context: SequenceContext) -> torch.Tensor:
         def mix(x: torch.Tensor, cells: torch.Tensor | None) -> torch.Tensor:
-            y = self.mixer(x, context if cells is None else context.take(cells))
-            assert isinstance(y, torch.Tensor)
+            y: torch.Tensor = self.mixer(x, context if cells is None else context.take(cells))
             return y
 
         # Batch norm makes the convolution of a cell depend on the others.
-        y_BLD = self.drop_path(x_BLD, mix, by_cell=isinstance(self.mixer, SelfAttention))
-        assert isinstance(y_BLD, torch.Tensor)
+        y_BLD: torch.Tensor = self.drop_path(x_BLD, mix, by_cell=isinstance(self.mixer, SelfAttention))
         return y_BLD
 
     def _transform(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        y_BLD = self.drop_path(x_BLD, lambda x, cells: self.mlp(x), by_cell=True)
-        assert isinstance(y_BLD, torch.Tensor)
+        y_BLD: torch.Tensor = self.drop_path(x_BLD, lambda x, cells: self.mlp(x), by_cell=True)
         return y_BLD
 
 
@@ -373,6 +369,5 @@ class Layer(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor, context: SequenceContext) -> torch.Tensor:
         """Transform x."""
-        x_BLD = self.attention(self.convolution(x_BLD, context), context)
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        y_BLD: torch.Tensor = self.attention(self.convolution(x_BLD, context), context)
+        return y_BLD

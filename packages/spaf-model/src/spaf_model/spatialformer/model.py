@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_model._console import progress_bar
-from spaf_model.cell_source import CellSource
 from spaf_model.errors import InputError
 from spaf_model.inputs import Cells, CellTables, table_of, tables_of
 from spaf_model.model import Model
 from spaf_model.options import CallOptions, KernelOptions, ReadingOptions, SharedOptions
 from spaf_model.outputs import check_key
 from spaf_model.pairs import CellNames, pair_positions, sides_of
-from spaf_model.results import GeneAttention, PairEmbeddings
 from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.embedding import embed_cell_pairs
 from spaf_model.spatialformer.gene_attention import average_gene_attention
 from spaf_model.spatialformer.gene_pairs import gene_pair_matrix
 from spaf_model.spatialformer.network import SpatialFormerNetwork
 from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
+
+    from spaf_model.cell_source import CellSource
+    from spaf_model.results import GeneAttention, PairEmbeddings
+    from spaf_model.vocabulary import Vocabulary
 
 COLOCALIZATION_KEY = "colocalization_pred"
 

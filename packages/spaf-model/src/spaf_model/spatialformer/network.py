@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -12,11 +12,15 @@ from spaf_model.attention_bias import AlibiBias
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.kernels import KernelName, select_kernel
-from spaf_model.options import EmbeddingSettings
-from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
 from spaf_model.spatialformer.layers import Layer, SelfAttention, SequenceContext, TokenEmbedding
 from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from spaf_model.options import EmbeddingSettings
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 # The linear maps of attention, and of the MLPs behind attention and convolution.
 _ADAPTED = re.compile(r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))")
@@ -64,9 +68,8 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         x_BLD = self.embedding(batch.ids, batch.types)
         for layer in self.layers:
             x_BLD = layer(x_BLD, context)
-        x_BLD = self.final_norm(x_BLD)
-        assert isinstance(x_BLD, torch.Tensor)
-        return x_BLD
+        hidden_BLD: torch.Tensor = self.final_norm(x_BLD)
+        return hidden_BLD
 
     def pool(self, hidden: torch.Tensor, batch: TokenBatch, method: str) -> torch.Tensor:
         """Return one state of each cell, (B, D), of hidden states.
@@ -98,9 +101,9 @@ class SpatialFormerNetwork(Network[TokenBatch]):
 
         return embed
 
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> Sequence[Layer]:
         """Return the layers."""
-        return list(self.layers)
+        return cast("list[Layer]", list(self.layers))
 
     @property
     def adapted_layers(self) -> Sequence[str]:
@@ -127,18 +130,16 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         """Yield the attention weights (B, H, L, L) of each layer, one layer at a time."""
         context = self.sequence_context(batch, kernel=None)
         x_BLD = self.embedding(batch.ids, batch.types)
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
+        for layer in self.blocks():
             x_BLD = layer.convolution(x_BLD, context)
             block = layer.attention
-            assert isinstance(block.mixer, SelfAttention)
-            yield block.mixer.weights(block.mixer_norm(x_BLD) if block.pre_norm else x_BLD, context)
+            mixer = cast("SelfAttention", block.mixer)
+            yield mixer.weights(block.mixer_norm(x_BLD) if block.pre_norm else x_BLD, context)
             x_BLD = block(x_BLD, context)
 
     def masked_gene_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits over the vocabulary, (..., V), of hidden states (..., D)."""
-        logits = self.masked_gene_head(hidden)
-        assert isinstance(logits, torch.Tensor)
+        logits: torch.Tensor = self.masked_gene_head(hidden)
         return logits
 
     def pair_logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -153,8 +154,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
             raise InputError(
                 "This model reads the two cells of a pair apart (pair_input is separate), not as one input."
             )
-        logits = self.pair_head(hidden[:, 0])
-        assert isinstance(logits, torch.Tensor)
+        logits: torch.Tensor = self.pair_head(hidden[:, 0])
         return logits
 
     def pair_logits_of_cells(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -167,8 +167,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         """
         if not isinstance(self.pair_head, SeparatePairs):
             raise InputError("This model reads the two cells of a pair as one input (pair_input is joint), not apart.")
-        logits = self.pair_head(left, right)
-        assert isinstance(logits, torch.Tensor)
+        logits: torch.Tensor = self.pair_head(left, right)
         return logits
 
     def colocalization_logits(self, hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:

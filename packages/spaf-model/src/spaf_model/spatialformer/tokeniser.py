@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.spatialformer.ranking import RankedCells, rank_counts
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
+
+if TYPE_CHECKING:
+    from spaf_model.counts import CellCounts
 
 SPECIAL_TOKENS = ("pad", "cls", "mask", "sep")  # that a vocabulary must have
 N_PREFIX = 1 + len(CONTEXT_KINDS)  # CLS and the context tokens, before the genes of the first cell

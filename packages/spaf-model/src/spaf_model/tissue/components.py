@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from spaf_model.tissue.standardise import Rows, Standardised
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_model.tissue.standardise import Rows, Standardised
 
 _EXACT = 2_000  # genes or cells up to which components are exact
 _EXTRA, _POWERS = 20, 4  # of the randomised ones

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from spaf_model._files import read_json_object
@@ -19,6 +18,11 @@ from spaf_model.model_directory import (
 )
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
 
 FAMILY = "tissue"
 
@@ -47,7 +51,7 @@ def read_directory(path: Path) -> tuple[TissueConfig, Vocabulary, dict[str, torc
     vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
     try:
         with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except SafetensorError as error:
         raise InputError(f"{path / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
     bad = not_finite(tensors)

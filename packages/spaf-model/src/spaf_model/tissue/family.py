@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.model import WHOLE, Model
 from spaf_model.model_directory import load_tensors
-from spaf_model.options import EmbeddingSettings
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.tissue.model import TissueModel
 from spaf_model.tissue.network import PlaceNetwork
 from spaf_model.tissue.reading import LEAST_CELLS, SlideCells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+
+    from spaf_model.counts import CellCounts
+    from spaf_model.options import EmbeddingSettings
 
 
 class TissueNetwork(Network[Any]):

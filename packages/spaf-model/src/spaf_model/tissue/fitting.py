@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from spaf_model._console import progress_bar
 from spaf_model.tissue.account import Account, SlideAccount
@@ -24,8 +23,14 @@ from spaf_model.tissue.config import (
 from spaf_model.tissue.joint import centred, size_of
 from spaf_model.tissue.neighbours import Reach, closed_form, has_neighbour, neighbour_graph, no_neighbours, reach_of
 from spaf_model.tissue.network import PlaceNetwork, Trained, TrainingSlide, fit_network
-from spaf_model.tissue.reading import SlideCells
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scipy import sparse
+
+    from spaf_model.tissue.reading import SlideCells
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ Rows = NDArray[np.float32]
 
 def centred(part: Rows) -> Rows:
     """Return a part (n_cells, k) of one slide less its mean there."""
-    return part - part.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred_part: Rows = part - part.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return centred_part
 
 
 def size_of(parts: list[Rows]) -> float:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import anndata
 import numpy as np
 import torch
 
@@ -30,7 +27,14 @@ from spaf_model.tissue.niche import N_CELLS, N_SPOTS, niche_state
 from spaf_model.tissue.reading import SlideCells, genes_found, genes_of, places_of, read_slides, slides_of
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
 from spaf_model.tissue.threads import check_threads, threads
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import anndata
+
+    from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +222,7 @@ class TissueModel:
     @property
     def n_place(self) -> int:
         """Dimensions of place, which come first in the joint embedding; 0 for a model without."""
-        return self.closed.shape[1] * (1 if self.network is None else 2)
+        return int(self.closed.shape[1]) * (1 if self.network is None else 2)
 
     def embed(
         self,

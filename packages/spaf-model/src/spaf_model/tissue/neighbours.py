@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,11 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from spaf_model.tissue.components import principal_components, signs
-from spaf_model.tissue.standardise import Rows, Standardised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_model.tissue.standardise import Rows, Standardised
 
 RADIUS = 30.0  # um
 N_NEAREST = 10  # neighbours where the unit of the coordinates is not known
@@ -159,10 +162,11 @@ def closed_form(
     values, eigenvectors = np.linalg.eigh((shared + shared.T) / 2)
     order = np.argsort(values)[::-1][:n_place]
     order = order[values[order] > 0]
-    loadings = (whitening @ (eigenvectors[:, order] * np.sqrt(values[order]))).astype(np.float32)
+    loadings: Rows = (whitening @ (eigenvectors[:, order] * np.sqrt(values[order]))).astype(np.float32)
     if not order.size:
         return loadings
     loadings *= signs(loadings)
     square = sum(float(np.square(slide.project(loadings), dtype=np.float64).sum()) for slide in slides)
     n_values = sum(slide.shape[0] for slide in slides) * loadings.shape[1]
-    return loadings / np.float32(np.sqrt(square / n_values + 1e-12))
+    loadings /= np.float32(np.sqrt(square / n_values + 1e-12))
+    return loadings

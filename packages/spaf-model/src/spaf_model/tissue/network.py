@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +14,13 @@ from scipy.spatial import cKDTree
 from torch import nn
 from torch.nn import functional as F
 
-from spaf_model.tissue.config import NetworkConfig
 from spaf_model.tissue.neighbours import Reach, has_neighbour
 from spaf_model.tissue.standardise import PearsonResiduals, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from spaf_model.tissue.config import NetworkConfig
 
 _INPUT_DROPOUT = 0.1
 _WARM_UP = 30  # steps
@@ -54,7 +58,8 @@ class PlaceNetwork(nn.Module):
 
     def forward(self, residuals: torch.Tensor) -> torch.Tensor:
         """Return the place of cells, (n_cells, n_place), from their Pearson residuals (n_cells, n_genes)."""
-        return residuals @ self.linear + self.mlp(residuals)
+        place: torch.Tensor = residuals @ self.linear + self.mlp(residuals)
+        return place
 
     def embed(self, slide: PearsonResiduals) -> Rows:
         """Return the place of all cells of a slide."""
@@ -161,7 +166,7 @@ class _Draws:
         """Return which other pairs are too near to be negatives, (n, n)."""
         places = self.slide.coordinates
         squares = ((places[anchors][:, None] - places[partners][None]) ** 2).sum(axis=-1)
-        near = squares <= (_EXCLUDED * self.slide.reach.radius) ** 2
+        near: NDArray[np.bool_] = squares <= (_EXCLUDED * self.slide.reach.radius) ** 2
         np.fill_diagonal(near, False)
         return near
 

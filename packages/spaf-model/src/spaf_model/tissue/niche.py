@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -9,7 +11,9 @@ from scipy.spatial import cKDTree
 
 from spaf_model.tissue.components import principal_components
 from spaf_model.tissue.joint import unit
-from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
+
+if TYPE_CHECKING:
+    from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
 
 N_CELLS, N_SPOTS = 15, 18  # neighbours that a mean is taken over, beside the cell itself
 _COMPONENTS = 30

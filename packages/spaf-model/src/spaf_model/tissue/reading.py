@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,6 +16,11 @@ from spaf_model.expression import ID_COLUMNS, SYMBOL_COLUMNS
 from spaf_model.gene_identity import ensembl_id, id_of
 from spaf_model.tissue.standardise import row_sums
 from spaf_model.vocabulary import GeneMatch, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
 
 SPATIAL = "spatial"
 _SLIDE_COLUMNS = ("slide", "slide_id", "library_id", "sample", "sample_id", "section")
@@ -116,7 +119,8 @@ def slides_of(adata: anndata.AnnData, slide_key: str | None) -> NDArray[np.str_]
     column = adata.obs[key]
     if column.isna().any():
         raise InputError(f"obs[{key!r}] has no slide for {int(column.isna().sum())} of {adata.n_obs} cells.")
-    return column.astype(str).to_numpy().astype(np.str_)
+    slides: NDArray[np.str_] = column.astype(str).to_numpy().astype(np.str_)
+    return slides
 
 
 def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:

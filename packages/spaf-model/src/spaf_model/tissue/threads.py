@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from spaf_model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def check_threads(n_threads: int) -> None:

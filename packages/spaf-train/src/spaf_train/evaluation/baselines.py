@@ -167,7 +167,7 @@ def cosine(
 ) -> NDArray[np.float64]:
     """Cosine of the embeddings of the two cells of each pair; 0 where one of them is a zero vector."""
     unit = normalize(np.asarray(embedding, dtype=np.float64))
-    return np.einsum("ij,ij->i", unit[left], unit[right])
+    return np.asarray(np.einsum("ij,ij->i", unit[left], unit[right]))
 
 
 class LogisticPairs:

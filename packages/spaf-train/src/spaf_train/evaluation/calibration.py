@@ -80,4 +80,5 @@ def _balanced(labels: NDArray[np.bool_], weights: NDArray[np.floating]) -> NDArr
     with np.errstate(invalid="ignore", divide="ignore"):
         positive = 0.5 / weights[:, labels].sum(axis=1, keepdims=True)
         negative = 0.5 / weights[:, ~labels].sum(axis=1, keepdims=True)
-        return np.where(labels, positive, negative) * weights
+        balanced: NDArray[np.float64] = np.where(labels, positive, negative) * weights
+    return balanced

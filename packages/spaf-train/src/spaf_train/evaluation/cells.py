@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_data import BlockRef, Corpus
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._csr import csr_rows, take_ranked
 from spaf_train.evaluation.judging import drawn_tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_data import BlockRef, Corpus
 
 
 @dataclasses.dataclass(frozen=True)

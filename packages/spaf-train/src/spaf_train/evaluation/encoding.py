@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +16,11 @@ from spaf_model import (
     sequence_lengths,
     token_budget_batches,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_model import SpatialFormer
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
-from spaf_train.evaluation.cells import CorpusCells, TokenCells
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
 from spaf_train.evaluation.encoding import encoded_cells, inference
 from spaf_train.objectives import colocalized_genes
+
+if TYPE_CHECKING:
+    from spaf_model import SpatialFormer
+    from spaf_train.evaluation.cells import CorpusCells, TokenCells
 
 MODEL, PRODUCT, MINIMUM, RATE = "model", "product of counts", "smaller count", "rate of the pair in training"
 # Weights of items x replicates held at once; the items stay sorted, so more at once would gain nothing.

@@ -7,10 +7,9 @@ draws the pairs, fits the baselines on other cells, and resamples the tissue.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,14 @@ from spaf_data import Distances
 from spaf_model import InputError
 from spaf_train.evaluation.baselines import N_COMPONENTS, LogisticPairs, cosine, pca_embedding, pearson_embedding
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
-from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_network import N_COMPONENTS as NETWORK_COMPONENTS
 from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import MatchedPairs, can_be_judged, matched_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from spaf_train.evaluation.options import EvaluationOptions
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -11,8 +13,10 @@ from torch.nn import functional
 from spaf_model import N_PREFIX, RankedCells, SpatialFormer
 from spaf_train._csr import csr_rows
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
-from spaf_train.evaluation.cells import TokenCells
 from spaf_train.evaluation.encoding import encoded_cells, inference
+
+if TYPE_CHECKING:
+    from spaf_train.evaluation.cells import TokenCells
 
 MODEL, UNIGRAM, UNSEEN_UNIGRAM = "model", "unigram", "unigram of genes not in view"
 

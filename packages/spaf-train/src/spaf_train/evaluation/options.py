@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from spaf_data import Distances
 from spaf_train._checks import require, require_at_least
 from spaf_train.evaluation.pairs import check_radii, radii_of
+
+if TYPE_CHECKING:
+    from spaf_data import Distances
 
 TRAIN = "train"
 

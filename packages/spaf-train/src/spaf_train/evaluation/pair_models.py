@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore
-from spaf_train.evaluation.cells import CorpusCells, TokenCells
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.judging import (
     EMBEDDING,
@@ -26,8 +25,13 @@ from spaf_train.evaluation.judging import (
     judge_cell_pairs,
     judged_pairs,
 )
-from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spaf_train.evaluation.cells import CorpusCells, TokenCells
+    from spaf_train.evaluation.options import EvaluationOptions
 
 __all__ = ["PairHeadEvaluation", "evaluate_pair_models", "judged_pairs"]
 

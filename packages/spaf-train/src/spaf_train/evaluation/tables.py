@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 from rich.markup import escape
 from rich.table import Table
 
 from spaf_train.evaluation.evaluate import Evaluation, verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
@@ -78,8 +82,7 @@ def score_table(title: str, rows: pd.DataFrame, keys: dict[str, str], measures: 
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
         cells = [f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for key in keys]
-        for measure in measures:
-            cells.append(f"{row[measure]:.3f} ({row[f'{measure}_low']:.3f} to {row[f'{measure}_high']:.3f})")
+        cells += [f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})" for name in measures]
         table.add_row(*map(escape, cells))
     return table
 

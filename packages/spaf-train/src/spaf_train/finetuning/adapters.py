@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from spaf_model import ConvolutionMixer, SpatialFormerNetwork
-from spaf_train.finetuning.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spaf_train.finetuning.config import FinetuneConfig
 
 # The linear maps of attention, and of the MLPs behind attention and convolution.
 _ADAPTED = r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))"

@@ -187,7 +187,7 @@ def predict_labels(
     model.embed(
         cells, method=head.pooling, tissue=tissue, condition=condition, species=species, assay=assay, key_added="X",
         progress=progress,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     probabilities = head.probabilities(cells.obsm["X"])
     readable = np.isfinite(probabilities[:, 0])
     codes = np.where(readable, np.nan_to_num(probabilities).argmax(axis=1), -1).astype(np.int64)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +22,14 @@ from spaf_model import (
     token_budget_batches,
 )
 from spaf_train.evaluation.classification import classification_scores
-from spaf_train.finetuning.label_head import LabelHead
 from spaf_train.objectives import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, entropy
 from spaf_train.stream.batch import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from spaf_train.finetuning.label_head import LabelHead
 
 _GROUPING = 2048  # shuffled cells among which those of similar length share a batch
 
@@ -64,8 +67,7 @@ class LabelNetwork(nn.Module):
         else:
             mask = genes.unsqueeze(-1)
             pooled = hidden.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
-        logits = self.head(pooled)
-        assert isinstance(logits, Tensor)
+        logits: Tensor = self.head(pooled)
         return logits
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import anndata
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -15,6 +14,11 @@ from scipy.spatial import cKDTree
 from spaf_data import InputError as DataInputError
 from spaf_data import slides_of_cells, split_regions
 from spaf_model import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
 
 logger = logging.getLogger(__name__)
 
@@ -216,4 +220,5 @@ def _parts(values: pd.Series, column: str) -> tuple[NDArray[np.str_], str]:
 def _column(adata: anndata.AnnData, name: str, option: str) -> pd.Series:
     if name not in adata.obs.columns:
         raise InputError(f"obs has no column {name!r} ({option}); it has: {', '.join(map(str, adata.obs.columns))}.")
-    return adata.obs[name]
+    column: pd.Series = adata.obs[name]
+    return column

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -38,6 +36,11 @@ from spaf_train.finetuning.training import Fit, fit_with_patience
 from spaf_train.objectives import GivenObjectives
 from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +243,8 @@ def _embedding(
 
 
 def _predict(model: SpatialFormer, head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
-    return head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+    classes: NDArray[np.integer] = head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+    return classes
 
 
 def _baselines(

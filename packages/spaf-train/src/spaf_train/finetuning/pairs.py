@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -41,6 +40,9 @@ from spaf_train.stream.loader import BatchStream
 from spaf_train.stream.samplers import SamplingConfig
 from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
 TUNED, BEFORE = "fine-tuned model", "model before"
@@ -196,8 +198,7 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     labels: list[NDArray[np.int64]] = []
     with inference(model.network) as device:
         for batch in stream.one_epoch(max_inputs=config.probe_inputs):
-            asked = batch.targets["pairs"]
-            assert isinstance(asked, PairLabels)
+            asked = cast("PairLabels", batch.targets["pairs"])
             hidden = model.network.encode(batch.unmasked.to(device))
             states.append(hidden[:, 0].double().cpu().numpy())
             labels.append(asked.labels.numpy())
@@ -208,8 +209,7 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     ).fit(features, np.concatenate(labels))
     half = torch.from_numpy(regression.coef_[0] / scaler.scale_ / 2.0)
     with torch.no_grad():
-        head = model.network.pair_head
-        assert isinstance(head, nn.Linear)
+        head = cast("nn.Linear", model.network.pair_head)
         head.weight.copy_(torch.stack([-half, half]))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,6 +12,9 @@ from spaf_data import whole_folder
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import write_json
 from spaf_train.finetuning.training import Fit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 RECORD_FILE = "finetune.json"
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
-from spaf_model import SpatialFormerNetwork
-from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.label_training import LabelNetwork
-from spaf_train.objectives import ObjectiveSet
-from spaf_train.stream.batch import Stream
 from spaf_train.trainer.config import RunConfig
-from spaf_train.trainer.distributed import Ranks
 from spaf_train.trainer.loop import Trainer
 from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
 from spaf_train.trainer.signals import StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spaf_model import SpatialFormerNetwork
+    from spaf_train.finetuning.config import FinetuneConfig
+    from spaf_train.finetuning.label_training import LabelNetwork
+    from spaf_train.objectives import ObjectiveSet
+    from spaf_train.stream.batch import Stream
+    from spaf_train.trainer.distributed import Ranks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ def fit_with_patience(
     )
     kept, log = MemoryCheckpoints(), MemoryLog()
     trainer = Trainer(
-        cast(SpatialFormerNetwork, network),  # what is asked of it here, a network of labels has too
+        cast("SpatialFormerNetwork", network),  # what is asked of it here, a network of labels has too
         objectives=objectives,
         optimizer=config.optimizer(),
         run=run,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
-from spaf_data import GeneProximity
 from spaf_train.gene_embedding.options import Null, check_null, check_pseudo_count
+
+if TYPE_CHECKING:
+    from spaf_data import GeneProximity
 
 
 def association(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,9 @@ from safetensors.numpy import save_file
 from spaf_data import whole_folder
 from spaf_model import InputError
 from spaf_train._record import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMAT_VERSION = 1
 VECTORS_FILE, GENES_FILE, RECORD_FILE = "embeddings.safetensors", "genes.csv", "gene_embeddings.json"
@@ -135,7 +137,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _read_tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except SafetensorError as error:
         raise InputError(f"{path} is damaged or truncated: {error}.") from error
     for name in ("vectors", "weights"):

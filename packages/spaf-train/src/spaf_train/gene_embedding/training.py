@@ -227,4 +227,5 @@ def _training_cells(build: Path, slide: str) -> NDArray[np.object_]:
         raise InputError(f"{file} cannot be read as an h5ad: {str(error).splitlines()[0]}") from error
     if "split" not in obs:
         raise InputError(f"{file} has no obs column 'split'; it has: {', '.join(map(str, obs.columns))}.")
-    return obs.index[obs["split"] == "train"].to_numpy()
+    names: NDArray[np.object_] = obs.index[obs["split"] == "train"].to_numpy()
+    return names

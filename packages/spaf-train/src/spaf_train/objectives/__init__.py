@@ -57,10 +57,10 @@ __all__ = [
     "WeightingConfig",
     "colocalization_logits",
     "colocalized_genes",
-    "objective_columns",
     "focal_loss",
     "mask_genes",
     "masked_gene_logits",
     "masked_genes_loss",
+    "objective_columns",
     "pairs_loss",
 ]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from spaf_model import SpatialFormerConfig, SpatialFormerNetwork, TokenBatch
 from spaf_train._checks import require_at_least
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
     from spaf_data import Corpus
+    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork, TokenBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
@@ -194,9 +195,7 @@ class Objective(ABC):
 
     def factor(self, progress: float) -> float:
         """Return the factor of the loss at a point of the run, from 0 (start) to 1 (end)."""
-        weight = self.config.weight
-        assert isinstance(weight, float | int)
-        return float(weight)
+        return float(self.config.weight)
 
     def operations(self, network: SpatialFormerNetwork, targets: Any) -> float:
         """Return the floating-point operations of its head on a batch, forward and backward; small heads count 0."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
 from spaf_train._checks import require_at_least, require_fraction
 from spaf_train._csr import csr_rows
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
@@ -20,7 +18,10 @@ from spaf_train.objectives.chance import Judgement, auroc_error, least_focal_los
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from spaf_data import Corpus
+    from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
     from spaf_train.stream.window import Draw
 
 
@@ -237,6 +238,5 @@ def colocalization_logits(network: SpatialFormerNetwork, hidden: Tensor, targets
     # Genes alone, segment by segment: an (L, L) of both cells of a pair would be mostly logits between two cells.
     genes = targets.genes
     states = hidden.flatten(0, 1).index_select(0, genes.flatten()).view(*genes.shape, hidden.shape[-1])
-    logits = network.colocalization_head(states)
-    assert isinstance(logits, Tensor)
+    logits: Tensor = network.colocalization_head(states)
     return logits.transpose(1, 2).masked_select(targets.mask)

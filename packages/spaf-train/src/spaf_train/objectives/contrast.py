@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_data import Distances
 from spaf_model import InputError, SeparatePairs, SpatialFormerConfig, SpatialFormerNetwork
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
@@ -21,6 +19,9 @@ from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
 from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_data import Distances
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw

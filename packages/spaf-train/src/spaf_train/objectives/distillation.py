@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
 from spaf_train.objectives.base import Column, Loss, Objective, Scores, Total
 from spaf_train.objectives.chance import Judgement
 from spaf_train.objectives.contrast import cell_states, require_separate, separate_head
 from spaf_train.objectives.towers import Standardised, TowersConfig, states_beside, tower_states, train_tower
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw

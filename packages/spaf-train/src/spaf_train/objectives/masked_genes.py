@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
 from spaf_train._checks import require, require_fraction
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, entropy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
     from spaf_train.stream.window import Draw
 
 # A multiplication and an addition for each weight forward, and twice that backward.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
 from spaf_train._checks import require
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, auroc_error, entropy
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
 

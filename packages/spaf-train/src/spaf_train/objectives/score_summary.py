@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _BUFFER = 1 << 20  # scores held as they are before they are summarised
 _GROUPS = 1 << 17  # different scores kept of a summary: 2.6 MB

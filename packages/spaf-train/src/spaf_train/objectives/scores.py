@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spaf_train.objectives.base import Loss, Scores
 from spaf_train.objectives.score_summary import ScoreSummary, auroc_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
 
 RankedParts = tuple[float, tuple[NDArray[np.float32], NDArray[np.int64]]]
 

@@ -24,11 +24,11 @@ from spaf_train.objectives.contrast import ContrastConfig, neighbour_losses, pai
 from spaf_train.trainer.divergence import TrainingDivergedError
 from spaf_train.trainer.optim import OptimizerConfig, learning_rate, make_optimizer
 from spaf_train.trainer.progress import TrainingProgress
-from spaf_train.trainer.signals import StopRequest
 
 if TYPE_CHECKING:
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.window import Cells
+    from spaf_train.trainer.signals import StopRequest
 
 _LARGEST = 5.0  # of a standardised expression; beyond it are counts of genes that hardly any cell has
 _CELLS_AT_ONCE = 4096
@@ -71,8 +71,7 @@ class Tower(nn.Module):
 
     def forward(self, expression: Tensor) -> Tensor:
         """Return the hidden units (n, hidden) of expression (n, G)."""
-        hidden = self.body(expression)
-        assert isinstance(hidden, Tensor)
+        hidden: Tensor = self.body(expression)
         return hidden
 
 

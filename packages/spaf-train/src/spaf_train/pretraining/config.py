@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Sequence
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -21,6 +19,10 @@ from spaf_train.stream.samplers import SamplingConfig
 from spaf_train.trainer.config import RunConfig
 from spaf_train.trainer.distributed import DistributedConfig
 from spaf_train.trainer.optim import OptimizerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.resources.abc import Traversable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

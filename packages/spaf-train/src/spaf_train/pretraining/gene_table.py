@@ -115,4 +115,5 @@ def _to_width(vectors: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Turn vectors into a space of `width` dimensions; of longer ones the first dimensions."""
     kept = vectors[:, :width]
     basis, triangle = np.linalg.qr(np.random.default_rng(0).normal(size=(width, kept.shape[1])))
-    return kept @ (basis * np.sign(np.diag(triangle))).T
+    turned: NDArray[np.float64] = kept @ (basis * np.sign(np.diag(triangle))).T
+    return turned

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,6 @@ from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
 from spaf_train.pretraining.askable import askable
 from spaf_train.pretraining.card import model_card
-from spaf_train.pretraining.config import PretrainConfig
 from spaf_train.pretraining.gene_table import set_gene_table
 from spaf_train.pretraining.vocabulary import vocabulary_from_corpus
 from spaf_train.stream.loader import BadShardError, BatchStream
@@ -31,6 +30,9 @@ from spaf_train.trainer.loop import Trainer
 from spaf_train.trainer.reproducible import reproducible
 from spaf_train.trainer.signals import StopRequest, stop_request
 from spaf_train.trainer.tensorboard_log import check_tensorboard
+
+if TYPE_CHECKING:
+    from spaf_train.pretraining.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
 

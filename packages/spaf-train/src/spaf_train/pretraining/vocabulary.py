@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spaf_data import Corpus
 from spaf_model import CONTEXT_KINDS, InputError, Vocabulary
 from spaf_train.stream.contexts import UNKNOWN
+
+if TYPE_CHECKING:
+    from spaf_data import Corpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,14 @@ import spaf_data
 from spaf_data import Block, BlockRef, Corpus
 from spaf_model import CONTEXT_KINDS, InputError, RankedCells, TokenBatch, Vocabulary, rank_genes, token_budget_batches
 from spaf_train._csr import csr_rows
-from spaf_train.objectives import ObjectivesConfig
 from spaf_train.stream.batch import Batch
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
 from spaf_train.stream.window import Cells, Draw, Inputs, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from spaf_train.objectives import ObjectivesConfig
 
 
 class BadShardError(InputError):

@@ -95,7 +95,9 @@ class Window:
 
     def lengths_of(self, inputs: Inputs) -> NDArray[np.int64]:
         """Return the tokens of each input."""
-        return self.lengths[inputs.left, 0] + np.where(inputs.right >= 0, self.lengths[inputs.right, 1], 0)
+        right = np.where(inputs.right >= 0, self.lengths[inputs.right, 1], 0)
+        lengths: NDArray[np.int64] = self.lengths[inputs.left, 0] + right
+        return lengths
 
     def block_generator(self, place: int) -> np.random.Generator:
         """Return the source of randomness of a block of the split, the same in whatever window it is."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from spaf_model import InputError, SpatialFormerNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def check_compiler(device: torch.device) -> None:
@@ -42,13 +45,12 @@ def compile_blocks(network: SpatialFormerNetwork) -> None:
     otherwise, so that losses agree to rounding with those of a plain run; on a CPU, where plain dropout has a way of
     its own, it draws others. Names of parameters and states do not change, and evaluation is not compiled.
     """
-    for layer in network.layers:
+    for layer in network.blocks():
         for block in (layer.convolution, layer.attention):
-            assert isinstance(block, nn.Module)
-            plain: Callable[[Tensor, Tensor], Tensor] = block.after_mixing  # type: ignore[assignment]
+            plain = block.after_mixing
             compiled = torch.compile(plain, dynamic=True, fullgraph=True, options={"fallback_random": True})
             # On the instance, so that nothing is renamed.
-            block.after_mixing = functools.partial(_in_training, block, compiled, plain)  # type: ignore[assignment]
+            block.after_mixing = functools.partial(_in_training, block, compiled, plain)  # type: ignore[method-assign]
 
 
 def _in_training(

@@ -5,21 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from spaf_model import SpatialFormerNetwork
 from spaf_train.objectives import OBJECTIVES, Objective, ObjectiveSet
-from spaf_train.stream.batch import Batch, Stream
 from spaf_train.stream.workers import WorkerStream
-from spaf_train.trainer.checkpoint import Checkpoints
 from spaf_train.trainer.compiling import compile_blocks
-from spaf_train.trainer.config import RunConfig
 from spaf_train.trainer.distributed import DistributedConfig, Ranks
 from spaf_train.trainer.divergence import TrainingDivergedError
 from spaf_train.trainer.logs import Log, open_logs
@@ -30,9 +24,18 @@ from spaf_train.trainer.parallel import ParallelModule
 from spaf_train.trainer.progress import TrainingProgress
 from spaf_train.trainer.recomputing import recompute_layers
 from spaf_train.trainer.running_statistics import RunningStatistics
-from spaf_train.trainer.signals import StopRequest
 from spaf_train.trainer.utilisation import TrainingOperations, describe_step
 from spaf_train.trainer.validation import look
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from spaf_model import SpatialFormerNetwork
+    from spaf_train.stream.batch import Batch, Stream
+    from spaf_train.trainer.checkpoint import Checkpoints
+    from spaf_train.trainer.config import RunConfig
+    from spaf_train.trainer.signals import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -281,10 +284,11 @@ class Trainer:
         with self.parallel.synchronised(synchronise):
             with torch.autocast(self.ranks.device.type, dtype=self._autocast, enabled=self._autocast is not None):
                 share = 1.0 / self.train.batches_per_step
+                total: Tensor
+                sums: Tensor
                 total, sums = self.parallel.forward(batch.to(self.ranks.device), weights, factors, share)
             # Gradients are averaged over ranks, and the losses are parts of a sum.
             (total * self.ranks.world_size).backward()
-        assert isinstance(sums, Tensor)
         return sums
 
     def _diagnose(

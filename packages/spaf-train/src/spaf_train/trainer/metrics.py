@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,10 @@ from scipy.stats import rankdata
 from spaf_data import write_text
 from spaf_model import InputError
 from spaf_train.objectives import objective_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def log_columns(objectives: list[str] | None = None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,11 @@ from torch.nn import functional
 
 from spaf_model import SpatialFormerNetwork, TokenBatch
 from spaf_train.objectives import ObjectiveSet, ObjectiveWeighting
-from spaf_train.stream.batch import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from spaf_train.stream.batch import Batch
 
 
 class TrainingModule(nn.Module):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spaf_train.trainer.distributed import Ranks
-from spaf_train.trainer.module import TrainingModule
-
 # Divided tensors take seconds to import, and are there with "fsdp" alone.
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch.distributed.fsdp import FSDPModule
+
+    from spaf_train.trainer.distributed import Ranks
+    from spaf_train.trainer.module import TrainingModule
 
 
 class ParallelModule:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spaf_model import SpatialFormerNetwork
 from spaf_train.trainer.running_statistics import batch_norms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+    from spaf_model import SpatialFormerNetwork
 
 
 def recompute_layers(network: SpatialFormerNetwork) -> None:
@@ -22,18 +26,17 @@ def recompute_layers(network: SpatialFormerNetwork) -> None:
     """
     for layer in network.layers:
         # On the instance, so that nothing is renamed; hooks of the module stand around it as before.
-        layer.forward = functools.partial(_recomputed, layer.forward, layer)  # type: ignore[assignment]
+        layer.forward = functools.partial(_recomputed, layer.forward, layer)
 
 
 def _recomputed(forward: Callable[..., Tensor], layer: nn.Module, x: Tensor, *arguments: Any) -> Tensor:
-    result = checkpoint(
+    result: Tensor = checkpoint(
         forward,
         x,
         *arguments,
         use_reentrant=False,
         context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(layer)),
     )
-    assert isinstance(result, Tensor)
     return result
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from spaf_model import MaskedBatchNorm, SpatialFormerNetwork
-from spaf_train.trainer.distributed import Ranks
+
+if TYPE_CHECKING:
+    from spaf_train.trainer.distributed import Ranks
 
 
 class RunningStatistics:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spaf_model import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 def check_tensorboard() -> None:
@@ -35,8 +38,7 @@ class TensorBoardLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writers = {
-            split: SummaryWriter(str(folder / split), purge_step=after + 1)  # type: ignore[no-untyped-call]
-            for split in ("train", "validation")
+            split: SummaryWriter(str(folder / split), purge_step=after + 1) for split in ("train", "validation")
         }
 
     def write(self, *, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -44,11 +46,11 @@ class TensorBoardLog:
         writer = self._writers[split]
         for name, value in values.items():
             if not math.isnan(value):
-                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, step)
         # A run that is killed has lost no row of metrics.csv, and loses none here.
-        writer.flush()  # type: ignore[no-untyped-call]
+        writer.flush()
 
     def close(self) -> None:
         """Close the files."""
         for writer in self._writers.values():
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()

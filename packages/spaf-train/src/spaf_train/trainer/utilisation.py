@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from spaf_model import SpatialFormerNetwork
-from spaf_train.objectives import ObjectiveSet
-from spaf_train.stream.batch import Batch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spaf_model import SpatialFormerNetwork
+    from spaf_train.objectives import ObjectiveSet
+    from spaf_train.stream.batch import Batch
 
 # A multiplication and an addition for each weight forward, and twice that backward.
 _OPERATIONS_PER_WEIGHT = 6

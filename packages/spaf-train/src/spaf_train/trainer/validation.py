@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_model import SpatialFormerNetwork
 from spaf_train.objectives import (
     Loss,
     Objective,
@@ -19,9 +17,14 @@ from spaf_train.objectives import (
     Total,
 )
 from spaf_train.objectives.base import Verdict
-from spaf_train.stream.batch import Batch
-from spaf_train.trainer.distributed import Ranks
 from spaf_train.trainer.module import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from spaf_model import SpatialFormerNetwork
+    from spaf_train.stream.batch import Batch
+    from spaf_train.trainer.distributed import Ranks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,16 @@ import hashlib
 import pickle
 import re
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from spaf_model.errors import InputError
-from spaf_model.spatialformer.config import PublishedVersion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spaf_model.spatialformer.config import PublishedVersion
 
 _HEADS: dict[str, PublishedVersion] = {"adjprojector.fc.weight": "v1", "adjprojector.project_i.weight": "v2"}
 

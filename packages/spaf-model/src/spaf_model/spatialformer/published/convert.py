@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -17,7 +17,9 @@ from spaf_model.spatialformer.published.card import model_card
 from spaf_model.spatialformer.published.checkpoint import Checkpoint, read_checkpoint
 from spaf_model.spatialformer.published.tensors import convert_tensors
 from spaf_model.spatialformer.published.vocabulary import read_vocabulary, read_wheel_vocabulary
-from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -23,6 +21,11 @@ from spaf_model.spatialformer.published.checkpoint import read_checkpoint
 from spaf_model.spatialformer.published.convert import FLASH_KEY, AttentionVariant, convert_published
 from spaf_model.spatialformer.published.vocabulary import MEDIANS_FILE, TOKEN_FILES
 from spaf_model.spatialformer.tokeniser import sequence_lengths
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +198,7 @@ def embed_data(
         )
         both = torch.from_numpy(np.stack([1 - result.probabilities, result.probabilities], axis=1))
         return result.embeddings, list(both.split(int(n_cells))) if len(both) else []
-    model.embed(table, method=method, token_budget=budget, progress=True, **reading)  # type: ignore[arg-type]
+    model.embed(table, method=method, token_budget=budget, progress=True, **reading)
     if reveal_name:
         model.predict_colocalization(table, threshold, token_budget=budget, progress=True, **reading)
         table.obs["Gene_Pairs"] = _named_pairs(table)
@@ -293,7 +296,7 @@ def _token_budget(
 
 def _named_pairs(adata: anndata.AnnData) -> pd.Series:
     """Return the gene pairs of each cell as lists, by the names that the published code reads."""
-    names = adata.var["gene_name"] if "gene_name" in adata.var else adata.var_names
+    names = adata.var.get("gene_name", adata.var_names)
     name_of = dict(zip(adata.var_names, map(str, names), strict=True))
     pairs = [[name_of[gene] for gene in pair] for pair in adata.uns[COLOCALIZATION_KEY]["pairs"].to_numpy().tolist()]
     matrix = adata.obsm[COLOCALIZATION_KEY]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
 from spaf_model.errors import InputError
 from spaf_model.model_directory import tensor_problems
-from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.network import SpatialFormerNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spaf_model.spatialformer.config import SpatialFormerConfig
 
 # Tensors that the published network creates and never uses, the weights of its losses, and a counter of batch norm.
 DROPPED = ("encoder.emb_proj.*", "encoder.bpp_feature_proj.*", "encoder.bpp_convnet.*", "log_sigma_*")
@@ -94,7 +98,8 @@ def convert_tensors(
 
 def part_major(qkv: torch.Tensor, n_heads: int) -> torch.Tensor:
     """Reorder rows (3 D, ...) from [head][q|k|v][dim] to [q|k|v][head][dim]."""
-    return qkv.unflatten(0, (n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+    parts: torch.Tensor = qkv.unflatten(0, (n_heads, 3, -1))
+    return parts.transpose(0, 1).flatten(0, 2)
 
 
 def _published_name(name: str) -> str:

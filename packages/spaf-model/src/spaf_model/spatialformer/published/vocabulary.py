@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spaf_model.errors import InputError
-from spaf_model.spatialformer.config import PublishedVersion
 from spaf_model.spatialformer.published.gene_medians import read_gene_medians
 from spaf_model.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spaf_model.spatialformer.config import PublishedVersion
 
 _SPECIAL = {"pad": "<PAD>", "cls": "<CLS>", "mask": "<MASK>", "sep": "<SEP>"}
 # The published file does not say what is a gene and what is not; these are its names of context. Both spellings of the

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Corpus, Distances
 from spaf_model import token_budget_batches
-from spaf_train.stream.window import Inputs, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from spaf_data import Corpus, Distances
     from spaf_train.stream.samplers.config import SamplingConfig
+    from spaf_train.stream.window import Inputs, Window
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Block
 from spaf_train.stream.samplers.base import Sampler, shuffled_batches
 from spaf_train.stream.window import Inputs, Window
+
+if TYPE_CHECKING:
+    from spaf_data import Block
 
 
 class CellSampler(Sampler):

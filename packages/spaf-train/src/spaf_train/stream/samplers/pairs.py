@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spaf_data import Block, Corpus, Distances
 from spaf_model import InputError
 from spaf_train.stream.samplers.base import Sampler, shuffled_batches
-from spaf_train.stream.samplers.config import SamplingConfig
 from spaf_train.stream.window import Inputs, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from spaf_data import Block, Corpus, Distances
+    from spaf_train.stream.samplers.config import SamplingConfig
 
 # Rejection rounds for easy negatives: where a tenth of the cells is far enough, 1 draw in 10^9 stays without one.
 _ROUNDS = 200

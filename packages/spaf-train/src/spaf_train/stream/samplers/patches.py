@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from spaf_data import Distances
 from spaf_train._checks import require, require_at_least
 from spaf_train.stream.samplers.base import Sampler
-from spaf_train.stream.samplers.config import SamplingConfig
 from spaf_train.stream.window import Cells, Inputs, Window
+
+if TYPE_CHECKING:
+    from spaf_data import Distances
+    from spaf_train.stream.samplers.config import SamplingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,7 @@ class PatchSampler(Sampler):
 
     def __init__(self, sampling: SamplingConfig, corpus: Distances) -> None:
         super().__init__(sampling, corpus)
-        config = self.config.following(self.distances)
-        assert isinstance(config, PatchConfig)
+        config = cast("PatchConfig", self.config.following(self.distances))
         assert config.apart_min is not None
         assert config.apart_max is not None
         self._patches = config
