@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anndata import AnnData
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
@@ -30,3 +32,8 @@ def run_record(command: str, parameters: Mapping[str, Any], *, started: float) -
         "seconds": time.perf_counter() - started,
         "peak_rss_mb": peak * kilobyte / 1e6,
     }
+
+
+def keep_record(adata: AnnData, name: str, record: Mapping[str, Any]) -> None:
+    """Write what a run says about itself into ``uns["spaf"]``, beside what other runs said."""
+    adata.uns["spaf"] = {**adata.uns.get("spaf", {}), name: dict(record)}

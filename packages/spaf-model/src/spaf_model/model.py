@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from spaf_model._console import progress_bar
-from spaf_model._record import run_record
+from spaf_model._record import keep_record, run_record
 from spaf_model.cell_source import CellSource, say_what_was_read
 from spaf_model.distributed import Processes, shared_processes
 from spaf_model.embedding import embed_tokenised, refuse_not_finite
@@ -365,16 +365,9 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         counts: tuple[int, int] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
+        facts = {"model": self.source, "family": self.family, "n_cells": adata.n_obs, "n_empty": n_empty}
         record = run_record(f"spaf-model {command}", parameters, started=started)
-        record |= {
-            "model": self.source,
-            "family": self.family,
-            "n_cells": adata.n_obs,
-            "n_empty": n_empty,
-            **source.as_record(counts),
-            **(more or {}),
-        }
-        adata.uns["spaf"] = {**adata.uns.get("spaf", {}), command: record}
+        keep_record(adata, command, record | facts | source.as_record(counts) | dict(more or {}))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n_parameters / 1e6:.1f} M parameters, {self.vocabulary!r})"

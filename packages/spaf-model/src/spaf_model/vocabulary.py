@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from spaf_model._files import read_json_object, replace_file
 from spaf_model.errors import InputError
 from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of, plain_id, without_genome
+from spaf_model.gene_match import GeneMatch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,34 +22,6 @@ CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of t
 UNKNOWN = "unknown"
 FORMAT_VERSION = 1
 _SPECIAL = ("pad", "cls", "mask", "sep")  # of a vocabulary that `Vocabulary.build` makes
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class GeneMatch:
-    """How the genes of a data set were found in a vocabulary.
-
-    ``token_ids`` holds the token of each gene of the input, -1 where there is none. Genes of the input that are one
-    gene of the model by the rule of `look_up`, such as two symbols of one Ensembl id, share its token: ``joined`` names
-    those behind the first, and their counts are added. A gene that stands in the input twice, with name and id, is in
-    ``duplicated`` and has -1.
-    """
-
-    token_ids: NDArray[np.int64]  # (n_genes of the input,)
-    matched: list[str]
-    unmatched: list[str]
-    duplicated: list[str]
-    n_known: int  # genes of the vocabulary
-    joined: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def fraction(self) -> float:
-        """Matched genes as a share of the genes of the input."""
-        return (len(self.matched) + len(self.joined)) / max(self.token_ids.size, 1)
-
-    @property
-    def model_fraction(self) -> float:
-        """Matched genes as a share of the genes of the model."""
-        return len(self.matched) / max(self.n_known, 1)
 
 
 class Vocabulary:

@@ -14,12 +14,15 @@ from spaf_model.model_directory import (
     FORMAT_VERSION,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
+    load_tensors,
     not_finite,
 )
 from spaf_model.tissue.config import TissueConfig
+from spaf_model.tissue.network import PlaceNetwork
 from spaf_model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -59,3 +62,29 @@ def read_directory(path: Path) -> tuple[TissueConfig, Vocabulary, dict[str, torc
         raise InputError(f"{path / WEIGHTS_FILE} cannot be used: it holds weights that are NaN or infinite. {bad}.")
     card = (path / CARD_FILE).read_text("utf-8") if (path / CARD_FILE).is_file() else ""
     return config, vocabulary, tensors, card
+
+
+def parts_of(
+    tensors: Mapping[str, torch.Tensor], config: TissueConfig, vocabulary: Vocabulary, *, source: str
+) -> tuple[torch.Tensor, torch.Tensor, PlaceNetwork | None]:
+    """Return loadings of the closed form and of identity, and the network beside the closed form where there is one.
+
+    Raises
+    ------
+    InputError
+        If the tensors do not fit the configuration; the sentence names the source.
+    """
+    n_genes = vocabulary.gene_token_ids.size
+    for name in ("closed", "identity"):
+        if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
+            raise InputError(f"The tensors of {source} do not fit its configuration; {name} is not {n_genes} rows.")
+    closed = tensors["closed"]
+    rest = {name: tensor for name, tensor in tensors.items() if name not in ("closed", "identity")}
+    if config.network is None:
+        if rest:
+            raise InputError(f"The tensors of {source} do not fit its configuration; unexpected: {', '.join(rest)}.")
+        return closed, tensors["identity"], None
+    network = PlaceNetwork(closed, config.network.widths, config.network.dropout)
+    state = {name.removeprefix("network."): tensor for name, tensor in rest.items()}
+    load_tensors(network, state | {"linear": closed}, source=source)
+    return closed, tensors["identity"], network.eval()

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.model import WHOLE, Model
-from spaf_model.model_directory import load_tensors
 from spaf_model.tissue.config import TissueConfig
+from spaf_model.tissue.directory import parts_of
 from spaf_model.tissue.model import TissueModel
-from spaf_model.tissue.network import PlaceNetwork
 from spaf_model.tissue.reading import LEAST_CELLS, SlideCells
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from spaf_model.counts import CellCounts
     from spaf_model.options import EmbeddingSettings
+    from spaf_model.tissue.network import PlaceNetwork
 
 
 class TissueNetwork(Network[Any]):
@@ -66,19 +66,7 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
 
     def network_of(self, tensors: Mapping[str, torch.Tensor], *, source: str) -> TissueNetwork:
         """Return the network of stored tensors."""
-        n_genes = self.vocabulary.gene_token_ids.size
-        for name in ("closed", "identity"):
-            if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
-                raise InputError(f"The tensors of {source} do not fit its configuration; {name} is not {n_genes} rows.")
-        rest = {name: tensor for name, tensor in tensors.items() if name not in ("closed", "identity")}
-        network = None
-        if self.config.network is not None:
-            network = PlaceNetwork(tensors["closed"], self.config.network.widths, self.config.network.dropout)
-            state = {name.removeprefix("network."): tensor for name, tensor in rest.items()}
-            load_tensors(network, state | {"linear": tensors["closed"]}, source=source)
-        elif rest:
-            raise InputError(f"The tensors of {source} do not fit its configuration; unexpected: {', '.join(rest)}.")
-        return TissueNetwork(tensors["closed"], tensors["identity"], network)
+        return TissueNetwork(*parts_of(tensors, self.config, self.vocabulary, source=source))
 
     @property
     def n_parameters(self) -> int:

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
-from spaf_model._record import run_record
+from spaf_model._record import keep_record, run_record
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.inputs import CellTables, tables_of
-from spaf_model.model_directory import load_tensors, write_model_directory
+from spaf_model.model_directory import write_model_directory
 from spaf_model.shipped import model_path
 from spaf_model.tissue.account import Account, card_of
 from spaf_model.tissue.components import principal_components
 from spaf_model.tissue.config import NetworkConfig, Preset, TissueConfig
-from spaf_model.tissue.directory import FAMILY, read_directory
+from spaf_model.tissue.directory import FAMILY, parts_of, read_directory
 from spaf_model.tissue.fitting import Fitted, fit_parts, size_of_place
 from spaf_model.tissue.joint import centred, size_of
 from spaf_model.tissue.neighbours import reach_of
-from spaf_model.tissue.network import PlaceNetwork
 from spaf_model.tissue.niche import N_CELLS, N_SPOTS, niche_state
 from spaf_model.tissue.reading import SlideCells, genes_found, genes_of, places_of, read_slides, slides_of
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     import anndata
 
+    from spaf_model.tissue.network import PlaceNetwork
     from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -165,37 +165,11 @@ class TissueModel:
         InputError
             If it is not one of this family, is damaged, of a newer format, or its tensors do not fit its configuration.
         """
-        return cls.of_parts(*read_directory(model_path(path)), source=str(path))
-
-    @classmethod
-    def of_parts(
-        cls, config: TissueConfig, vocabulary: Vocabulary, tensors: dict[str, torch.Tensor], card: str, *, source: str
-    ) -> TissueModel:
-        """Return the model of what a model directory holds.
-
-        Raises
-        ------
-        InputError
-            If the tensors do not fit the configuration.
-        """
-        path, tensors = source, dict(tensors)
-        n_genes = vocabulary.gene_token_ids.size
-        for name in ("closed", "identity"):
-            if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
-                raise InputError(f"The tensors of {path} do not fit its configuration; {name} is not {n_genes} rows.")
-        closed = tensors.pop("closed")
-        identity = tensors.pop("identity").numpy()
-        network = None
-        if config.network is not None:
-            network = PlaceNetwork(closed, config.network.widths, config.network.dropout)
-            state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-            load_tensors(network, state | {"linear": closed}, source=str(path))
-            network.eval()
-        elif tensors:
-            raise InputError(f"The tensors of {path} do not fit its configuration; unexpected: {', '.join(tensors)}.")
-        model = cls(config, vocabulary, closed=closed.numpy(), identity=identity, network=network)
+        config, vocabulary, tensors, card = read_directory(model_path(path))
+        closed, identity, network = parts_of(tensors, config, vocabulary, source=str(path))
+        model = cls(config, vocabulary, closed=closed.numpy(), identity=identity.numpy(), network=network)
         model.card = card
-        model.source = source
+        model.source = str(path)
         return model
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -319,7 +293,7 @@ class TissueModel:
                 **genes_found(match),
                 "n_dimensions": {name: part.shape[1] for name, part in named.items()},  # place, then identity
             }
-            table.uns["spaf"] = {**table.uns.get("spaf", {}), "embed": record}
+            keep_record(table, "embed", record)
 
     def joined(self, named: Mapping[str, Rows]) -> Rows:
         """Return place and weighted identity side by side, of what `named_parts` gave."""
