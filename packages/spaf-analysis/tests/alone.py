@@ -14,7 +14,7 @@ for name in ("spatialdata", "squidpy", "scvi", "lightning"):
 with TemporaryDirectory() as folder:
     bundle, out = Path(folder, "bundle"), Path(folder, "out")
     spaf_data.simulate_bundle(bundle, n_cells=300, n_genes=30, seed=0)
-    few_steps = ("--set", "run.steps=4", "--set", "run.validate_every=2")
+    few_steps = ("--config", "small", "--set", "run.steps=4", "--set", "run.validate_every=2")
     subprocess.run(["spaf-analysis", "run", str(bundle), "-o", str(out), *few_steps], check=True)
     summary = json.loads((out / "summary.json").read_text())
     assert (out / "report.html").stat().st_size > 0
