@@ -10,7 +10,7 @@ sequences: with random weights there is nothing else to see::
 
 import statistics
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import anndata
 import numpy as np
@@ -19,9 +19,6 @@ import torch
 from _machine import describe, write_results
 
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 N_CELLS, N_PAIRS, N_GENES, N_ROUNDS = 48, 12, 300, 3
 CONTEXT = dict.fromkeys(("tissue", "condition", "species", "assay"), "unknown")

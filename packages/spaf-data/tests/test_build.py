@@ -156,9 +156,12 @@ def disk_is_full(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("step", ["read_transcripts", "colocalize", "AnnData.write_h5ad"])
+@pytest.mark.parametrize(
+    "step",
+    ["spaf_data._build_slide.read_transcripts", "spaf_data._build_slide.colocalize", "anndata.AnnData.write_h5ad"],
+)
 def test_failure_leaves_nothing(bundle, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(f"spaf_data._build_slide.{step}", disk_is_full)
+    monkeypatch.setattr(step, disk_is_full)
     with pytest.raises(OSError, match="No space"):
         build_corpus([SlideSource(path=bundle, slide="s")], tmp_path / "out")
     assert not list(tmp_path.iterdir())

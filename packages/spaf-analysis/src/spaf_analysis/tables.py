@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -15,8 +16,6 @@ from spaf_data import slides_of_cells
 from spaf_model import Model, load_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_model import Cells
 
 

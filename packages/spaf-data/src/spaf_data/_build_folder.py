@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spaf_data._record import write_text
 from spaf_data.errors import InputError
 from spaf_data.folders import replace_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 COMMAND = "spaf-data build"
 RECORD = "build.json"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from spaf_data._console import console
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _MOST_COLUMNS = 6
 

@@ -8,10 +8,8 @@ import resource
 import sys
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 _PACKAGES = ("spaf-data", "numpy", "scipy", "pandas", "anndata", "numba", "pyarrow")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -28,9 +29,6 @@ from spaf_data.gene_identity import GeneNames, check_gene_ids, check_same_genes,
 from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.readers import genes_known_before
 from spaf_data.sources import each_slide
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def build_corpus(

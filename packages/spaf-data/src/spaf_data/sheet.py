@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spaf_data import keys
 from spaf_data.errors import InputError
 from spaf_data.options import PLATFORMS, SlideSource
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 REQUIRED = ("input", "slide")
 COLUMNS = (*REQUIRED, *keys.CONTEXT, "split", "platform")

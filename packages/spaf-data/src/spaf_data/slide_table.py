@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,6 @@ from spaf_data import keys
 from spaf_data._record import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from scipy import sparse
 
     from spaf_data.transcripts import Account

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from spaf_data import datasets
 from spaf_data.errors import InputError
 from spaf_data.options import ReadOptions, SlideSource
 from spaf_data.readers import find_bundles, slide_name, slides_inside
 from spaf_data.sheet import read_sheet
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 DATASETS = ("xenium_breast_window",)
 

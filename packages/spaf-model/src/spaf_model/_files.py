@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -14,10 +16,6 @@ from anndata.io import write_elem
 
 from spaf_model._files import replace_file
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 
 @contextlib.contextmanager

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def token_budget_batches(lengths: NDArray[np.integer] | Sequence[int], budget: int) -> list[NDArray[np.int64]]:

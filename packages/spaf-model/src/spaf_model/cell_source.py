@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from spaf_model.expression import ExpressionReader, match_genes
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import anndata
 
     from spaf_model.options import ReadingOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,6 @@ from spaf_model.errors import InputError
 from spaf_model.vocabulary import CONTEXT_KINDS, UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import anndata
 
 SLIDE_COLUMNS = ("slide", "slide_id", "library_id", "sample", "sample_id", "section")  # the first that is there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,6 @@ from numpy.typing import NDArray
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
 
 _ROWS_AT_A_TIME = 65_536  # of an array that is sent

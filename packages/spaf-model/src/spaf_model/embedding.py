@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from spaf_model.errors import InputError
 from spaf_model.options import EmbeddingSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from spaf_model.family import BatchT, Network, TokenisedCells
 
 _NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
@@ -26,8 +27,6 @@ from torch import nn
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import numpy as np
 
     from spaf_model.counts import CellCounts

@@ -8,10 +8,7 @@ Spaces around a name and the case of an Ensembl id do not matter, nor does a gen
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 _ENSEMBL = re.compile(r"ENS[A-Z]*\d{6,}(\.\d+)?", re.IGNORECASE)
 _WHOLE = re.compile(r"(\d+)\.0+")  # a number that a float gave decimals

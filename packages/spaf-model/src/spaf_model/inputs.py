@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import anndata
@@ -9,8 +10,6 @@ import anndata
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spatialdata import SpatialData
 
 # One table of cells.

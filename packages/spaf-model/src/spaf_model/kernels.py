@@ -17,7 +17,8 @@ import dataclasses
 import functools
 import importlib.util
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,6 @@ from spaf_model.attention_bias import BIAS_KINDS, AlibiBias, AttentionBias, Bias
 from spaf_model.dropout import draws_fast
 from spaf_model.errors import InputError
 from spaf_model.explicit_attention import explicit_attention
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KernelName = Literal["explicit", "sdpa", "flex", "flash"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, Unpack
 
 import numpy as np
@@ -33,9 +35,6 @@ from spaf_model.outputs import check_key
 from spaf_model.shipped import STARTER, model_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     import anndata
 
     from spaf_model.counts import CellCounts

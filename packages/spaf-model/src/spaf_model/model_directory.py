@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,9 +19,6 @@ from torch import nn
 from spaf_model._files import read_json_object
 from spaf_model.errors import InputError
 from spaf_model.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FORMAT_VERSION = 1
 FIRST_FAMILY = "spatialformer"  # that of a directory that does not say its family

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 from spaf_model.errors import InputError
 from spaf_model.kernels import KernelName
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Precision = Literal["fp32", "bf16"]
 

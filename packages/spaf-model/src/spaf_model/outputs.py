@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LONGEST_NAME = 255  # bytes, of the file systems there are
 

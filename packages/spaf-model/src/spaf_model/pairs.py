@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,8 +14,6 @@ from spaf_model.errors import InputError
 from spaf_model.tables import read_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import anndata
 
 # Cells by name, or by position.

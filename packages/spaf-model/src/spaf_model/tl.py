@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaf_model.family import PredictsColocalization, asked
@@ -10,8 +11,6 @@ from spaf_model.shipped import STARTER
 from spaf_model.spatialformer.published.embed_data import embed_data
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_model.inputs import CellTables
 
 __all__ = ["embed", "embed_data", "predict_colocalization"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from spaf_model._files import read_json_object, replace_file
 from spaf_model.errors import InputError
 from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of, plain_id, without_genome
 from spaf_model.gene_match import GeneMatch
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of the columns of context ids
 UNKNOWN = "unknown"

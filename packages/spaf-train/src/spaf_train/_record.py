@@ -10,12 +10,10 @@ import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from spaf_data import Corpus, peak_rss_mb, write_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _PACKAGES = ("spaf-train", "spaf-model", "spaf-data", "torch", "numpy", "scipy")
 

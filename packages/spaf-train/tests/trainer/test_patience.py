@@ -6,6 +6,7 @@ import pytest
 
 from spaf_train import BatchStream, OptimizerConfig, pretrain, read_config
 from spaf_train.trainer import loop
+from spaf_train.trainer.checkpoint import Checkpoints
 from spaf_train.trainer.distributed import Ranks
 from spaf_train.trainer.loop import Trainer
 from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
@@ -45,17 +46,17 @@ def test_a_run_ends_when_patience_does_and_exports_the_best(scripted, config_pat
 def test_patience_goes_on_where_a_run_was_interrupted(scripted, config_path, corpus, tmp_path, monkeypatch):
     scripted(LOSSES)
     config = options(config_path, checkpoint_every=6)
-    save = loop.Checkpoints.save
+    save = Checkpoints.save
 
     def killed(self, state, *, step, best_step):
         save(self, state, step=step, best_step=best_step)
         if step == 12:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Checkpoints, "save", killed)
+    monkeypatch.setattr(Checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, corpus.path, tmp_path / "run")
-    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     result = pretrain(config, corpus.path, tmp_path / "run", resume=True)  # one validation without a better is behind
     assert (result.finished, result.step, result.best["step"]) == (True, 15, 9.0)
 

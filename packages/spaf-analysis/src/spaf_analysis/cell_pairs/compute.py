@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,6 @@ from spaf_analysis.metrics import (
     judged_pairs,
 )
 from spaf_data import Distances
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SCORES = {
     MODEL: "the model, pair head",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -30,8 +31,6 @@ from spaf_data import Distances
 from spaf_model import EmbedsPairs, Model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_model import Cells
 
 MAX_FITTED_CELLS = EvaluationOptions().max_fitted_cells

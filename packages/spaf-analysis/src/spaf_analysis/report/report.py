@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from spaf_analysis.keys import N_TRANSCRIPTS, SLIDE, SPLIT, TRAIN
 from spaf_analysis.report.inputs import read_inputs
 from spaf_analysis.report.options import ReportOptions
 from spaf_analysis.report.section import Context, Section
 from spaf_analysis.report.slides import values_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Progress = Callable[[str], None]
 

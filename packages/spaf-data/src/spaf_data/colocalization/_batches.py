@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numba
 import numpy as np
 
 from spaf_data.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Small enough that threads finish together, large enough that a batch takes milliseconds.
 _TRANSCRIPTS_A_BATCH = 1 << 14

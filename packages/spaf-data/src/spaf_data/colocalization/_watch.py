@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,6 @@ import numpy as np
 from spaf_data._memory import TRANSCRIPTS_AT_A_TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spaf_data.colocalization.cells import CellTranscripts
     from spaf_data.transcripts import Transcripts
 

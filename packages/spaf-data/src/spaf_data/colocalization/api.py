@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,8 +21,6 @@ from spaf_data.errors import InputError
 from spaf_data.transcripts import Transcripts, cell_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anndata import AnnData
 
 Method = Literal["communities", "enrichment"]

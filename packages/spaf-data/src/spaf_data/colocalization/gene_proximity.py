@@ -15,6 +15,7 @@ and not which genes the same cells express.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +32,6 @@ from spaf_data.errors import InputError
 from spaf_data.grouping import add_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spaf_data.transcripts import Transcripts
 
 

@@ -7,13 +7,11 @@ cells and pairs, and the genes of the corpus) bounds every array of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_NAME_BYTES = 1024  # of a cell's name in UTF-8
 _MOST_BYTES = 1 << 30  # of a block of which nothing is known

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 from spaf_data.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 # In no cell, on any platform; compared without regard to case. No instrument names a cell so.
 NO_CELL_WORDS = frozenset({"", "unassigned", "na", "n/a", "<na>", "nan", "none", "null", "nil"})

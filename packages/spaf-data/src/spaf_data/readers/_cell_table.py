@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,6 @@ from spaf_data.errors import InputError
 from spaf_data.readers._cell_names import cell_name, is_no_cell
 from spaf_data.readers._chunks import TEXT, dictionary, numbers
 from spaf_data.readers._table import column_names, require_columns, stream_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _FILTERED = "; if it was filtered on purpose, drop and count these cells with drop_unlisted=True (--drop-unlisted)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,6 @@ from spaf_data.readers._cell_names import cell_name, is_no_cell
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._sort import Chunk
 from spaf_data.readers._table import ROWS_PER_BATCH, Progress, column_names, require_columns, stream_columns
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 

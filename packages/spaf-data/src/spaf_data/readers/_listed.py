@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +15,6 @@ from spaf_data.readers._cell_table import read_cell_table
 from spaf_data.transcripts import cell_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from spaf_data.readers._sort import SortedColumns
 
 _COLUMNS = ("x", "y", "z", "gene", "qv", "in_nucleus")

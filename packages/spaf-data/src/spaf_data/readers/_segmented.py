@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,6 @@ from spaf_data.readers._listed import of_all
 from spaf_data.readers._tenx_matrix import find_matrix, read_matrix
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_data.options import ReadOptions
 
 SEGMENTED = "segmented_outputs"

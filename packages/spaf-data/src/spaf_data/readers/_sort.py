@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,9 +19,6 @@ from spaf_data._memory import mapped_array, release
 from spaf_data.errors import InputError
 from spaf_data.readers import _kernels
 from spaf_data.transcripts import Account, cell_ranges
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Above this many bytes the sorted columns become files: a slide of 6 million transcripts fits below.
 IN_MEMORY_BYTES = 1 << 27

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
 from spaf_data.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Progress = Callable[[float], None]
 

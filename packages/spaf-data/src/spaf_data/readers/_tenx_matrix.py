@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,9 +13,6 @@ import pandas as pd
 from scipy import io, sparse
 
 from spaf_data.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _GENES = "Gene Expression"
 _CONTROL_KINDS = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,6 @@ from spaf_data.readers._table import column_names, is_table
 from spaf_data.slides import slide_column, slides_of_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from anndata import AnnData
     from spatialdata import SpatialData
 

@@ -6,8 +6,9 @@ depends on nothing but NumPy. Only the look-up of places is our own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,10 +20,6 @@ from spaf_data.readers import _inside
 from spaf_data.readers._cell_names import cell_name
 from spaf_data.readers._chunks import TEXT, dictionary, numbers
 from spaf_data.readers._table import column_names, require_columns, stream_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

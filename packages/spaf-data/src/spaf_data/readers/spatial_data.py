@@ -11,6 +11,7 @@ column of cells is ``cell_id``. Shapes that the table annotates, or that are cal
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -33,8 +34,6 @@ from spaf_data.slides import slide_column
 from spaf_data.transcripts import Transcripts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anndata import AnnData
     from spatialdata import SpatialData
 

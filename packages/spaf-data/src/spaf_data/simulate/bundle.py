@@ -15,9 +15,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +30,6 @@ from spaf_data.readers.xenium import encode_cell_id
 from spaf_data.simulate.recipe import Simulation
 from spaf_data.simulate.tissue import Cells, Tissue, make_tissue, place_cells
 from spaf_data.simulate.transcripts import make_transcripts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Cells made at a time. Part of the recipe: each chunk has its own random stream.
 _CELLS_PER_CHUNK = 4096

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 NormPlacement = Literal["pre", "post"]
 ColocalizationHead = Literal["symmetric", "bilinear", "additive"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -17,8 +18,6 @@ from spaf_model.spatialformer.inference import InferenceEncoder
 from spaf_model.spatialformer.tokeniser import SequencedCells, TokenBatch, sequence_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spaf_model.spatialformer.network import SpatialFormerNetwork
     from spaf_model.spatialformer.ranking import RankedCells
     from spaf_model.vocabulary import Vocabulary

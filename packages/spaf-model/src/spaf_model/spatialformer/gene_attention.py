@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,6 @@ from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch, sequence_le
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     import torch
 
     from spaf_model.spatialformer.network import SpatialFormerNetwork

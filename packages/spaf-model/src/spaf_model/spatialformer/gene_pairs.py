@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,6 @@ from spaf_model.spatialformer.inference import InferenceEncoder
 from spaf_model.spatialformer.tokeniser import N_PREFIX, SpatialFormerTokeniser, TokenBatch, sequence_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spaf_model.cell_source import CellSource
     from spaf_model.spatialformer.network import SpatialFormerNetwork
     from spaf_model.spatialformer.ranking import RankedCells

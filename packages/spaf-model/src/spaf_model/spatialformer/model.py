@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -25,8 +26,6 @@ from spaf_model.spatialformer.network import SpatialFormerNetwork
 from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata
 
     from spaf_model.cell_source import CellSource

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,8 +18,6 @@ from spaf_model.spatialformer.layers import Layer, SelfAttention, SequenceContex
 from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from spaf_model.options import EmbeddingSettings
     from spaf_model.spatialformer.config import SpatialFormerConfig
 

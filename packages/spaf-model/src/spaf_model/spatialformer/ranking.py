@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # A sort key has 32 bits for the rank value; the other 32 are shared by the cell within its chunk and the token.
 _VALUE_BITS = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,6 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_model.tissue.standardise import Rows, Standardised
 
 _EXACT = 2_000  # genes or cells up to which components are exact

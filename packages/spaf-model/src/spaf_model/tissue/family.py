@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from spaf_model.tissue.model import TissueModel
 from spaf_model.tissue.reading import LEAST_CELLS, SlideCells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     import torch
 
     from spaf_model.counts import CellCounts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,8 +27,6 @@ from spaf_model.tissue.network import PlaceNetwork, Trained, TrainingSlide, fit_
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from scipy import sparse
 
     from spaf_model.tissue.reading import SlideCells

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -28,9 +30,6 @@ from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
 from spaf_model.tissue.threads import check_threads, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     import anndata
 
     from spaf_model.tissue.network import PlaceNetwork

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from scipy.spatial import cKDTree
 from spaf_model.tissue.components import principal_components, signs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_model.tissue.standardise import Rows, Standardised
 
 RADIUS = 30.0  # um

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,6 @@ from spaf_model.tissue.neighbours import Reach, has_neighbour
 from spaf_model.tissue.standardise import PearsonResiduals, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from spaf_model.tissue.config import NetworkConfig
 
 _INPUT_DROPOUT = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from spaf_model.tissue.standardise import row_sums
 from spaf_model.vocabulary import GeneMatch, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata
 
 SPATIAL = "spatial"

@@ -8,14 +8,12 @@ which is its mean: missing, not absent from the cell.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Rows = NDArray[np.float32]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 
 from spaf_model.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def check_threads(n_threads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,6 @@ from spaf_train._csr import csr_rows, take_ranked
 from spaf_train.evaluation.judging import drawn_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_data import BlockRef, Corpus
 
 

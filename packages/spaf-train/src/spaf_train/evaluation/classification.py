@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,6 @@ from sklearn.preprocessing import StandardScaler
 
 from spaf_train.evaluation.baselines import pca_embedding
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 N_NEIGHBORS = 15
 

@@ -7,6 +7,7 @@ draws the pairs, fits the baselines on other cells, and resamples the tissue.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,8 +25,6 @@ from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import MatchedPairs, can_be_judged, matched_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from spaf_train.evaluation.options import EvaluationOptions
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,6 @@ from spaf_train.evaluation.judging import (
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spaf_train.evaluation.cells import CorpusCells, TokenCells
     from spaf_train.evaluation.options import EvaluationOptions
 

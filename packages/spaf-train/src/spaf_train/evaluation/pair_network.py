@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from spaf_data import InputError as DataError
 from spaf_model import InputError
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, matched_pairs
 from spaf_train.trainer.metrics import auroc
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 

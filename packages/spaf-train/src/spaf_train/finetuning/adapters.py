@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ import torch
 from spaf_model import ConvolutionMixer, SpatialFormerNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from spaf_train.finetuning.config import FinetuneConfig
 
 # The linear maps of attention, and of the MLPs behind attention and convolution.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,6 @@ from spaf_train.objectives.chance import Judgement, entropy
 from spaf_train.stream.batch import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from spaf_train.finetuning.label_head import LabelHead
 
 _GROUPING = 2048  # shuffled cells among which those of similar length share a batch

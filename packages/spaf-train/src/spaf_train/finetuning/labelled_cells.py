@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +17,6 @@ from spaf_data import slides_of_cells, split_regions
 from spaf_model import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata
 
 logger = logging.getLogger(__name__)

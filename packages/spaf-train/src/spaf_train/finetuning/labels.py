@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,6 @@ from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import anndata
 
 logger = logging.getLogger(__name__)

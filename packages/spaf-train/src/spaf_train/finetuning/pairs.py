@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,9 +41,6 @@ from spaf_train.stream.loader import BatchStream
 from spaf_train.stream.samplers import SamplingConfig
 from spaf_train.trainer.distributed import Ranks, claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
 TUNED, BEFORE = "fine-tuned model", "model before"

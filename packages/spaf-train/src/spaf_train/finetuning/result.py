@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -12,9 +13,6 @@ from spaf_data import whole_folder
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import write_json
 from spaf_train.finetuning.training import Fit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 RECORD_FILE = "finetune.json"
 

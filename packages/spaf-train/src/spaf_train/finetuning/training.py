@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from torch import nn
@@ -13,8 +14,6 @@ from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
 from spaf_train.trainer.signals import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spaf_model import SpatialFormerNetwork
     from spaf_train.finetuning.config import FinetuneConfig
     from spaf_train.finetuning.label_training import LabelNetwork

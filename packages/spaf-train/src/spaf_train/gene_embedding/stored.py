@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,6 @@ from safetensors.numpy import save_file
 from spaf_data import whole_folder
 from spaf_model import InputError
 from spaf_train._record import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FORMAT_VERSION = 1
 VECTORS_FILE, GENES_FILE, RECORD_FILE = "embeddings.safetensors", "genes.csv", "gene_embeddings.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
@@ -12,8 +13,6 @@ from torch import Tensor
 from spaf_train._checks import require_at_least
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
     from spaf_data import Corpus
     from spaf_model import SpatialFormerConfig, SpatialFormerNetwork, TokenBatch
     from spaf_train.stream.loader import BatchStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from spaf_train.objectives.chance import Judgement, auroc_error, least_focal_los
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from spaf_data import Corpus
     from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
     from spaf_train.stream.window import Draw

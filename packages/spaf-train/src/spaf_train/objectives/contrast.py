@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,6 @@ from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
 from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_data import Distances
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from spaf_train.objectives.contrast import cell_states, require_separate, separa
 from spaf_train.objectives.towers import Standardised, TowersConfig, states_beside, tower_states, train_tower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig,
 from spaf_train.objectives.chance import Judgement, entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
     from spaf_train.stream.window import Draw
 

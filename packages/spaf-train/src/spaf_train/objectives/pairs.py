@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from spaf_train.objectives.chance import Judgement, auroc_error, entropy
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _BUFFER = 1 << 20  # scores held as they are before they are summarised
 _GROUPS = 1 << 17  # different scores kept of a summary: 2.6 MB

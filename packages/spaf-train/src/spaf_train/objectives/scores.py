@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from spaf_train.objectives.base import Loss, Scores
 from spaf_train.objectives.score_summary import ScoreSummary, auroc_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 RankedParts = tuple[float, tuple[NDArray[np.float32], NDArray[np.int64]]]

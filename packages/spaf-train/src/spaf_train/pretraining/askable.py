@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from spaf_model import InputError
 from spaf_train.stream.samplers import SAMPLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from spaf_data import Corpus
     from spaf_train.pretraining.config import PretrainConfig
 

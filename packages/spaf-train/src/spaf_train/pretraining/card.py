@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from spaf_model import CONTEXT_KINDS
 from spaf_train.stream.contexts import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spaf_data import Corpus
     from spaf_train.pretraining.config import PretrainConfig
 

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import logging
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import anndata
 import numpy as np
@@ -22,9 +23,6 @@ from spaf_train._options import from_table, to_table
 from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
 from spaf_train.pretraining.config import apply_override
 from spaf_train.trainer.distributed import claimed, ranks
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
 
 logger = logging.getLogger(__name__)
 

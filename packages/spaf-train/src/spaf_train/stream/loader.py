@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
 from spaf_train.stream.window import Cells, Draw, Inputs, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
     from spaf_train.objectives import ObjectivesConfig
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spaf_train.stream.batch import Batch, Stream
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _Prepared = tuple[list[Batch], dict[str, int]]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from spaf_model import InputError, SpatialFormerNetwork
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def check_compiler(device: torch.device) -> None:

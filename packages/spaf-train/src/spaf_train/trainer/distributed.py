@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -15,10 +17,6 @@ from torch.distributed.rendezvous import rendezvous
 from spaf_data import InputError as DataError
 from spaf_data import claim
 from spaf_model import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Device = Literal["auto", "cpu", "cuda"]
 

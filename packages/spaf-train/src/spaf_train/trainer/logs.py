@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from spaf_train.trainer.memory import MemoryLog
 from spaf_train.trainer.metrics import MetricsLog
 from spaf_train.trainer.tensorboard_log import TensorBoardLog
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Log = MetricsLog | TensorBoardLog | MemoryLog
 

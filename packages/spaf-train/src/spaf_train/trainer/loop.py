@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +30,6 @@ from spaf_train.trainer.utilisation import TrainingOperations, describe_step
 from spaf_train.trainer.validation import look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
     from spaf_model import SpatialFormerNetwork
     from spaf_train.stream.batch import Batch, Stream
     from spaf_train.trainer.checkpoint import Checkpoints

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,6 @@ from scipy.stats import rankdata
 from spaf_data import write_text
 from spaf_model import InputError
 from spaf_train.objectives import objective_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 def log_columns(objectives: list[str] | None = None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +13,6 @@ from spaf_model import SpatialFormerNetwork, TokenBatch
 from spaf_train.objectives import ObjectiveSet, ObjectiveWeighting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from spaf_train.stream.batch import Batch
 
 

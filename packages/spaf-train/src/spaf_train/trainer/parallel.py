@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,8 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 # Divided tensors take seconds to import, and are there with "fsdp" alone.
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch.distributed.fsdp import FSDPModule
 
     from spaf_train.trainer.distributed import Ranks

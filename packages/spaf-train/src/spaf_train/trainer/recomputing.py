@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.checkpoint import checkpoint
@@ -11,8 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from spaf_train.trainer.running_statistics import batch_norms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from torch import Tensor, nn
 
     from spaf_model import SpatialFormerNetwork

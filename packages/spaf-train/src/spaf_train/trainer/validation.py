@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,6 @@ from spaf_train.objectives.base import Verdict
 from spaf_train.trainer.module import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from spaf_model import SpatialFormerNetwork
     from spaf_train.stream.batch import Batch
     from spaf_train.trainer.distributed import Ranks

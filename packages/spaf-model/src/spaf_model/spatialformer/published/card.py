@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spaf_model.spatialformer.published.tensors import DROPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from spaf_model.spatialformer.published.checkpoint import Checkpoint
 
 _CARD = """\

@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import re
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +15,6 @@ import torch
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_model.spatialformer.config import PublishedVersion
 
 _HEADS: dict[str, PublishedVersion] = {"adjprojector.fc.weight": "v1", "adjprojector.project_i.weight": "v2"}

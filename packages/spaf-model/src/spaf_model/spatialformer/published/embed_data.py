@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -23,8 +24,6 @@ from spaf_model.spatialformer.published.vocabulary import MEDIANS_FILE, TOKEN_FI
 from spaf_model.spatialformer.tokeniser import sequence_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import anndata
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,6 @@ from spaf_model.model_directory import tensor_problems
 from spaf_model.spatialformer.network import SpatialFormerNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spaf_model.spatialformer.config import SpatialFormerConfig
 
 # Tensors that the published network creates and never uses, the weights of its losses, and a counter of batch norm.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,6 @@ from spaf_model.spatialformer.published.gene_medians import read_gene_medians
 from spaf_model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from spaf_model.spatialformer.config import PublishedVersion
 
 _SPECIAL = {"pad": "<PAD>", "cls": "<CLS>", "mask": "<MASK>", "sep": "<SEP>"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 from spaf_model import token_budget_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from spaf_data import Corpus, Distances
     from spaf_train.stream.samplers.config import SamplingConfig
     from spaf_train.stream.window import Inputs, Window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,6 @@ from spaf_train.stream.samplers.base import Sampler, shuffled_batches
 from spaf_train.stream.window import Inputs, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from spaf_data import Block, Corpus, Distances
     from spaf_train.stream.samplers.config import SamplingConfig
 
