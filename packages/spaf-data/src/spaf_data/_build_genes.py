@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spaf_data.corpus import Corpus
-from spaf_data.gene_identity import GeneNames, check_gene_ids, check_same_genes, join_genes
+from spaf_data.gene_identity import GeneNames, check_gene_ids, check_same_genes, join_genes, unclear_genes
 from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.readers import genes_known_before
 
@@ -29,9 +29,13 @@ def check_genes_before(sources: Sequence[SlideSource], options: BuildOptions) ->
         check_same_genes(genes, join_genes(genes), allow_other_genes=options.allow_other_genes)
 
 
-def other_genes(genes: Sequence[GeneNames]) -> list[str]:
-    """Return a sentence for each group of slides of a corpus that share (nearly) no genes with the first."""
-    return check_same_genes(genes, join_genes(genes), allow_other_genes=True)
+def said_of_genes(genes: Sequence[GeneNames]) -> dict[str, list[str]]:
+    """Return what a build records of the genes of its slides."""
+    union = join_genes(genes)
+    return {
+        "other_genes": check_same_genes(genes, union, allow_other_genes=True),
+        "unclear_genes": unclear_genes(genes, union),
+    }
 
 
 def gene_account(corpus: Corpus, slide: str) -> dict[str, Any]:

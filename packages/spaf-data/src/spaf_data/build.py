@@ -32,7 +32,7 @@ from spaf_data._build_folder import (
     workplace,
     write_json,
 )
-from spaf_data._build_genes import check_genes_before, gene_account, other_genes
+from spaf_data._build_genes import check_genes_before, gene_account, said_of_genes
 from spaf_data._memory import return_freed
 from spaf_data._record import peak_rss_mb, run_record, versions
 from spaf_data._tasks import Failure, run_here, run_in_processes, run_on_cluster
@@ -101,7 +101,8 @@ def build_corpus(
         ``account``, sizes, ``genes`` (how many another slide has too, how many the corpus calls otherwise, and which
         columns were added up), cells of each split, ``gene_pair_tests`` (the account of `colocalize`; None without
         transcripts), ``peak_rss_mb`` and seconds of each step; ``other_genes``, a sentence for each group of slides
-        that share (nearly) no genes with the first; and ``failed``: ``slide`` and ``reason`` of each that has no table.
+        that share (nearly) no genes with the first, ``unclear_genes``, one where a few genes go by id alone in one
+        slide and by symbol alone in another; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def _build(
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),
             "n_genes": len(corpus.genes),
             "n_gene_pairs": _n_gene_pairs([folder / summary["file"] for summary in summaries]),
-            "other_genes": other_genes([_gene_names(folder / summary["file"]) for summary in summaries]),
+            **said_of_genes([_gene_names(folder / summary["file"]) for summary in summaries]),
             "slides": [{**summary, "genes": gene_account(corpus, summary["slide"])} for summary in summaries],
             "failed": failed,
         }
