@@ -415,7 +415,7 @@ def test_slides_without_genes_in_common_are_asked_about_before_the_work(tmp_path
     bridge = slide_of_counts(tmp_path / "bridge.h5ad", symbols, [f" {one.lower()}.4" for one in ids])
     record = build_corpus([left, by_id, bridge], tmp_path / "three")
     assert record["n_genes"] == 30
-    assert record["other_genes"] == []
+    assert record["other_genes"] == record["unclear_genes"] == []
     assert [slide["genes"] for slide in record["slides"]] == [
         {"n_genes_shared": 30, "n_genes_renamed": renamed, "genes_added_up": {}} for renamed in (0, 29, 0)
     ]

@@ -3,7 +3,7 @@ import pytest
 
 from spaf_data import InputError
 from spaf_data.colocalization import GeneProximity
-from spaf_data.gene_identity import GeneNames, check_same_genes, ensembl_id, join_genes
+from spaf_data.gene_identity import GeneNames, check_same_genes, ensembl_id, join_genes, unclear_genes
 
 IDS = [f"ENSG{number:011d}" for number in range(4)]
 
@@ -109,6 +109,15 @@ def test_an_odd_row_makes_ids_and_symbols_no_more_comparable(one, other):
             join_genes(tables)
     bridge = names("z", SYMBOLS, MANY)
     assert len(join_genes([one, other, bridge]).genes) == 40
+
+
+def test_a_few_genes_that_may_be_the_same_are_said():
+    tables = [names("x", [*MANY[:6], *SYMBOLS[6:]]), names("y", SYMBOLS)]
+    (sentence,) = unclear_genes(tables, join_genes(tables))
+    assert sentence.startswith(f"x names 6 of its 40 genes by Ensembl id alone (such as {MANY[0]}, ")
+    assert "and y 40 of its 40 by symbol alone (such as GENE" in sentence
+    bridged = [*tables, names("z", SYMBOLS, MANY)]
+    assert unclear_genes(bridged, join_genes(bridged)) == []
 
 
 def other_genes(*tables, **allowed):

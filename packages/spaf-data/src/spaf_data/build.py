@@ -17,17 +17,17 @@ from anndata.io import read_elem
 
 from spaf_data import defaults, keys
 from spaf_data._build_folder import COMMAND, RECORD, check_out, keep_slides, workplace, write_json
+from spaf_data._build_genes import check_genes_before, gene_account, said_of_genes
 from spaf_data._build_slide import BuildProgress, build_slide
 from spaf_data._memory import return_freed
 from spaf_data._record import peak_rss_mb, run_record
 from spaf_data._tasks import Failure, run_here, run_in_processes, run_on_cluster
-from spaf_data.corpus import Corpus, write_corpus
+from spaf_data.corpus import write_corpus
 from spaf_data.corpus.slide import read_headers
 from spaf_data.errors import InputError
 from spaf_data.folders import claim, restore
-from spaf_data.gene_identity import GeneNames, check_gene_ids, check_same_genes, join_genes
+from spaf_data.gene_identity import GeneNames, check_gene_ids, join_genes
 from spaf_data.options import BuildOptions, SlideSource
-from spaf_data.readers import genes_known_before
 from spaf_data.sources import each_slide
 
 
@@ -77,7 +77,8 @@ def build_corpus(
         ``account``, sizes, ``genes`` (how many another slide has too, how many the corpus calls otherwise, and which
         columns were added up), cells of each split, ``gene_pair_tests`` (the account of `colocalize`; None without
         transcripts), ``peak_rss_mb`` and seconds of each step; ``other_genes``, a sentence for each group of slides
-        that share (nearly) no genes with the first; and ``failed``: ``slide`` and ``reason`` of each that has no table.
+        that share (nearly) no genes with the first, ``unclear_genes``, one where a few genes go by id alone in one
+        slide and by symbol alone in another; and ``failed``: ``slide`` and ``reason`` of each that has no table.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def build_corpus(
     _check_names(sources)
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
-    _check_genes(sources, options)
+    check_genes_before(sources, options)
     with claim(out, COMMAND):
         restore(out)
         check_out(out, overwrite=overwrite)
@@ -147,8 +148,8 @@ def _build(
             "n_transcripts": sum(summary["n_transcripts"] for summary in summaries),
             "n_genes": len(corpus.genes),
             "n_gene_pairs": _n_gene_pairs([folder / summary["file"] for summary in summaries]),
-            "other_genes": _other_genes([folder / summary["file"] for summary in summaries]),
-            "slides": [{**summary, "genes": _gene_account(corpus, summary["slide"])} for summary in summaries],
+            **said_of_genes([_gene_names(folder / summary["file"]) for summary in summaries]),
+            "slides": [{**summary, "genes": gene_account(corpus, summary["slide"])} for summary in summaries],
             "failed": failed,
         }
         keep_slides(folder, {Path(summary["file"]).name for summary in summaries})
@@ -167,22 +168,6 @@ def _check_names(sources: Sequence[SlideSource]) -> None:
                 f"two bundles are named {name!r} ({files}); a slide's name must be its own, and a sheet (--sheet) "
                 "gives them names"
             )
-
-
-def _check_genes(sources: Sequence[SlideSource], options: BuildOptions) -> None:
-    """Refuse slides that make no corpus by their genes, as far as files say these without being read."""
-    read: dict[tuple[Path, str | None], GeneNames | None] = {}
-    genes = []
-    for source in sources:
-        key = source.path, source.reading.layer
-        if key not in read:
-            read[key] = genes_known_before(source.path, source.reading, platform=source.platform)
-        found = read[key]
-        if found is not None:
-            genes.append(replace(found, where=f"slide {source.slide}", species=source.species or found.species))
-    check_gene_ids(genes)
-    if len(genes) == len(sources):
-        check_same_genes(genes, join_genes(genes), allow_other_genes=options.allow_other_genes)
 
 
 def _build_slides(
@@ -246,17 +231,6 @@ def _n_gene_pairs(files: Sequence[Path]) -> int:
         codes = codes[:, codes[0] != codes[1]].astype(np.int64)
         found = np.union1d(found, codes.min(axis=0) * len(genes.genes) + codes.max(axis=0))
     return len(found)
-
-
-def _other_genes(files: Sequence[Path]) -> list[str]:
-    genes = [_gene_names(file) for file in files]
-    return check_same_genes(genes, join_genes(genes), allow_other_genes=True)
-
-
-def _gene_account(corpus: Corpus, slide: str) -> dict[str, Any]:
-    """Return what became of the genes of a slide in the corpus."""
-    record = corpus.manifest.slides[slide]
-    return {name: record[name] for name in ("n_genes_shared", "n_genes_renamed", "genes_added_up")}
 
 
 def _gene_names(file: Path) -> GeneNames:

@@ -8,7 +8,7 @@ table (``GRCh38_``). `spaf_model` finds the genes of its input by the same rule.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ _WHOLE = re.compile(r"(\d+)\.0+")  # a number that a float gave decimals
 _GENOME = re.compile(r"(GRC[hm]\d{2}|hg\d{2}|mm\d{1,2})_+", re.IGNORECASE)  # before names, as 10x writes mixed genomes
 
 _LEAST_SHARED = 0.05  # of the genes of the smaller of two tables that belong together
+# Genes by id alone here and by symbol alone there, as a share of the smaller table: refused above, said from there on.
+_MOST_UNCLEAR, _LEAST_UNCLEAR = 0.5, 0.05
 _EXAMPLES = 3
 
 
@@ -182,23 +184,35 @@ def check_gene_ids(tables: Sequence[GeneNames]) -> dict[str, tuple[str, str]]:
 
 def _check_comparable(tables: Sequence[GeneNames], union: GeneUnion) -> None:
     """Refuse tables of which one has ids alone and another symbols alone for as many genes as may be the same."""
+    for share, sentence in _unclear(tables, union):
+        if share > _MOST_UNCLEAR:
+            raise InputError(
+                f"{sentence}, so that which are the same cannot be told: give one of them both (a column 'gene_ids' of "
+                "var beside the symbols)"
+            )
+
+
+def unclear_genes(tables: Sequence[GeneNames], union: GeneUnion) -> list[str]:
+    """Return a sentence where tables, as given to `join_genes`, may have a few genes twice: by id and by symbol."""
+    return [sentence for share, sentence in _unclear(tables, union) if share >= _LEAST_UNCLEAR][:_EXAMPLES]
+
+
+def _unclear(tables: Sequence[GeneNames], union: GeneUnion) -> Iterator[tuple[float, str]]:
+    """Yield two tables of which one has ids alone and another symbols alone: what share may be the same, in words."""
     has_symbol = np.array([not ensembl_id(gene) for gene in union.genes], bool)
     has_id = np.array([bool(ensembl_id(one)) for one in union.gene_ids or [""] * len(union.genes)], bool)
     parts = [np.unique(columns) for columns in union.columns]
-    n_by_id = [int((~has_symbol[part]).sum()) for part in parts]
-    n_by_symbol = [int((~has_id[part]).sum()) for part in parts]
-    for one in np.flatnonzero(n_by_id).tolist():
-        for other in np.flatnonzero(n_by_symbol).tolist():
-            if one == other:
-                continue
-            if 2 * min(n_by_id[one], n_by_symbol[other]) > min(len(parts[one]), len(parts[other])):
-                ids, symbols = parts[one][~has_symbol[parts[one]]], parts[other][~has_id[parts[other]]]
-                raise InputError(
-                    f"{tables[one].where} names {len(ids)} of its {len(parts[one])} genes by Ensembl id alone (such as "
-                    f"{_such_as(union, ids)}) and {tables[other].where} {len(symbols)} of its {len(parts[other])} by "
-                    f"symbol alone (such as {_such_as(union, symbols)}), so that which are the same cannot be told: "
-                    "give one of them both (a column 'gene_ids' of var beside the symbols)"
-                )
+    by_id = [part[~has_symbol[part]] for part in parts]
+    by_symbol = [part[~has_id[part]] for part in parts]
+    for one in (place for place, genes in enumerate(by_id) if len(genes)):
+        for other in (place for place, genes in enumerate(by_symbol) if len(genes) and place != one):
+            ids, symbols = by_id[one], by_symbol[other]
+            yield (
+                min(len(ids), len(symbols)) / min(len(parts[one]), len(parts[other])),
+                f"{tables[one].where} names {len(ids)} of its {len(parts[one])} genes by Ensembl id alone (such as "
+                f"{_such_as(union, ids)}) and {tables[other].where} {len(symbols)} of its {len(parts[other])} by "
+                f"symbol alone (such as {_such_as(union, symbols)})",
+            )
 
 
 def _such_as(union: GeneUnion, genes: npt.NDArray[np.integer]) -> str:

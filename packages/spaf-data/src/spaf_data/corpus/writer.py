@@ -27,7 +27,7 @@ from spaf_data.corpus.tiling import BlockCells, blocks_of_cells, tile_cells
 from spaf_data.distances import Distances
 from spaf_data.errors import InputError
 from spaf_data.folders import claim
-from spaf_data.gene_identity import check_same_genes, join_genes
+from spaf_data.gene_identity import check_same_genes, join_genes, unclear_genes
 from spaf_data.gene_statistics import GeneStatistics
 from spaf_data.pairs import positive_pairs
 
@@ -147,6 +147,8 @@ def write_corpus(
     union = join_genes(named)
     for sentence in check_same_genes(named, union, allow_other_genes=allow_other_genes):
         logger.warning("%s", sentence)
+    for sentence in unclear_genes(named, union):
+        logger.warning("%s: some of them may be the same genes", sentence)
     genes = union.genes
     parts = [np.unique(columns) for columns in union.columns]
     n_slides_of_gene = np.bincount(np.concatenate([np.empty(0, np.int32), *parts]))
