@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spaf_data.corpus import Corpus
 from spaf_data.gene_identity import GeneNames, check_gene_ids, check_same_genes, join_genes, unclear_genes
-from spaf_data.options import BuildOptions, SlideSource
 from spaf_data.readers import genes_known_before
+
+if TYPE_CHECKING:
+    from spaf_data.corpus import Corpus
+    from spaf_data.options import BuildOptions, SlideSource
 
 
 def check_genes_before(sources: Sequence[SlideSource], options: BuildOptions) -> None:
