@@ -14,7 +14,7 @@ def test_schedule_rises_peaks_and_ends_at_the_floor():
     rates = [learning_rate(step, 100, config) for step in range(101)]
     assert rates[0] == pytest.approx(1e-3)
     assert rates[9] == rates[10] == max(rates) == pytest.approx(1e-2)
-    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[55] == pytest.approx((1e-2 + 1e-4) / 2)
     assert rates[100] == pytest.approx(1e-4)
 
