@@ -78,6 +78,7 @@ def gene_proximity(
     Examples
     --------
     >>> import numpy as np
+    >>> from spaf_data import Transcripts, gene_proximity
     >>> transcripts = Transcripts.from_arrays(
     ...     x=np.array([0.0, 1.0, 9.0, 10.0]), y=np.zeros(4), gene=np.array([0, 1, 0, 1]), cell=np.zeros(4, int),
     ...     genes=["ACTB", "KRT5"], cells=["a"],
