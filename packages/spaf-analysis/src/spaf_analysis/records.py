@@ -1,8 +1,6 @@
 """What every stage writes down of itself, and the record of the analysis."""
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+
+from spaf_data import peak_rss_mb
 
 _LIBRARIES = ("spaf-analysis", "numpy", "scipy", "pandas", "anndata", "scikit-learn", "scanpy", "igraph", "matplotlib")
 
@@ -56,13 +56,12 @@ class Record:
 
 def own_record(command: str, parameters: Mapping[str, Any], *, started: float) -> Record:
     """Return the record of this process, begun at `started` (of `time.perf_counter`)."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS and in KiB on Linux
     stored = {
         "command": command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "parameters": parameters,
         "seconds": time.perf_counter() - started,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6,
+        "peak_rss_mb": peak_rss_mb(),
     }
     return Record.of("report", stored)
 

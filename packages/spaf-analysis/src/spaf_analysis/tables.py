@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from spaf_model import Cells
 
 
-def check_key(key: str) -> None:
-    """Raise an `InputError` where nothing can be stored in an h5ad under a name."""
-    from spaf_model import check_key as check
-
-    check(key)
-
-
 def table_of(data: Cells, table_key: str | None = None) -> ad.AnnData:
     """Return the table of cells: the AnnData itself, or the table of a SpatialData that is named or is its only one.
 

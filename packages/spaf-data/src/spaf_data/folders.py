@@ -131,7 +131,6 @@ def _itself(path: Path) -> Path:
 
 
 def _earlier(path: Path) -> Path:
-    path = _itself(path)
     return path.parent / f".{path.name}.replaced"
 
 

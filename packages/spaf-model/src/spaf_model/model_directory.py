@@ -54,14 +54,13 @@ def write_model_directory(
     InputError
         If `path` is something else than a model directory or an empty folder, or a weight is NaN or infinite.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays a link
     _restore(path)
     if path.exists() and not _replaceable(path):
         raise InputError(f"{path} exists and is not a model directory; nothing was written.")
     bad = not_finite(tensors)
     if bad:
         raise InputError(f"The weights of the model for {path} are not all finite; nothing was written. {bad}.")
-    path = Path(os.path.realpath(path))  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -105,7 +104,7 @@ def _restore(path: Path) -> None:
 
 
 def _earlier(path: Path) -> Path:
-    path = path.absolute()
+    path = Path(os.path.realpath(path))
     return path.parent / f".{path.name}.replaced"
 
 

@@ -26,9 +26,9 @@ from spaf_analysis.metrics import (
     centring_cells,
     drawn_tissue,
 )
-from spaf_analysis.tables import check_key, loaded, places_of, slide_names, table_of
+from spaf_analysis.tables import loaded, places_of, slide_names, table_of
 from spaf_data import Distances
-from spaf_model import EmbedsPairs, Model
+from spaf_model import EmbedsPairs, Model, check_key
 
 if TYPE_CHECKING:
     from spaf_model import Cells

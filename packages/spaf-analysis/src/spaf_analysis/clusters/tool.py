@@ -12,7 +12,8 @@ from spaf_analysis.clusters.compute import umap as umap_of
 from spaf_analysis.defaults import N_NEIGHBORS
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CLUSTERS, EMBEDDING, UMAP
-from spaf_analysis.tables import check_key, embedded_cells, table_of
+from spaf_analysis.tables import embedded_cells, table_of
+from spaf_model import check_key
 
 if TYPE_CHECKING:
     from spaf_model import Cells

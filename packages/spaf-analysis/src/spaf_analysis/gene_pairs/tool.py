@@ -10,7 +10,8 @@ from scipy import sparse
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.compute import GenePairs, from_enrichment, from_overlap
 from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT, GENE_PAIRS
-from spaf_analysis.tables import check_key, table_of
+from spaf_analysis.tables import table_of
+from spaf_model import check_key
 
 if TYPE_CHECKING:
     from spaf_model import Cells

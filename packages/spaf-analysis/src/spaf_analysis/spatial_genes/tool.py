@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CONNECTIVITIES, MORANS_I
 from spaf_analysis.spatial_genes.compute import rank_by_pattern
-from spaf_analysis.tables import check_key, table_of
+from spaf_analysis.tables import table_of
+from spaf_model import check_key
 
 if TYPE_CHECKING:
     import pandas as pd

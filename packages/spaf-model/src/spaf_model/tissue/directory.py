@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError, safe_open
-
-from spaf_model._files import read_json_object
 from spaf_model.errors import InputError
-from spaf_model.model_directory import (
-    CARD_FILE,
-    CONFIG_FILE,
-    FORMAT_VERSION,
-    VOCABULARY_FILE,
-    WEIGHTS_FILE,
-    load_tensors,
-    not_finite,
-)
+from spaf_model.model_directory import CONFIG_FILE, load_tensors, read_model_directory
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.tissue.network import PlaceNetwork
-from spaf_model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,41 +15,27 @@ if TYPE_CHECKING:
 
     import torch
 
+    from spaf_model.vocabulary import Vocabulary
+
 FAMILY = "tissue"
 
 
 def read_directory(path: Path) -> tuple[TissueConfig, Vocabulary, dict[str, torch.Tensor], str]:
-    """Read configuration, vocabulary, tensors and card; nothing is unpickled.
+    """Read configuration, vocabulary, tensors and card of this family.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged, of another family or a newer format version, or a weight is not finite.
+        If it is a model of another family, and as `read_model_directory`.
     """
-    missing = [name for name in (CONFIG_FILE, VOCABULARY_FILE, WEIGHTS_FILE) if not (path / name).is_file()]
-    if missing:
-        there = f"it has no {', '.join(missing)}" if path.is_dir() else "there is no such folder"
-        raise InputError(f"{path} is not a model directory: {there}.")
-    content = read_json_object(path / CONFIG_FILE, newest=FORMAT_VERSION)
-    if content.get("family") != FAMILY:
-        raise InputError(f"{path / CONFIG_FILE} has the family {content.get('family')!r}, not {FAMILY!r}.")
-    if not isinstance(content.get("config"), dict):
-        raise InputError(f"{path / CONFIG_FILE} has no 'config'.")
+    found = read_model_directory(path)
+    if found.family != FAMILY:
+        raise InputError(f"{path / CONFIG_FILE} has the family {found.family!r}, not {FAMILY!r}.")
     try:
-        config = TissueConfig.from_dict(content["config"])
+        config = TissueConfig.from_dict(found.config)
     except InputError as error:
         raise InputError(f"{path / CONFIG_FILE}: {error}") from error
-    vocabulary = Vocabulary.load(path / VOCABULARY_FILE)
-    try:
-        with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-    except SafetensorError as error:
-        raise InputError(f"{path / WEIGHTS_FILE} is damaged or truncated: {error}.") from error
-    bad = not_finite(tensors)
-    if bad:
-        raise InputError(f"{path / WEIGHTS_FILE} cannot be used: it holds weights that are NaN or infinite. {bad}.")
-    card = (path / CARD_FILE).read_text("utf-8") if (path / CARD_FILE).is_file() else ""
-    return config, vocabulary, tensors, card
+    return config, found.vocabulary, dict(found.tensors), found.card
 
 
 def parts_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from spaf_model.family import Network
 from spaf_model.model import WHOLE, Model
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.tissue.directory import parts_of
-from spaf_model.tissue.model import TissueModel
-from spaf_model.tissue.reading import LEAST_CELLS, SlideCells
+from spaf_model.tissue.model import Identity, TissueModel
+from spaf_model.tissue.reading import split_slides
 
 if TYPE_CHECKING:
     import torch
@@ -92,14 +92,8 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
             network=self.network.network,
         )  # fmt: skip
         counts = cells.matrix()[:, self.vocabulary.gene_token_ids]
-        slides = []
-        for number in np.unique(cells.slides):
-            rows = np.flatnonzero((cells.slides == number) & (cells.n_genes > 0))
-            if rows.size < LEAST_CELLS:
-                raise InputError(f"Slide {cells.slide_names[number]!r} has {rows.size} cells with counts.")
-            measured = int(cells.measured.sum())
-            slides.append(SlideCells(cells.slide_names[number], rows, counts[rows], None, n_genes=measured))
-        is_own = method == "slide" or (method == "auto" and len(slides) == 1 and self.config.n_slides == 1)
+        slides = split_slides(counts, np.array(cells.slide_names)[cells.slides], None)
+        is_own = model.takes_own_identity(cast("Identity", self._method(method)), len(slides))
         named = model.named_parts(slides, cells.n_cells, own_identity=is_own)
         return {WHOLE: model.joined(named), **named}
 

@@ -16,6 +16,7 @@ from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.inputs import CellTables, tables_of
 from spaf_model.model_directory import write_model_directory
+from spaf_model.outputs import check_key
 from spaf_model.shipped import model_path
 from spaf_model.tissue.account import Account, card_of
 from spaf_model.tissue.components import principal_components
@@ -252,6 +253,7 @@ class TissueModel:
         check_threads(n_threads)
         tables = tables_of(adata, table_key)
         n_slides = sum(len(set(slides_of(table, slide_key))) for table in tables)
+        check_key(key_added)
         is_own = self.takes_own_identity(identity, n_slides)
         if niche:
             for table in tables:

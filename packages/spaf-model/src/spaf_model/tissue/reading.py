@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from spaf_model.context import SLIDE_COLUMNS, SPATIAL
+from spaf_model.context import places_of as read_places
 from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
 from spaf_model.expression import ID_COLUMNS, SYMBOL_COLUMNS
@@ -20,9 +21,8 @@ from spaf_model.vocabulary import GeneMatch, Vocabulary
 
 if TYPE_CHECKING:
     import anndata
+    import pandas as pd
 
-SPATIAL = "spatial"
-_SLIDE_COLUMNS = ("slide", "slide_id", "library_id", "sample", "sample_id", "section")
 _ROWS_AT_A_TIME = 16_384
 LEAST_CELLS = 10  # of a slide, for statistics of its own
 
@@ -109,7 +109,7 @@ def slides_of(adata: anndata.AnnData, slide_key: str | None) -> NDArray[np.str_]
     """
     key = slide_key
     if key is None:
-        key = next((name for name in _SLIDE_COLUMNS if name in adata.obs), None)
+        key = next((name for name in SLIDE_COLUMNS if name in adata.obs), None)
     if key is None:
         return np.full(adata.n_obs, "", dtype=np.str_)
     if key not in adata.obs:
@@ -130,15 +130,9 @@ def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:
     InputError
         If they are no numbers, not finite, or of another shape.
     """
-    if SPATIAL not in adata.obsm:
+    places = read_places(adata)
+    if places is None:
         return None
-    stored = adata.obsm[SPATIAL]
-    try:
-        places = np.asarray(stored.to_numpy() if isinstance(stored, pd.DataFrame) else stored, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"obsm[{SPATIAL!r}] does not hold numbers: {error}.") from error
-    if places.ndim != 2 or places.shape[1] not in (2, 3):
-        raise InputError(f"obsm[{SPATIAL!r}] must have 2 or 3 coordinates a cell, not the shape {places.shape}.")
     bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
     if bad.size:
         raise InputError(

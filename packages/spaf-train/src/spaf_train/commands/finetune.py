@@ -138,12 +138,11 @@ def predict_labels_command(
 
       spaf-train predict-labels slide.h5ad --model models/types -o labelled.h5ad
     """
-    from spaf_model import InputError, check_key, check_output
+    from spaf_model import check_key, check_output, refuse_overwriting, replace_file
     from spaf_train.finetuning import predict_labels
     from spaf_train.finetuning.label_head import DEFAULT_KEY
 
-    if out.exists() and cells.exists() and out.samefile(cells):
-        raise InputError(f"The output would overwrite the input {cells}; name another file.")
+    refuse_overwriting(cells, out)
     check_output(out)
     key_added = DEFAULT_KEY if key_added is None else key_added
     check_key(key_added, "--key-added")
@@ -153,12 +152,7 @@ def predict_labels_command(
         key_added=key_added, progress=True,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.partial")
-    try:
-        adata.write_h5ad(temporary)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(out, adata.write_h5ad)
     counts = adata.obs[key_added].value_counts()
     if as_json:
         typer.echo(json.dumps({str(name): int(n) for name, n in counts.items()}))
