@@ -51,3 +51,26 @@ def test_a_directory_that_does_not_fit_is_refused(slide, tmp_path):
     for load in (load_model, TissueModel.from_pretrained):
         with pytest.raises(InputError, match="do not fit its configuration; closed is not"):
             load(tmp_path / "model")
+
+
+def test_several_tables_are_embedded_so_that_they_can_be_compared(simulated, slide, tmp_path):
+    model = TissueModel.fit(slide, "neighbours")
+    model.save_pretrained(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    ours, theirs = ([slide.copy(), simulated(300, seed=5)] for _ in range(2))
+    model.embed(ours)
+    loaded.embed(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.obsm["X_SpaF"], other.obsm["X_SpaF"])
+    with pytest.raises(InputError, match="axes of its own"):
+        loaded.embed(theirs, method="slide")
+    joint = slide.copy()
+    joint.obs["slide"] = np.where(np.arange(joint.n_obs) < 200, "a", "b")
+    with pytest.raises(InputError, match="axes of its own"):
+        loaded.embed(joint, method="slide")
+
+
+def test_a_key_that_cannot_be_stored_is_refused_before_the_work(slide):
+    model = TissueModel.fit(slide, "neighbours")
+    with pytest.raises(InputError, match="key_added"):
+        model.embed(slide, key_added="a/b")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from spaf_model.errors import InputError
 from spaf_model.family import Network
+from spaf_model.inputs import tables_of
 from spaf_model.model import WHOLE, Model
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.tissue.directory import parts_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from spaf_model.counts import CellCounts
+    from spaf_model.inputs import CellTables
     from spaf_model.options import EmbeddingSettings
     from spaf_model.tissue.network import PlaceNetwork
 
@@ -78,6 +80,25 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
         """None: whole slides are standardised in `embed_counts`."""
         raise NotImplementedError
 
+    def embed(self, adata: CellTables, *, method: str | None = None, **options: Any) -> None:
+        """Embed cells as `Model.embed` does; where there are several tables, all by what the fit knows.
+
+        The components of a slide of its own cannot be compared with those of another, so with several tables ``"auto"``
+        is ``"fixed"``, and ``"slide"`` is refused.
+        """
+        n_tables = len(tables_of(adata, options.get("table_key")))
+        if n_tables > 1:
+            own = self._model().takes_own_identity(cast("Identity", self._method(method)), n_tables)
+            assert not own, "refused for several"
+            method = "fixed"
+        super().embed(adata, method=method, **options)
+
+    def _model(self) -> TissueModel:
+        return TissueModel(
+            self.config, self.vocabulary, closed=self.network.closed.numpy(), identity=self.network.identity.numpy(),
+            network=self.network.network,
+        )  # fmt: skip
+
     def embed_counts(
         self,
         cells: CellCounts,
@@ -87,10 +108,7 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
         on_batch: Callable[[int], None] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Embed all cells of a table, slide by slide."""
-        model = TissueModel(
-            self.config, self.vocabulary, closed=self.network.closed.numpy(), identity=self.network.identity.numpy(),
-            network=self.network.network,
-        )  # fmt: skip
+        model = self._model()
         counts = cells.matrix()[:, self.vocabulary.gene_token_ids]
         slides = split_slides(counts, np.array(cells.slide_names)[cells.slides], None)
         is_own = model.takes_own_identity(cast("Identity", self._method(method)), len(slides))
