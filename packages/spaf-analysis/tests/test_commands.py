@@ -171,3 +171,21 @@ def test_pairs_that_cannot_be_judged_give_no_table_but_a_reason(stages, tmp_path
     result = json.loads(call("cell-pairs", tmp_path / "train.h5ad", "--json")[1])
     assert result["reason"] == "only 0 cells were held out for validation"
     assert result["separation"] is None
+
+
+@pytest.mark.parametrize("command", ["spatial-genes", "cell-pairs"])
+def test_logarithms_are_no_counts(stages, tmp_path, call, command):
+    adata = ad.read_h5ad(stages.embedded)
+    adata.X = adata.X.astype(np.float32).log1p()
+    adata.write_h5ad(tmp_path / "logs.h5ad")
+    code, _, said = call(command, tmp_path / "logs.h5ad", *COMMANDS[command][0], "-o", tmp_path / "out.csv")
+    assert code == 2
+    assert "look log-normalised" in said
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_cells_are_not_judged_by_themselves(stages, tmp_path, call):
+    words = ["cell-pairs", stages.embedded, "--train", stages.embedded, *FEW, "-o", tmp_path / "out.csv"]
+    code, _, said = call(*words)
+    assert code == 2
+    assert "holds the cells that are judged" in said

@@ -121,3 +121,9 @@ def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path, model):
     long = tmp_path / ("µ" * 120)
     replace_file(long, lambda path: path.write_text("new"))
     assert long.read_text() == "new"
+
+
+def test_a_model_is_not_saved_below_a_file(tmp_path, model):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        model.save_pretrained(tmp_path / "file" / "model")

@@ -57,17 +57,17 @@ def run_stages(
     build, run, embedded = out / "build", out / "run", out / "embedded.h5ad"
     announce("build: transcripts to cells, gene pairs and a corpus")
     _stage("spaf_data", "spaf-data", ["build", str(folder), "--out", str(build), *described])
+    slides = sorted((build / "slides").glob("*.h5ad"))
+    if len(slides) != 1:
+        raise InputError(
+            f"{folder} holds {len(slides)} slides; one at a time can be run here (use the four command lines)."
+        )
     announce("pretrain: a model of this tissue")
     different = [text for setting in settings for text in ("--set", setting)]
     _stage(
         "spaf_train", "spaf-train", ["pretrain", config, "--data", str(build / "corpus"), "--out", str(run), *different]
     )
     announce("embed: every cell")
-    slides = sorted((build / "slides").glob("*.h5ad"))
-    if len(slides) != 1:
-        raise InputError(
-            f"{folder} holds {len(slides)} slides; one at a time can be run here (use the four command lines)."
-        )
     _stage("spaf_model", "spaf-model", ["embed", str(slides[0]), "--model", str(run / "model"), "-o", str(embedded)])
     return embedded
 

@@ -47,3 +47,4 @@ def test_the_page_says_how_the_model_came_to_be(fitted):
     assert "Learning curves" not in page
     assert "Cosine of embeddings minus PCA cosine" in page
     assert "Pair head" not in page
+    assert "the model has learnt nothing" not in page, "less was fitted, which is not that nothing was learnt"

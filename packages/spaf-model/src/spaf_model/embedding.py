@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from spaf_model.errors import InputError
 from spaf_model.options import EmbeddingSettings
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from spaf_model.family import BatchT, Network, TokenisedCells
 
+WHOLE = ""  # the embedding itself, among its parts
 _NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it
 
 
@@ -101,3 +104,26 @@ def refuse_not_finite(names: Sequence[str], embedding: NDArray[np.float32], n_em
             f"The model {source} gives {bad.size - n_empty} of {len(names)} cells an embedding that is not finite, "
             f"such as {str(names[bad[-1]])!r}: its weights cannot be used, or the precision is too low for them."
         )
+
+
+def write_parts(
+    adata: AnnData, found: Mapping[str, NDArray[np.float32]], key: str, *, parts: Sequence[str], known: Sequence[str]
+) -> None:
+    """Write an embedding into ``obsm[key]`` and some of its parts beside it.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    found
+        The embedding under ``""``, and its parts.
+    parts
+        Those that are wanted. Others of `known` are taken away: they would be of an earlier model.
+    """
+    adata.obsm[key] = found[WHOLE]
+    for part in dict.fromkeys([*known, *parts]):
+        name = f"{key}_{part}"
+        if part in parts and part in found:
+            adata.obsm[name] = found[part]
+        elif name in adata.obsm:
+            del adata.obsm[name]

@@ -18,7 +18,7 @@ from spaf_model._console import progress_bar
 from spaf_model._record import keep_record, run_record
 from spaf_model.cell_source import CellSource, say_what_was_read
 from spaf_model.distributed import Processes, shared_processes
-from spaf_model.embedding import embed_tokenised, refuse_not_finite
+from spaf_model.embedding import WHOLE, embed_tokenised, refuse_not_finite, write_parts
 from spaf_model.errors import InputError
 from spaf_model.family import ConfigT, NetworkT, Tokeniser, family_of
 from spaf_model.inputs import CellTables, tables_of
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "X_SpaF"
-WHOLE = ""  # the embedding itself, among its parts
 
 
 class Model(ABC, Generic[ConfigT, NetworkT]):
@@ -261,6 +260,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         sources = [self._source(table, call.reading) for table in tables]
         check_key(key_added)
         parameters = {"method": method, "key_added": key_added, **self._parameters(call)}
+        made: list[tuple[anndata.AnnData, dict[str, NDArray[np.float32]], dict[str, Any]]] = []
         with shared_processes(distributed) as processes:
             for table, source in zip(tables, sources, strict=True):
                 started = time.perf_counter()
@@ -273,16 +273,17 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                     )
                 n_counts, n_read = (processes.total(n) for n in source.n_counts)
                 say_what_was_read(source, n_counts, n_read)
-                for part, states in embeddings.items():
-                    if part == WHOLE or parts:
-                        table.obsm[key_added if part == WHOLE else f"{key_added}_{part}"] = states
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
                 widths = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
-                self._write_record(
+                record = self._record(
                     table, "embed", parameters | shared, source,
                     n_empty=n_empty, counts=(n_counts, n_read), started=started,
                     more={"n_dimensions": widths} if widths else {},
                 )  # fmt: skip
+                made.append((table, embeddings, record))
+        for table, embeddings, record in made:  # all or none of the tables
+            write_parts(table, embeddings, key_added, parts=self.parts if parts else (), known=self.parts)
+            keep_record(table, "embed", record)
 
     def embed_counts(
         self,
@@ -352,7 +353,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         set_ones = {name: value for name, value in dataclasses.asdict(call.settings).items() if value is not None}
         return {"device": device, **call.reading.as_record(), **set_ones}
 
-    def _write_record(
+    def _record(
         self,
         adata: anndata.AnnData,
         command: str,
@@ -363,10 +364,10 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         started: float,
         counts: tuple[int, int] | None = None,
         more: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> dict[str, Any]:
         facts = {"model": self.source, "family": self.family, "n_cells": adata.n_obs, "n_empty": n_empty}
         record = run_record(f"spaf-model {command}", parameters, started=started)
-        keep_record(adata, command, record | facts | source.as_record(counts) | dict(more or {}))
+        return record | facts | source.as_record(counts) | dict(more or {})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n_parameters / 1e6:.1f} M parameters, {self.vocabulary!r})"

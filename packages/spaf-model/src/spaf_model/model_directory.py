@@ -18,6 +18,7 @@ from torch import nn
 
 from spaf_model._files import read_json_object
 from spaf_model.errors import InputError
+from spaf_model.outputs import check_output
 from spaf_model.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -55,6 +56,7 @@ def write_model_directory(
         If `path` is something else than a model directory or an empty folder, or a weight is NaN or infinite.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
+    check_output(path, folder=True)
     _restore(path)
     if path.exists() and not _replaceable(path):
         raise InputError(f"{path} exists and is not a model directory; nothing was written.")

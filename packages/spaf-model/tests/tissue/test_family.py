@@ -1,6 +1,10 @@
+import json
+
 import anndata
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from spaf_model import InputError, NetworkConfig, TissueModel, load_model, tl
 
@@ -42,8 +46,6 @@ def test_what_a_tissue_model_cannot_be_asked_is_said(run, slide, tmp_path, capsy
 
 
 def test_a_directory_that_does_not_fit_is_refused(slide, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     tensors["closed"] = tensors["closed"][:-1].contiguous()
@@ -74,3 +76,76 @@ def test_a_key_that_cannot_be_stored_is_refused_before_the_work(slide):
     model = TissueModel.fit(slide, "neighbours")
     with pytest.raises(InputError, match="key_added"):
         model.embed(slide, key_added="a/b")
+
+
+def test_a_table_without_cells_is_refused(run, slide, tmp_path, capsys):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    slide[:0].copy().write_h5ad(tmp_path / "none.h5ad")
+    words = ["embed", tmp_path / "none.h5ad", "--model", tmp_path / "model", "-o", tmp_path / "out.h5ad"]
+    assert run(*words) == 2
+    assert "The AnnData has no cells" in capsys.readouterr().err
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_all_tables_are_written_or_none(slide, tmp_path):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    tables = [slide.copy(), slide[:5].copy()]
+    with pytest.raises(InputError, match="has 5 cells with counts"):
+        load_model(tmp_path / "model").embed(tables)
+    assert "X_SpaF" not in tables[0].obsm
+    assert "spaf" not in tables[0].uns
+
+
+def test_no_part_of_an_earlier_embedding_stays_beside_a_new_one(slide, tmp_path):
+    model = TissueModel.fit(slide, "neighbours")
+    model.save_pretrained(tmp_path / "model")
+    for again in (model, load_model(tmp_path / "model")):
+        model.embed(slide, parts=True, niche=True)
+        assert {"X_SpaF_place", "X_SpaF_identity", "X_SpaF_niche"} <= set(slide.obsm)
+        again.embed(slide)
+        assert not {"X_SpaF_place", "X_SpaF_identity"} & set(slide.obsm)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scales": {}}, "scales has no 'identity'"),
+        ({"scales": {"identity": 1.0}}, "scales has no 'closed'"),
+        ({"scales": "x"}, "scales must give each part a size above 0"),
+        ({"scales": {"closed": -1.0, "identity": 1.0}}, "scales must give each part a size above 0"),
+        ({"scales": {"closed": 0.0, "identity": 1.0}}, "scales must give each part a size above 0"),
+        ({"scales": None}, "scales must give each part a size above 0"),
+        ({"identity_weight": None}, "it has no identity_weight"),
+        ({"n_slides": "one"}, "n_slides must be a whole number of at least 0"),
+        ({"n_identity": 2.5}, "n_identity must be a whole number of at least 1"),
+        ({"network_weight": None}, "network_weight must be at least 0"),
+        ({"network": {"widths": ["a"]}}, "cannot be read"),
+    ],
+)
+def test_a_configuration_that_is_of_no_fitted_model_is_refused(slide, tmp_path, change, sentence):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    content = json.loads(file.read_text())
+    content["config"] |= change
+    file.write_text(json.dumps(content))
+    for load in (load_model, TissueModel.from_pretrained):
+        with pytest.raises(InputError, match=sentence):
+            load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64, torch.int32])
+def test_tensors_of_another_type_are_refused(slide, tmp_path, kind):
+    TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"closed": tensors["closed"].to(kind)}, file)
+    with pytest.raises(InputError, match=f"closed is {kind}"):
+        load_model(tmp_path / "model")
+
+
+def test_values_beyond_single_precision_are_not_written(slide):
+    model = TissueModel.fit(slide, "neighbours")
+    model.closed = model.closed * np.float32(1e38)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(InputError, match="is not finite"):
+        model.embed(slide)
+    assert "X_SpaF" not in slide.obsm

@@ -324,3 +324,13 @@ def test_a_spatialdata_table_is_fitted(simulated):
     model = TissueModel.fit(data, "neighbours")
     model.embed(data)
     assert data.tables["cells"].obsm["X_SpaF"].shape[0] == 60
+
+
+def test_the_card_says_how_place_was_made(slide, simulated):
+    model = TissueModel.fit(slide)
+    assert "- Place: the closed form" in model.card
+    assert "no network, because 400 cells with a neighbour are below 1,500" in model.card
+    assert "- Joint: place and 1 times identity" in model.card
+    assert "no network, because the closed form was asked for" in TissueModel.fit(simulated(1_600), "neighbours").card
+    del slide.obsm["spatial"]
+    assert "- Place: none" in TissueModel.fit(slide).card

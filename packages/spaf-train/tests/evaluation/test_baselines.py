@@ -4,6 +4,7 @@ import pytest
 import scanpy as sc
 from scipy import sparse
 
+from spaf_model import InputError
 from spaf_train.evaluation import (
     LogisticPairs,
     baselines,
@@ -107,3 +108,9 @@ def test_pearson_residuals_take_nothing_from_cells_that_were_not_fitted():
     np.testing.assert_allclose(first[:40], second[:40])
     assert np.isfinite(first).all()
     assert first[60:].any()  # of a slide without fitted cells
+
+
+def test_logarithms_are_no_counts():
+    counts = np.random.default_rng(0).poisson(3.0, (20, 5))
+    with pytest.raises(InputError, match="look log-normalised"):
+        log_normalize(np.log1p(counts))

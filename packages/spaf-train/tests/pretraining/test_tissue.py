@@ -113,3 +113,9 @@ def test_bad_shards_are_left_out_and_named(slides, tmp_path):
     result = pretrain_tissue(NEIGHBOURS, corpus.path, tmp_path / "run", skip_bad_shards=True)
     assert list(result.skipped_shards) == [name]
     assert 0 < result.n_cells < sum((slide.obs["split"] == "train").sum() for slide in slides)
+
+
+def test_a_run_cannot_be_where_a_file_is(corpus, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; give the name of a folder"):
+        pretrain_tissue(read_tissue_config("neighbours"), corpus.path, tmp_path / "file")

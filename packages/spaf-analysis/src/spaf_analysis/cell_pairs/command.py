@@ -54,6 +54,8 @@ def cell_pairs_command(
     from spaf_data import Distances
 
     check_result(source, out, as_json=as_json)
+    if train is not None and train.exists() and source.exists() and train.samefile(source):
+        raise InputError(f"--train {train} holds the cells that are judged; give another slide, or leave it out.")
     adata, other = read_table(source), None if train is None else read_table(train)
     cell_pairs(
         adata, model, key=key, train=other, radii=tuple(radius) if radius else None,

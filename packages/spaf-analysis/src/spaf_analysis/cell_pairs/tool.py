@@ -99,6 +99,8 @@ def benchmark_cell_pairs(
     """
     table = table_of(adata, table_key)
     other = table if train is None else table_of(train, table_key)
+    if train is not None and other is table:
+        raise InputError("train holds the cells that are judged; give another slide, or leave it out for obs['split'].")
     distances = distances_of(table) if distances is None else distances
     options = EvaluationOptions(radii=radii, max_pairs=max_pairs, n_replicates=n_replicates, seed=seed)
     model = None if model is None else loaded(model)

@@ -64,9 +64,8 @@ class ReportInputs:
     @property
     def not_learnt(self) -> dict[str, str]:
         """A sentence for each objective of which training has learnt nothing, as the run says."""
-        return _sentences(self.run.get("not_learnt")) | _sentences(
-            {name: text for name, text in self.fit.items() if name in ("not_learnt", "fallback") and text}
-        )
+        of_fit = str(self.fit.get("not_learnt") or "")
+        return _sentences(self.run.get("not_learnt")) | ({"neighbours": of_fit} if of_fit else {})
 
     @property
     def fit(self) -> dict[str, Any]:

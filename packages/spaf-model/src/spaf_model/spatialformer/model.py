@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_model._console import progress_bar
+from spaf_model._record import keep_record
 from spaf_model.errors import InputError
 from spaf_model.inputs import Cells, CellTables, table_of, tables_of
 from spaf_model.model import Model
@@ -201,9 +202,10 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
                 "threshold": float(threshold),
                 "parameters": parameters,
             }
-            self._write_record(
+            record = self._record(
                 table, "predict_colocalization", parameters, source, n_empty=source.n_empty, started=started
             )
+            keep_record(table, "predict_colocalization", record)
 
     def attention(
         self,

@@ -99,7 +99,7 @@ def card_of(config: TissueConfig, account: Account) -> str:
 def _recipe(config: TissueConfig, account: Account) -> list[str]:
     lines = [f"- Preset `{config.preset}`, seed {config.seed}"]
     n = account.n_with_neighbour
-    if "place" not in config.scales:
+    if "closed" not in config.scales:
         return [*lines, "- Place: none", f"- Identity: {config.n_identity} principal components of z-scores"]
     closed = "closed form (what whitened components of Pearson residuals share with the mean of the neighbours)"
     if config.network is None:

@@ -83,11 +83,20 @@ class TissueConfig:
             raise InputError(f"seed must be a whole number of at least 0, not {self.seed!r}.")
         if self.radius is not None and not 0.0 < self.radius < float("inf"):
             raise InputError(f"radius must be above 0, not {self.radius:g}.")
-        for name in ("max_neighbours", "n_components", "n_place", "n_identity"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, least in (
+            ("max_neighbours", 1), ("n_components", 1), ("n_place", 1), ("n_identity", 1), ("n_slides", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, not {value}.")
+        if not isinstance(self.scales, Mapping) or not all(_is_size(size) for size in self.scales.values()):
+            raise InputError(f"scales must give each part a size above 0, not {self.scales!r}.")
         for name in ("ridge", "network_weight", "identity_weight"):
             value = getattr(self, name)
+            if value is None and name != "identity_weight":
+                raise InputError(f"{name} must be at least 0, not None.")
             if value is not None and not 0.0 <= value < float("inf"):
                 raise InputError(f"{name} must be at least 0, not {value:g}.")
 
@@ -109,5 +118,11 @@ class TissueConfig:
             if values.get("network") is not None:
                 values["network"] = NetworkConfig(**values["network"])
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"the configuration of a tissue model cannot be read: {error}.") from error
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0.0 < value < float("inf")

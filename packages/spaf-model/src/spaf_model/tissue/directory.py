@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from spaf_model.errors import InputError
 from spaf_model.model_directory import CONFIG_FILE, load_tensors, read_model_directory
 from spaf_model.tissue.config import TissueConfig
@@ -12,8 +14,6 @@ from spaf_model.tissue.network import PlaceNetwork
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import torch
 
     from spaf_model.vocabulary import Vocabulary
 
@@ -49,10 +49,18 @@ def parts_of(
         If the tensors do not fit the configuration; the sentence names the source.
     """
     n_genes = vocabulary.gene_token_ids.size
+    if config.identity_weight is None:
+        raise InputError(f"{CONFIG_FILE} of {source} is not of a fitted model: it has no identity_weight.")
     for name in ("closed", "identity"):
         if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
             raise InputError(f"The tensors of {source} do not fit its configuration; {name} is not {n_genes} rows.")
+        if tensors[name].dtype != torch.float32:
+            raise InputError(f"The tensors of {source} do not fit its configuration; {name} is {tensors[name].dtype}.")
     closed = tensors["closed"]
+    needed = {"identity": True, "closed": closed.shape[1] > 0, "network": config.network is not None}
+    lacking = [name for name, is_needed in needed.items() if is_needed and name not in config.scales]
+    if lacking:
+        raise InputError(f"{CONFIG_FILE} of {source} is not of a fitted model: scales has no {lacking[0]!r}.")
     rest = {name: tensor for name, tensor in tensors.items() if name not in ("closed", "identity")}
     if config.network is None:
         if rest:

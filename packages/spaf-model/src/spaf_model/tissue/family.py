@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from spaf_model.embedding import WHOLE
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.inputs import tables_of
-from spaf_model.model import WHOLE, Model
+from spaf_model.model import Model
 from spaf_model.tissue.config import TissueConfig
 from spaf_model.tissue.directory import parts_of
 from spaf_model.tissue.model import Identity, TissueModel
@@ -108,6 +109,8 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
         on_batch: Callable[[int], None] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Embed all cells of a table, slide by slide."""
+        if not cells.n_cells:
+            raise InputError("The AnnData has no cells.")
         model = self._model()
         counts = cells.matrix()[:, self.vocabulary.gene_token_ids]
         slides = split_slides(counts, np.array(cells.slide_names)[cells.slides], None)

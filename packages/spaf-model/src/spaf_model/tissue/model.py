@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from spaf_model._record import keep_record, run_record
+from spaf_model.embedding import WHOLE, refuse_not_finite, write_parts
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.inputs import CellTables, tables_of
@@ -271,11 +272,11 @@ class TissueModel:
             started = time.perf_counter()
             with threads(n_threads):
                 named = self.named_parts(slides, table.n_obs, own_identity=is_own, niche=niche, workers=n_threads)
-            table.obsm[key_added] = self.joined(named)
-            for name, part in named.items():
-                if parts or name == "niche":
-                    table.obsm[f"{key_added}_{name}"] = part
+            whole = self.joined(named)
             n_empty = table.n_obs - sum(slide.rows.size for slide in slides)
+            refuse_not_finite(table.obs_names.tolist(), whole, n_empty, self.source)
+            wanted = [name for name in named if parts or name == "niche"]
+            write_parts(table, {WHOLE: whole, **named}, key_added, parts=wanted, known=("place", "identity", "niche"))
             if n_empty:
                 logger.warning(
                     "%d of %d cells have no count of the model's genes; their rows are NaN.", n_empty, table.n_obs

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
+from spaf_model import check_counts
 from spaf_train.evaluation.pairs import MatchedPairs
 
 N_COMPONENTS = 30
@@ -20,8 +21,16 @@ _RESIDUALS_AT_ONCE = 4_000_000  # cells x genes
 
 
 def log_normalize(counts: Any, *, target: float = 1e4) -> sparse.csr_matrix:
-    """Turn counts into log(1 + counts per `target`), cells x genes, sparse; cells without counts stay zero."""
-    normalized = sparse.csr_matrix(normalize(sparse.csr_matrix(counts, dtype=np.float64), norm="l1"))
+    """Turn counts into log(1 + counts per `target`), cells x genes, sparse; cells without counts stay zero.
+
+    Raises
+    ------
+    InputError
+        If the values are no counts, such as logarithms of counts.
+    """
+    matrix = sparse.csr_matrix(counts, dtype=np.float64)
+    check_counts(matrix.indptr, matrix.data)
+    normalized = sparse.csr_matrix(normalize(matrix, norm="l1"))
     normalized.eliminate_zeros()
     normalized.data = np.log1p(normalized.data * target)
     return normalized

@@ -14,7 +14,7 @@ import torch
 
 import spaf_data
 from spaf_data import Corpus, peak_rss_mb
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, check_output
 from spaf_train._options import flatten, to_table
 from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
 from spaf_train.pretraining.askable import askable
@@ -110,6 +110,7 @@ def pretrain(
         result.best["auroc_pairs"]
     """
     out = Path(out)
+    check_output(out, folder=True)
     source = _open(corpus, skip_bad_shards=skip_bad_shards)
     told = config
     # With the distances of the corpus in it: what a run must keep, and what its record and its card say.

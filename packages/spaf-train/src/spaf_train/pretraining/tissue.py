@@ -17,7 +17,7 @@ import tomli_w
 from scipy import sparse
 
 from spaf_data import Corpus
-from spaf_model import InputError, TissueModel
+from spaf_model import InputError, TissueModel, check_output
 from spaf_train._checks import require
 from spaf_train._options import from_table, to_table
 from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
@@ -110,6 +110,7 @@ def pretrain_tissue(
         If the corpus or an option cannot be used, `out` holds a run and `resume` is False, or holds another run.
     """
     out = Path(out)
+    check_output(out, folder=True)
     started = time.perf_counter()
     source = Corpus(corpus, check=not skip_bad_shards)
     with ranks("cpu") as group, claimed(out, _COMMAND, group):

@@ -38,6 +38,9 @@ class TrainingSection(Section):
 {%- if section.fit.loss is defined and section.fit.loss is not none %} and a small network beside it{% endif %};
 there are no curves to show. Its card, under “Versions, parameters, time”, says which recipe was chosen for these data
 and why.</p>
+{% if section.fit.fallback %}
+<p class="note">{{ section.fit.fallback }}</p>
+{% endif %}
 {% else %}
 <p>The model learns up to three tasks at once: to name genes that were masked in a cell’s list (<i>masked genes</i>), to
 tell which genes sit together inside a cell (<i>gene co-localisation</i>), and to tell pairs of neighbouring cells from
@@ -81,8 +84,8 @@ The task {{ name }} was left out: {{ reason }}.
         return cls(inputs.not_learnt, inputs.left_out, inputs.fit, (picture,))
 
     def numbers(self) -> dict[str, Any]:
-        """Return what was not learnt."""
-        return {"not_learnt": dict(self.not_learnt)}
+        """Return what was not learnt, and why less was fitted than was asked for."""
+        return {"not_learnt": dict(self.not_learnt), "fallback": str(self.fit.get("fallback", ""))}
 
     def sentences(self) -> tuple[str, ...]:
         """Say that something was not learnt."""
