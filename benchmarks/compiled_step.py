@@ -43,7 +43,9 @@ def main() -> None:
     config = read_config("small")
     corpus = Corpus(arguments.corpus)
     vocabulary = vocabulary_from_corpus(corpus)
-    stream = BatchStream(corpus, vocabulary, config.sampling, config.objectives, split="train", seed=0)
+    stream = BatchStream(
+        corpus, SpatialFormer(config.model, vocabulary), config.sampling, config.objectives, split="train", seed=0
+    )
     factors = config.objectives.factors(0.0)
     modules = [
         TrainingModule(SpatialFormer(config.model, vocabulary, seed=0).network, config.objectives) for _ in range(2)

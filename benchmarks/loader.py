@@ -18,6 +18,7 @@ import torch
 from _machine import describe, write_results
 
 from spaf_data import Corpus
+from spaf_model import SpatialFormer, SpatialFormerConfig
 from spaf_train import BatchStream, ObjectivesConfig, SamplingConfig, vocabulary_from_corpus
 from spaf_train.objectives import ColocalizationConfig, MaskedGenesConfig, PairsConfig
 
@@ -56,7 +57,7 @@ def main() -> None:
     streams = {
         name: BatchStream(
             corpus,
-            vocabulary,
+            SpatialFormer(SpatialFormerConfig(width=8, n_layers=1, n_heads=1), vocabulary),
             SamplingConfig(token_budget=TOKEN_BUDGET, thinning=thinning),
             objectives(enabled),
             split="train",

@@ -116,20 +116,29 @@ def config(config_path):
     return read_config(config_path)
 
 
+@pytest.fixture(scope="session")
+def read_by():
+    """Return a function that makes a small model of a vocabulary, for what reads cells as it does."""
+
+    def make(vocabulary, **options):
+        return SpatialFormer(SpatialFormerConfig(width=4, n_layers=1, n_heads=1, **options), vocabulary)
+
+    return make
+
+
 @pytest.fixture
-def make_stream(corpus, vocabulary):
+def make_stream(corpus, vocabulary, read_by):
     """Return a function that makes a stream of batches; its options are those of the sampling, split and ranks."""
 
     def make(*, split="train", seed=0, rank=0, world_size=1, objectives=None, max_genes=None, **options):
         sampling = dataclasses.replace(SamplingConfig(window_blocks=2, grouping=64, token_budget=600), **options)
         return BatchStream(
             corpus,
-            vocabulary,
+            read_by(vocabulary, max_genes=max_genes),
             sampling,
             objectives or ObjectivesConfig(),
             split=split,
             seed=seed,
-            max_genes=max_genes,
             rank=rank,
             world_size=world_size,
         )

@@ -48,6 +48,16 @@ class CellCounts:
         """Return the counts as CSR, (n_cells, n_tokens)."""
         return sparse.csr_array((self.counts, self.tokens, self.indptr), shape=(self.n_cells, self.measured.size))
 
+    def take(self, cells: NDArray[np.int64]) -> CellCounts:
+        """Return the cells at some positions, in that order."""
+        starts, n_genes = self.indptr[cells], self.n_genes[cells]
+        indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(n_genes)])
+        entries = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], n_genes)
+        return dataclasses.replace(
+            self, indptr=indptr, tokens=self.tokens[entries], counts=self.counts[entries], context=self.context[cells],
+            slides=self.slides[cells], places=None if self.places is None else self.places[cells],
+        )  # fmt: skip
+
     @classmethod
     def joined(cls, chunks: Sequence[CellCounts]) -> CellCounts:
         """Put chunks of one table, at least one, behind each other."""

@@ -4,8 +4,13 @@ A family is a configuration, a tokeniser, a network and the `Model` that joins t
 
     counts of cells --Tokeniser--> TokenisedCells --batch--> Batch --Network.encode, pool--> one state a cell
 
-Nothing is said of what a batch is: sequences of tokens, a matrix of counts, counts that were standardised by slide. The
-built-in families are the folders of this package that have a `family.py`, which names its class `FAMILY`; those of
+Nothing is said of what a batch is: sequences of tokens, a matrix of counts, counts that were standardised by slide.
+A family whose batches are `TrainableBatch` is trained by `spaf_train.pretrain`, which knows no more of it than stands
+here: it makes a vocabulary by `Model.new_vocabulary`, changes counts at random before they are tokenised, and asks the
+network for its `blocks`, `operations`, `compiled` parts and `statistics`. Two cells as one input are a matter of
+families whose tokenised cells are `ReadsPairs`.
+
+The built-in families are the folders of this package that have a `family.py`, which names its class `FAMILY`; those of
 others join by `register_family`, or by an entry point in the group ``spaf_model.families`` of their package, which the
 command line finds too.
 """
@@ -65,6 +70,26 @@ class Batch(Protocol):
         ...
 
 
+class TrainableBatch(Batch, Protocol):
+    """A batch that can be trained on: it says how large it is, and may pass the network in parts.
+
+    Thinning can leave a cell without a gene, so a row of which there is nothing to read must be computable too.
+    """
+
+    @property
+    def n_tokens(self) -> int:
+        """Positions of the batch, padding not counted."""
+        ...
+
+    def split(self, sizes: Sequence[int], /) -> Sequence[Self]:
+        """Return the rows as batches of these sizes, each with no more padding than it needs."""
+        ...
+
+    def joined(self, states: Sequence[torch.Tensor], /) -> torch.Tensor:
+        """Return the hidden states of the whole batch from those of the batches of `split`."""
+        ...
+
+
 BatchT = TypeVar("BatchT", bound=Batch)
 MadeT = TypeVar("MadeT", bound=Batch, covariant=True)  # by what makes batches
 ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
@@ -80,6 +105,45 @@ class TokenisedCells(Protocol[MadeT]):
 
     def batch(self, cells: NDArray[np.int64], /) -> MadeT:
         """Return the cells at some positions as a batch, in that order."""
+        ...
+
+
+@runtime_checkable
+class ReadsPairs(Protocol[MadeT]):
+    """Tokenised cells of which two can be one input."""
+
+    def pair_lengths(self, left: NDArray[np.int64], right: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Return the positions that each pair takes in a batch, (n_pairs,)."""
+        ...
+
+    def pair_batch(self, left: NDArray[np.int64], right: NDArray[np.int64], /) -> MadeT:
+        """Return the pairs of the cells at some positions as a batch, in that order."""
+        ...
+
+
+@runtime_checkable
+class StepStatistics(Protocol):
+    """A module with statistics that move once a step of training, by all that the step saw on all processes.
+
+    Such as the running mean of a batch norm, or how often each expert was chosen.
+    """
+
+    counts: bool  # False while a pass is computed again for its gradients: nothing is to be added then
+
+    def gather_statistics(self) -> None:
+        """Begin to add up the batches; what was added up before is forgotten."""
+        ...
+
+    def gathered_statistics(self) -> torch.Tensor:
+        """Return what was added up, float64 (n,); those of all processes are summed."""
+        ...
+
+    def move_statistics(self, sums: torch.Tensor, /) -> None:
+        """Move the statistics by the sums of a step, and begin to add up anew."""
+        ...
+
+    def release_statistics(self) -> None:
+        """Add up no longer: outside training statistics move as the module pleases."""
         ...
 
 
@@ -129,6 +193,21 @@ class Network(nn.Module, ABC, Generic[BatchT]):
     def blocks(self) -> Sequence[nn.Module]:
         """Return the modules that are worth dividing, recomputing and compiling one by one; none by default."""
         return ()
+
+    def compiled(self) -> Sequence[tuple[nn.Module, str]]:
+        """Return modules and names of their methods that are worth compiling for training; none by default.
+
+        Each is a function of tensors alone, without branches on their values: one compilation serves all of them.
+        """
+        return ()
+
+    def statistics(self) -> Sequence[nn.Module]:
+        """Return the modules that stay in evaluation mode where adapters alone are trained.
+
+        By default those with `StepStatistics`, and the batch norms of torch.
+        """
+        batch_norm = nn.modules.batchnorm._BatchNorm
+        return [module for module in self.modules() if isinstance(module, StepStatistics | batch_norm)]
 
     @property
     def adapted_layers(self) -> Sequence[str]:

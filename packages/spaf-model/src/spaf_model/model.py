@@ -33,12 +33,12 @@ from spaf_model.model_directory import (
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
 from spaf_model.shipped import STARTER, model_path
+from spaf_model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import anndata
 
     from spaf_model.counts import CellCounts
-    from spaf_model.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     methods: ClassVar[tuple[str, ...]]  # ways to make one state of a cell; the first is the default
     parts: ClassVar[tuple[str, ...]] = ()  # names of the parts of an embedding that can be had apart
     reads_whole_slides: ClassVar[bool] = False  # whether all cells of a table must be read together
+    new_vocabulary: ClassVar[Callable[..., Vocabulary]] = Vocabulary.build  # of a new model; takes what that takes
 
     def __init__(self, config: ConfigT, vocabulary: Vocabulary, seed: int = 0) -> None:
         self._set_parts(config, vocabulary)

@@ -59,7 +59,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T
     ----------
     cls
         A dataclass whose fields are annotated with bool, int, float, str, a ``Literal``, a tuple of one of these, an
-        optional of one of these, or another such dataclass.
+        optional of one of these, another such dataclass, or Any, which is taken as it is.
     table
         Values by field name; what is absent keeps its default.
     prefix
@@ -86,6 +86,9 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T
             values[key] = _convert(hints[key], value, prefix + key)
     if given:
         values["tables"] = Tables(given)
+    for field in fields:
+        if field.init and field.default is field.default_factory is dataclasses.MISSING and field.name not in values:
+            raise InputError(f"{prefix}{field.name} is missing.")
     try:
         return cls(**values)
     except InputError as error:
@@ -121,6 +124,8 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise InputError(f"{name} must be a table of options, not {value!r}.")

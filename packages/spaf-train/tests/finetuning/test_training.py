@@ -5,7 +5,7 @@ from spaf_train import ObjectivesConfig, TrainingDivergedError, TrainingModule
 from spaf_train.finetuning import FinetuneConfig, fit_with_patience
 from spaf_train.trainer import loop
 from spaf_train.trainer.distributed import Ranks
-from spaf_train.trainer.running_statistics import batch_norms
+from spaf_train.trainer.running_statistics import step_statistics
 from spaf_train.trainer.validation import Validation
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -101,5 +101,5 @@ def test_frozen_weights_stay(scripted):
 def test_running_statistics_move_with_each_batch_again_afterwards(scripted):
     run = scripted([2.0, 1.0, 1.0, 1.0])
     run.fit()
-    assert batch_norms(run.network)
-    assert all(norm._sums is None for norm in batch_norms(run.network))
+    assert step_statistics(run.network)
+    assert all(norm._sums is None for norm in step_statistics(run.network))

@@ -140,10 +140,11 @@ def test_a_run_that_saw_no_neighbours_says_so(corpus, tiny, tmp_path, monkeypatc
 def test_what_was_learnt_of_neighbours_is_judged_by_ranks(corpus, tiny):
     config = tiny(2)
     vocabulary = vocabulary_from_corpus(corpus)
-    network = SpatialFormer(config.model, vocabulary, seed=0).network
+    model = SpatialFormer(config.model, vocabulary, seed=0)
+    network = model.network
     with torch.no_grad():
         network.pair_head.weight.zero_()
-    stream = BatchStream(corpus, vocabulary, config.sampling, config.objectives, split="validation", seed=0)
+    stream = BatchStream(corpus, model, config.sampling, config.objectives, split="validation", seed=0)
     found = look(network, stream.one_epoch(max_inputs=400), config.objectives, ALONE)
     sentence = found.not_learnt()["contrast"]
     for kind in ("easy", "hard"):
@@ -169,12 +170,13 @@ def test_equal_seeds_give_equal_models(corpus, tiny, tmp_path):
 def test_a_step_does_not_depend_on_how_its_cells_are_batched(corpus, tiny):
     config = tiny(1, objectives__masked_genes__enabled="false", objectives__colocalization__enabled="false")
     vocabulary = vocabulary_from_corpus(corpus)
-    network = SpatialFormer(config.model, vocabulary, seed=0).network
+    model = SpatialFormer(config.model, vocabulary, seed=0)
+    network = model.network
     network.eval()
     sums = []
     for budget in (100, 10_000):
         sampling = dataclasses.replace(config.sampling, token_budget=budget)
-        stream = BatchStream(corpus, vocabulary, sampling, config.objectives, split="train", seed=0)
+        stream = BatchStream(corpus, model, sampling, config.objectives, split="train", seed=0)
         (batch,) = stream.next_step()
         assert (len(batch.parts) > 1) == (budget == 100)
         sums.append(TrainingModule(network, config.objectives)(batch, batch.weights(), {"contrast": 1.0}, 1.0)[1])

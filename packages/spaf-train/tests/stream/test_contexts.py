@@ -38,7 +38,7 @@ def without_unknown(vocabulary):
     )
 
 
-def test_vocabularies_without_unknown_need_a_name(corpus, vocabulary):
+def test_vocabularies_without_unknown_need_a_name(corpus, vocabulary, read_by):
     published = without_unknown(make(corpus, tissue=("Breast",), species=("Human",), condition=("Disease",)))
     with pytest.raises(
         InputError, match="Slide 'first': The model knows no assay 'Xenium'.*--assay on the command line"
@@ -47,7 +47,9 @@ def test_vocabularies_without_unknown_need_a_name(corpus, vocabulary):
     # Nothing is dropped, so the loader has no need of it either.
     complete = without_unknown(vocabulary)
     data = with_known_contexts(corpus, complete, {})
-    stream = BatchStream(data, complete, SamplingConfig(), ObjectivesConfig(), split="train", seed=0)
+    stream = BatchStream(data, read_by(complete), SamplingConfig(), ObjectivesConfig(), split="train", seed=0)
     assert stream.next_step()
     with pytest.raises(InputError, match="knows no condition 'unknown'"):
-        BatchStream(data, complete, SamplingConfig(context_dropout=0.1), ObjectivesConfig(), split="train", seed=0)
+        BatchStream(
+            data, read_by(complete), SamplingConfig(context_dropout=0.1), ObjectivesConfig(), split="train", seed=0
+        )

@@ -27,8 +27,10 @@ def test_options_take_the_place_of_the_distances_of_the_corpus_and_are_held_agai
         distances_of("neighbours", corpus, radius=130.0)
 
 
-def test_hard_negatives_of_a_larger_radius_are_no_neighbours(spread_corpus, vocabulary):
-    stream = BatchStream(spread_corpus, vocabulary, SamplingConfig(), ObjectivesConfig(), split="train", seed=0)
+def test_hard_negatives_of_a_larger_radius_are_no_neighbours(spread_corpus, vocabulary, read_by):
+    stream = BatchStream(
+        spread_corpus, read_by(vocabulary), SamplingConfig(), ObjectivesConfig(), split="train", seed=0
+    )
     assert stream.distances == spread_corpus.distances == Distances(positive=120.0)
     blocks = [spread_corpus.read(ref) for ref in spread_corpus.block_refs("train")]
     offsets = np.cumsum([0, *(block.n_cells for block in blocks)])[:-1]
@@ -42,10 +44,14 @@ def test_hard_negatives_of_a_larger_radius_are_no_neighbours(spread_corpus, voca
     assert far.max() <= 600.0
 
 
-def test_equal_figures_at_equal_proportions(corpus, spread_corpus, vocabulary):
+def test_equal_figures_at_equal_proportions(corpus, spread_corpus, vocabulary, read_by):
     """A slide four times as large, with distances four times as large, gives the same batches."""
     batches = [
-        next(BatchStream(of, vocabulary, SamplingConfig(), ObjectivesConfig(), split="train", seed=0).one_epoch())
+        next(
+            BatchStream(
+                of, read_by(vocabulary), SamplingConfig(), ObjectivesConfig(), split="train", seed=0
+            ).one_epoch()
+        )
         for of in (corpus, spread_corpus)
     ]
     assert batches[0].targets["pairs"].labels.tolist() == batches[1].targets["pairs"].labels.tolist()
@@ -89,10 +95,10 @@ def test_patches_and_contrast_follow_the_corpus(spread_corpus, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_smaller_radius_leaves_the_nearer_pairs(corpus, vocabulary):
+def test_a_smaller_radius_leaves_the_nearer_pairs(corpus, vocabulary, read_by):
     def positives(radius):
         stream = BatchStream(
-            corpus, vocabulary, SamplingConfig(radius=radius), ObjectivesConfig(), split="train", seed=0
+            corpus, read_by(vocabulary), SamplingConfig(radius=radius), ObjectivesConfig(), split="train", seed=0
         )
         return sum(int(batch.targets["pairs"].labels.sum()) for batch in stream.one_epoch())
 

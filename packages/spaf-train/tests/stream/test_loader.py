@@ -170,14 +170,14 @@ def test_an_epoch_over_changing_numbers_of_ranks_has_every_sample_once(make_stre
     assert set(found) == set(expected[: 4 * n_steps])
 
 
-def test_skipped_shards_are_never_opened_and_the_others_are_whole(corpus, vocabulary, monkeypatch):
+def test_skipped_shards_are_never_opened_and_the_others_are_whole(corpus, vocabulary, read_by, monkeypatch):
     refs = corpus.block_refs("train")
     gone = refs[0].shard
     read = corpus.read
     opened = []
     monkeypatch.setattr(corpus, "read", lambda ref: opened.append(ref.shard) or read(ref))
     sampling = SamplingConfig(window_blocks=1, token_budget=600)
-    arguments = (corpus, vocabulary, sampling, ObjectivesConfig())
+    arguments = (corpus, read_by(vocabulary), sampling, ObjectivesConfig())
     stream = BatchStream(*arguments, split="train", seed=0, skip_shards=[gone])
     labels = torch.cat([batch.targets["pairs"].labels for batch in stream.one_epoch()])
     assert int(labels.sum()) == sum(ref.n_pairs for ref in refs if ref.shard != gone) > 0
@@ -196,10 +196,10 @@ def test_steps_that_ranks_cannot_share_are_refused(make_stream):
         make_stream(batches_per_step=3, world_size=2)
 
 
-def test_genes_of_another_model_are_refused(corpus):
+def test_genes_of_another_model_are_refused(corpus, read_by):
     foreign = Vocabulary.build(["X1", "X2", "X3"], scale=[1.0, 1.0, 1.0])
     with pytest.raises(InputError):
-        BatchStream(corpus, foreign, SamplingConfig(), ObjectivesConfig(), split="train", seed=0)
+        BatchStream(corpus, read_by(foreign), SamplingConfig(), ObjectivesConfig(), split="train", seed=0)
 
 
 def test_a_corpus_without_pairs_is_refused(corpus, make_stream, monkeypatch):

@@ -47,7 +47,7 @@ def test_workers_build_the_steps_of_the_stream_in_its_order(make_stream):
     assert_same([again.next_step(), ahead.next_step()], [expected, expected])
 
 
-def test_a_shard_that_is_damaged_is_named_as_without_workers(slides, vocabulary, make_stream, tmp_path):
+def test_a_shard_that_is_damaged_is_named_as_without_workers(slides, vocabulary, read_by, make_stream, tmp_path):
     corpus = write_corpus(slides, tmp_path / "corpus", block_cells=40)
     plain = make_stream()
     for ref in corpus.block_refs("train"):
@@ -66,6 +66,7 @@ def test_a_shard_that_is_damaged_is_named_as_without_workers(slides, vocabulary,
         return str(caught.value)
 
     def stream() -> BatchStream:
-        return BatchStream(corpus, vocabulary, plain.sampling, plain.objectives, split="train", seed=0)
+        model = read_by(vocabulary)
+        return BatchStream(corpus, model, plain.sampling, plain.objectives, split="train", seed=0)
 
     assert error(WorkerStream(stream(), 1)) == error(stream())

@@ -53,8 +53,8 @@ def rich(monkeypatch):
         def targets(self, draw):
             return RichLabels((draw.tokens.lengths[:, 0] > self.config.many).float())
 
-        def loss(self, network, hidden, targets):
-            logits = hidden[:, 0, 0].float()
+        def loss(self, network, hidden, targets, batch):
+            logits = network.pool(hidden, batch, "cls")[:, 0].float()
             loss = functional.binary_cross_entropy_with_logits(logits, targets.labels, reduction="sum")
             return Loss(loss, targets.weight, logits)
 
@@ -161,8 +161,8 @@ def test_its_batches_are_functions_of_their_place_whatever_the_number_of_ranks(
 
     def stream(rank=0, world_size=1):
         return BatchStream(
-            corpus, vocabulary, config.sampling, config.objectives, split="train", seed=3, rank=rank,
-            world_size=world_size,
+            corpus, SpatialFormer(config.model, vocabulary), config.sampling, config.objectives, split="train", seed=3,
+            rank=rank, world_size=world_size,
         )  # fmt: skip
 
     alone, ranks = stream(), [stream(rank, 2) for rank in range(2)]
@@ -180,9 +180,9 @@ def test_its_batches_are_functions_of_their_place_whatever_the_number_of_ranks(
 
 def test_a_batch_beyond_the_token_budget_passes_the_network_in_parts(compact, network, corpus, vocabulary, config_path):
     config = read_config(config_path, overrides=[*OVERRIDES, "sampling.token_budget=100"])
-    batches = list(
-        BatchStream(corpus, vocabulary, config.sampling, config.objectives, split="train", seed=3).one_epoch()
-    )
+    model = SpatialFormer(config.model, vocabulary)
+    stream = BatchStream(corpus, model, config.sampling, config.objectives, split="train", seed=3)
+    batches = list(stream.one_epoch())
     network.eval()
     for batch in batches[:4]:
         assert len(batch.parts) > 1

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from spaf_model import SpatialFormer
 from spaf_train import BatchStream, OptimizerConfig, pretrain, read_config
 from spaf_train.trainer import loop
 from spaf_train.trainer.checkpoint import Checkpoints
@@ -67,7 +68,9 @@ def test_the_weights_it_begins_with_can_be_the_best_and_nothing_is_written(
     scripted([1.0, 2.0, 3.0])
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     run = dataclasses.replace(config.run, steps=100, validate_every=3, log_every=3, patience=2)
-    stream = BatchStream(corpus, vocabulary, config.sampling, config.objectives, split="train", seed=0)
+    stream = BatchStream(
+        corpus, SpatialFormer(config.model, vocabulary), config.sampling, config.objectives, split="train", seed=0
+    )
     kept, log = MemoryCheckpoints(), MemoryLog()
     trainer = Trainer(
         network,

@@ -5,7 +5,7 @@ import torch
 
 from spaf_model import SpatialFormer
 from spaf_train import ObjectivesConfig, TrainingModule
-from spaf_train.trainer.running_statistics import RunningStatistics, batch_norms
+from spaf_train.trainer.running_statistics import RunningStatistics, step_statistics
 
 FACTORS = {"masked_genes": 1.0, "colocalization": 1.0, "pairs": 1.0}
 
@@ -15,7 +15,7 @@ def test_a_step_moves_them_once_by_all_its_positions(network, make_stream):
     module = TrainingModule(network, ObjectivesConfig()).train()
     network.requires_grad_(False)
     statistics = RunningStatistics(network)
-    (norm,) = batch_norms(network)
+    (norm,) = step_statistics(network)
     seen = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].pack(inputs[0]).double()))
     for batch in make_stream(batches_per_step=5).next_step():
@@ -51,6 +51,6 @@ def test_one_batch_a_step_moves_them_as_torch_does(config, vocabulary, make_stre
             module(batch, batch.weights(), FACTORS, 1.0)
             if statistics is not None:
                 statistics.move()
-        norms += batch_norms(network)
+        norms += step_statistics(network)
     torch.testing.assert_close(norms[0].running_mean, norms[1].running_mean)
     torch.testing.assert_close(norms[0].running_var, norms[1].running_var)

@@ -14,7 +14,13 @@ from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.kernels import KernelName, select_kernel
 from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
-from spaf_model.spatialformer.layers import Layer, SelfAttention, SequenceContext, TokenEmbedding
+from spaf_model.spatialformer.layers import (
+    ConvolutionMixer,
+    Layer,
+    SelfAttention,
+    SequenceContext,
+    TokenEmbedding,
+)
 from spaf_model.spatialformer.tokeniser import N_PREFIX, TokenBatch
 
 if TYPE_CHECKING:
@@ -103,6 +109,18 @@ class SpatialFormerNetwork(Network[TokenBatch]):
     def blocks(self) -> Sequence[Layer]:
         """Return the layers."""
         return cast("list[Layer]", list(self.layers))
+
+    def compiled(self) -> Sequence[tuple[nn.Module, str]]:
+        """Return what each block computes behind its mixer: residual sums, norms, dropout and the gated MLP.
+
+        Attention and convolution are kernels of a library, and the statistics of the masked norm depend on the padding.
+        """
+        blocks = [block for layer in self.blocks() for block in (layer.convolution, layer.attention)]
+        return [(block, "after_mixing") for block in blocks]
+
+    def statistics(self) -> Sequence[nn.Module]:
+        """Return the convolutions, whose batch norms would follow the adapters."""
+        return [module for module in self.modules() if isinstance(module, ConvolutionMixer)]
 
     @property
     def adapted_layers(self) -> Sequence[str]:

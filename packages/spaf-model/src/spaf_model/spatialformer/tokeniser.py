@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from spaf_model.errors import InputError
 from spaf_model.spatialformer.ranking import RankedCells, rank_counts
@@ -135,6 +137,20 @@ class TokenBatch:
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return columns < self.lengths.sum(dim=1, keepdim=True)
 
+    def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
+        """Return the rows as batches of these sizes, each cut to its longest sequence."""
+        parts = []
+        tensors = (tensor.split(list(sizes)) for tensor in (self.ids, self.types, self.lengths))
+        for ids, types, lengths in zip(*tensors, strict=True):
+            longest = int(lengths.sum(dim=1).max())
+            parts.append(TokenBatch(ids=ids[:, :longest], types=types[:, :longest], lengths=lengths))
+        return parts
+
+    def joined(self, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return hidden states (B, L, D) of the whole batch from those of the batches of `split`."""
+        length = self.ids.shape[1]
+        return torch.cat([functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in states])
+
     def to(self, device: torch.device | str) -> TokenBatch:
         """Return the batch on a device."""
         return TokenBatch(
@@ -172,6 +188,14 @@ class SequencedCells:
     def batch(self, cells: NDArray[np.int64]) -> TokenBatch:
         """Return some cells as a batch."""
         return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
+
+    def pair_lengths(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tokens of each pair of cells as one sequence."""
+        return sequence_lengths(self.ranked.n_genes[left], self.ranked.n_genes[right])
+
+    def pair_batch(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> TokenBatch:
+        """Return pairs of cells as a batch."""
+        return TokenBatch.from_pairs(self.ranked, self.context, left, right, self.vocabulary)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
-from spaf_train._csr import csr_rows, take_ranked
+from spaf_train._csr import csr_rows
 from spaf_train.evaluation.judging import drawn_tissue
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ class TokenCells:
 
     def take(self, rows: NDArray[np.int64]) -> TokenCells:
         """Return some of the cells."""
-        return TokenCells(take_ranked(self.ranked, rows), self.context[rows], self.token_of_gene)
+        index, n_genes = csr_rows(self.ranked.indptr, rows)
+        ranked = RankedCells(np.concatenate([[0], np.cumsum(n_genes)]), self.ranked.tokens[index])
+        return TokenCells(ranked, self.context[rows], self.token_of_gene)
 
 
 def tokenise(cells: CorpusCells, corpus: Corpus, vocabulary: Vocabulary, *, max_genes: int | None) -> TokenCells:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spaf_model import ConvolutionMixer, SpatialFormerNetwork
+from spaf_train._checks import require
 
 if TYPE_CHECKING:
+    from spaf_model import Network
     from spaf_train.finetuning.config import FinetuneConfig
-
-# The linear maps of attention, and of the MLPs behind attention and convolution.
-_ADAPTED = r".*\.(attention\.mixer\.(qkv|project)|mlp\.(expand|project))"
 
 
 @contextmanager
-def adapted(network: SpatialFormerNetwork, config: FinetuneConfig) -> Iterator[None]:
+def adapted(network: Network[Any], config: FinetuneConfig) -> Iterator[None]:
     """Put adapters into a network; at the end they are merged into its weights and gone.
 
     Meanwhile all other weights are frozen. Where the body fails, the adapters are taken out unmerged, so the network
@@ -30,7 +28,16 @@ def adapted(network: SpatialFormerNetwork, config: FinetuneConfig) -> Iterator[N
         Changed in place.
     config
         Rank, alpha, dropout and seed.
+
+    Raises
+    ------
+    InputError
+        If the family names no layers for adapters.
     """
+    require(
+        bool(network.adapted_layers),
+        f"{type(network).__name__} has no layers for adapters: fine-tune it with method=full or method=probe.",
+    )
     # peft brings in transformers, which takes seconds, and only this needs it.
     from peft import LoraConfig, LoraModel
 
@@ -42,7 +49,7 @@ def adapted(network: SpatialFormerNetwork, config: FinetuneConfig) -> Iterator[N
             r=config.rank,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it, whatever it is
             lora_dropout=config.dropout,
-            target_modules=_ADAPTED,
+            target_modules=list(network.adapted_layers),
             bias="none",
         )
         wrapped = LoraModel(network, lora, "default")
@@ -58,10 +65,9 @@ def adapted(network: SpatialFormerNetwork, config: FinetuneConfig) -> Iterator[N
             parameter.requires_grad_(trainable[name])
 
 
-def training_mode(network: SpatialFormerNetwork, config: FinetuneConfig) -> None:
-    """Switch dropout on; with adapters the convolutions stay as in evaluation, so that their statistics stay too."""
+def training_mode(network: Network[Any], config: FinetuneConfig) -> None:
+    """Switch dropout on; with adapters what has statistics stays as in evaluation, so that these stay too."""
     network.train()
     if config.method == "lora":
-        for module in network.modules():
-            if isinstance(module, ConvolutionMixer):
-                module.eval()
+        for module in network.statistics():
+            module.eval()

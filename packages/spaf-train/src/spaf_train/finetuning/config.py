@@ -30,7 +30,7 @@ class FinetuneConfig:
     alpha: float = 128.0  # lora: the adapters count alpha / rank
     dropout: float = 0.05  # lora: dropout before the adapters
     regularisation: float = 1.0  # probe: weight of the L2 penalty of the logistic regression (1 / C)
-    pooling: Literal["cls", "gene"] = "cls"  # labels: which embedding of a cell the head reads
+    pooling: str = "cls"  # labels: which embedding of a cell the head reads, such as cls or gene (`Model.methods`)
     balance_classes: bool = True  # labels: rare classes count as much as frequent ones
     learning_rate: float | None = None  # None: 1e-4 for full, 1e-3 for lora
     warmup_steps: int = 20  # steps over which the learning rate rises; it falls as a cosine to a hundredth

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import anndata
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from spaf_model import EmbeddingMethod, InputError, SpatialFormer, check_key
+from spaf_model import InputError, check_key, load_model
 from spaf_train._record import run_record
 
 FORMAT_VERSION = 1
@@ -29,12 +29,12 @@ class LabelHead:
 
     label: str  # the obs column that was learnt
     classes: tuple[str, ...]
-    pooling: EmbeddingMethod  # the embedding it reads, as `SpatialFormer.embed` calls it: cls or gene
+    pooling: str  # the embedding it reads, one of `Model.methods`, such as cls or gene
     weight: NDArray[np.float32]  # (n_classes, D)
     bias: NDArray[np.float32]  # (n_classes,)
 
     @classmethod
-    def from_logistic(cls, fitted: Any, *, label: str, classes: tuple[str, ...], pooling: EmbeddingMethod) -> LabelHead:
+    def from_logistic(cls, fitted: Any, *, label: str, classes: tuple[str, ...], pooling: str) -> LabelHead:
         """Turn a fitted pipeline of scaling and logistic regression into one linear map."""
         scaler, regression = fitted[0], fitted[-1]
         weight, bias = regression.coef_, regression.intercept_
@@ -94,8 +94,8 @@ class LabelHead:
             number = int(content["format_version"])
             classes = tuple(str(name) for name in content["classes"])
             label = str(content["label"])
-            pooling: EmbeddingMethod = content["pooling"]
-            if pooling not in get_args(EmbeddingMethod):
+            pooling = content["pooling"]
+            if not isinstance(pooling, str):
                 raise ValueError(f"pooling {pooling!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / LABELS_FILE} is damaged: {error!r}.") from error
@@ -148,7 +148,7 @@ def predict_labels(
     model_dir
         What `finetune_labels` wrote.
     tissue, condition, species, assay, layer
-        As for `spaf_model.SpatialFormer.embed`.
+        As for `spaf_model.Model.embed`.
     key_added
         Column of ``obs``.
     device
@@ -159,7 +159,7 @@ def predict_labels(
     Raises
     ------
     InputError
-        If the model predicts no labels, and as for `SpatialFormer.embed`.
+        If the model predicts no labels, and as for `spaf_model.Model.embed`.
 
     Examples
     --------
@@ -172,8 +172,13 @@ def predict_labels(
     """
     started = time.perf_counter()
     head = LabelHead.load(model_dir)
-    model = SpatialFormer.from_pretrained(model_dir, device=device)
-    if head.weight.shape[1] != model.config.width:
+    model = load_model(model_dir, device=device)
+    if head.pooling not in model.methods:
+        raise InputError(
+            f"{Path(model_dir) / LABELS_FILE} is damaged: pooling {head.pooling!r} is none of "
+            f"{', '.join(model.methods)}."
+        )
+    if head.weight.shape[1] != model.network.width:
         raise InputError(
             f"{model_dir}: the label head reads {head.weight.shape[1]} dimensions, and the model has others."
         )

@@ -12,61 +12,55 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaf_model import (
-    N_PREFIX,
-    RankedCells,
-    SpatialFormer,
-    SpatialFormerConfig,
-    TokenBatch,
-    Vocabulary,
-    sequence_lengths,
-    token_budget_batches,
-)
+from spaf_model import Network, token_budget_batches
 from spaf_train.evaluation.classification import classification_scores
 from spaf_train.objectives import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, entropy
 from spaf_train.stream.batch import Batch
 
 if TYPE_CHECKING:
+    from spaf_model import Model, TokenisedCells
     from spaf_train.finetuning.label_head import LabelHead
 
 _GROUPING = 2048  # shuffled cells among which those of similar length share a batch
 
 
-class LabelNetwork(nn.Module):
-    """An encoder with a linear head on the embedding of a cell."""
+class LabelNetwork(Network[Any]):
+    """An encoder of any family with a linear head on the state of a cell."""
 
-    def __init__(self, model: SpatialFormer, head: LabelHead) -> None:
+    def __init__(self, model: Model[Any, Any], head: LabelHead) -> None:
         super().__init__()
-        self.network = model.network
+        self.network: Network[Any] = model.network
         self.pooling = head.pooling
-        self.head = nn.Linear(model.config.width, len(head.classes))
+        self.head = nn.Linear(self.network.width, len(head.classes))
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(head.weight))
             self.head.bias.copy_(torch.from_numpy(head.bias))
 
     @property
-    def config(self) -> SpatialFormerConfig:
-        """Sizes of the encoder."""
-        return self.network.config
+    def width(self) -> int:
+        """Dimensions of the state of a cell."""
+        return self.network.width
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """Layers of the encoder."""
-        return self.network.layers
-
-    def encode(self, batch: TokenBatch) -> Tensor:
-        """Return hidden states (B, L, D)."""
+    def encode(self, batch: Any) -> Tensor:
+        """Return the hidden states of the encoder."""
         return self.network.encode(batch)
 
-    def logits(self, hidden: Tensor, genes: Tensor) -> Tensor:
-        """Return logits (B, n_classes) of hidden states, of which `genes` (B, L) says where genes are."""
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            mask = genes.unsqueeze(-1)
-            pooled = hidden.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1)
-        logits: Tensor = self.head(pooled)
+    def pool(self, hidden: Tensor, batch: Any, method: str) -> Tensor:
+        """Return one state a cell, as the encoder does."""
+        return self.network.pool(hidden, batch, method)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return those of the encoder."""
+        return self.network.blocks()
+
+    def operations(self, batch: Any) -> float:
+        """Return those of the encoder."""
+        return self.network.operations(batch)
+
+    def logits(self, hidden: Tensor, batch: Any) -> Tensor:
+        """Return logits (B, n_classes) of the hidden states of a batch."""
+        logits: Tensor = self.head(self.pool(hidden, batch, self.pooling))
         return logits
 
 
@@ -76,7 +70,6 @@ class LabelTargets:
 
     codes: Tensor  # int64 (B,)
     weights: Tensor  # float32 (n_classes,)
-    genes: Tensor  # bool (B, L), where genes and the SEP behind them are
 
     @property
     def weight(self) -> float:
@@ -85,7 +78,7 @@ class LabelTargets:
 
     def to(self, device: torch.device) -> LabelTargets:
         """Return the same on another device."""
-        return LabelTargets(self.codes.to(device), self.weights.to(device), self.genes.to(device))
+        return LabelTargets(self.codes.to(device), self.weights.to(device))
 
 
 class _Scores(Scores):
@@ -122,9 +115,9 @@ class LabelObjective(Objective, registered=False):
         """Raise TypeError: a `LabelStream` gives the targets with its batches."""
         raise TypeError("Labels are no part of a corpus.")
 
-    def loss(self, network: Any, hidden: Tensor, targets: LabelTargets) -> Loss:
+    def loss(self, network: Any, hidden: Tensor, targets: LabelTargets, batch: Any) -> Loss:
         """Return the cross-entropy, classes weighted."""
-        logits = network.logits(hidden, targets.genes).float()
+        logits = network.logits(hidden, batch).float()
         loss = functional.cross_entropy(logits, targets.codes, weight=targets.weights, reduction="sum")
         return Loss(loss, targets.weight, logits)
 
@@ -145,16 +138,14 @@ class LabelStream:
 
     Parameters
     ----------
-    ranked, context
-        Of all cells.
+    cells
+        All cells, as the family reads them.
     codes
         Classes of all cells.
     rows
         The cells of the split.
     weights
         Of the classes.
-    vocabulary
-        Of the tokens.
     token_budget
         Most tokens of a batch, padding included.
     seed
@@ -166,20 +157,17 @@ class LabelStream:
 
     def __init__(
         self,
-        ranked: RankedCells,
-        context: NDArray[np.int64],
+        cells: TokenisedCells[Any],
         codes: NDArray[np.int64],
         rows: NDArray[np.int64],
         weights: Tensor,
-        vocabulary: Vocabulary,
         *,
         token_budget: int,
         seed: int,
     ) -> None:
-        self._ranked, self._context, self._codes, self._rows = ranked, context, codes, rows
-        self._weights, self._vocabulary = weights, vocabulary
+        self._cells, self._codes, self._rows, self._weights = cells, codes, rows, weights
         self._token_budget, self._seed = token_budget, seed
-        self._lengths = sequence_lengths(ranked.n_genes[rows])
+        self._lengths = cells.lengths[rows]
         self._epoch = self._batch = 0
         self._drawn: tuple[int, list[tuple[int, NDArray[np.int64]]]] | None = None
 
@@ -225,8 +213,6 @@ class LabelStream:
         return [(int(generator.integers(2**62)), self._rows[batches[place]]) for place in order]
 
     def _build(self, seed: int, rows: NDArray[np.int64], name: str) -> Batch:
-        tokens = TokenBatch.from_cells(self._ranked, self._context, rows, self._vocabulary)
-        genes = tokens.mask.clone()
-        genes[:, :N_PREFIX] = False
-        targets = LabelTargets(torch.from_numpy(self._codes[rows]), self._weights, genes)
+        tokens = self._cells.batch(rows)
+        targets = LabelTargets(torch.from_numpy(self._codes[rows]), self._weights)
         return Batch(name, seed, tokens, tokens, {"labels": targets})

@@ -18,8 +18,7 @@ from scipy import sparse
 from torch import nn
 
 from spaf_data import slides_of_cells
-from spaf_model import CellSource, EmbeddingMethod, InputError, RankedCells, ReadingOptions, SpatialFormer, embed_cells
-from spaf_train._csr import take_ranked
+from spaf_model import CellCounts, CellSource, InputError, Model, ReadingOptions, embed_tokenised, load_model
 from spaf_train._record import run_record
 from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
 from spaf_train.evaluation.classification import (
@@ -51,8 +50,7 @@ _GROUPS = 1_000  # of cells without a place, for the bootstrap
 class _Cells:
     """All cells as the model reads them, with labels; cells of no part and cells without a gene have code -1."""
 
-    ranked: RankedCells
-    context: NDArray[np.int64]
+    counts: CellCounts
     codes: NDArray[np.int64]
     labels: LabelledCells
 
@@ -81,7 +79,7 @@ def finetune_labels(
     """Teach a model to tell labels of cells, such as cell types or niches.
 
     Writes a model directory with ``labels.json`` and ``label_head.safetensors`` (see `predict_labels`), which
-    `SpatialFormer.from_pretrained` loads as any other, ``finetune.json`` and a card with what was done. Nothing is
+    `spaf_model.load_model` loads as any other, ``finetune.json`` and a card with what was done. Nothing is
     written before the end.
 
     Beside the model stand the most frequent class, nearest neighbours and a logistic regression on principal
@@ -105,14 +103,14 @@ def finetune_labels(
         How cells are divided, see `labelled_cells`. Scores are of the validation part, and of the test part if there
         is one.
     tissue, condition, species, assay, layer
-        As for `spaf_model.SpatialFormer.embed`.
+        As for `spaf_model.Model.embed`.
     n_replicates
         Resampled tissues behind each interval.
 
     Raises
     ------
     InputError
-        If `out` holds something, and as `labelled_cells` and `SpatialFormer.embed`.
+        If `out` holds something, and as `labelled_cells` and `spaf_model.Model.embed`.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -140,18 +138,19 @@ def finetune_labels(
     ):
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
-        model = SpatialFormer.from_pretrained(model_dir, device=group.device)
+        model = load_model(model_dir, device=group.device)
+        _check_model(model, config)
         options = ReadingOptions(tissue=tissue, condition=condition, species=species, assay=assay, layer=layer)
         source = CellSource(adata, model.vocabulary, options)
-        ranked = model.tokeniser(source.read()).ranked
-        readable = ranked.n_genes > 0
+        counts = source.read()
+        readable = model.tokeniser(counts).lengths > 0
         labels = labelled_cells(
             adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap, readable=readable
         )
         if labels.left_out:
             left_out = ", ".join(labels.left_out)
             logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, left_out)
-        cells = _Cells(ranked, source.context, labels.codes, labels)
+        cells = _Cells(counts, labels.codes, labels)
         judged = np.concatenate([cells.rows(part) for part in labels.judged])
         predictions = _baselines(model, adata, cells, judged, config, layer)
         head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
@@ -186,7 +185,20 @@ def finetune_labels(
     return FinetuneResult(out, fit, scores, record)
 
 
-def _probe(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> LabelHead:
+def _check_model(model: Model[Any, Any], config: FinetuneConfig) -> None:
+    if model.reads_whole_slides:
+        raise InputError(
+            f"{model.source} is of the family {model.family!r}, which is fitted to whole slides: it cannot be "
+            "fine-tuned."
+        )
+    if config.pooling not in model.methods:
+        raise InputError(
+            f"pooling must be one of {', '.join(model.methods)} for a model of the family {model.family!r}, not "
+            f"{config.pooling!r}."
+        )
+
+
+def _probe(model: Model[Any, Any], cells: _Cells, config: FinetuneConfig) -> LabelHead:
     """Fit scaling and logistic regression on the embeddings of the training cells."""
     rows = cells.rows(TRAIN)
     fitted = logistic_classifier(config.regularisation, balanced=config.balance_classes)
@@ -197,7 +209,7 @@ def _probe(model: SpatialFormer, cells: _Cells, config: FinetuneConfig) -> Label
 
 
 def _train(
-    model: SpatialFormer, probe: LabelHead, cells: _Cells, config: FinetuneConfig, group: Ranks
+    model: Model[Any, Any], probe: LabelHead, cells: _Cells, config: FinetuneConfig, group: Ranks
 ) -> tuple[LabelHead, Fit]:
     """Train the head with all weights or with adapters, from the probe on; the model is changed in place."""
     # A head that fits at once does not drag the encoder through the noise of its own beginnings.
@@ -207,10 +219,10 @@ def _train(
     if config.balance_classes:
         n_cells = np.bincount(cells.codes[rows[TRAIN]], minlength=weights.numel())
         weights = torch.from_numpy(rows[TRAIN].size / (weights.numel() * n_cells)).float()
+    tokenised = model.tokeniser(cells.counts)
     streams = {
         part: LabelStream(
-            cells.ranked, cells.context, cells.codes, own, weights, model.vocabulary,
-            token_budget=config.token_budget, seed=config.seed,
+            tokenised, cells.codes, own, weights, token_budget=config.token_budget, seed=config.seed
         )
         for part, own in rows.items()
     }  # fmt: skip
@@ -229,25 +241,17 @@ def _train(
     return dataclasses.replace(probe, weight=weight, bias=bias), fit
 
 
-def _embedding(
-    model: SpatialFormer, cells: _Cells, rows: NDArray[np.int64], pooling: EmbeddingMethod
-) -> NDArray[np.float32]:
-    return embed_cells(
-        model.network,
-        model.vocabulary,
-        take_ranked(cells.ranked, rows),
-        cells.context[rows],
-        method=pooling,
-    )
+def _embedding(model: Model[Any, Any], cells: _Cells, rows: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
+    return embed_tokenised(model.network, model.tokeniser(cells.counts.take(rows)), method=pooling)
 
 
-def _predict(model: SpatialFormer, head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
+def _predict(model: Model[Any, Any], head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
     classes: NDArray[np.integer] = head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
     return classes
 
 
 def _baselines(
-    model: SpatialFormer,
+    model: Model[Any, Any],
     adata: anndata.AnnData,
     cells: _Cells,
     judged: NDArray[np.int64],
@@ -259,7 +263,7 @@ def _baselines(
         sparse.csr_matrix(counts), cells.codes, cells.rows(TRAIN), judged, regularisation=config.regularisation
     )
     device = next(model.network.parameters()).device
-    untrained = SpatialFormer(model.config, model.vocabulary, seed=config.seed).to(device)
+    untrained = type(model)(model.config, model.vocabulary, seed=config.seed).to(device)
     predictions["probe of random weights"] = _predict(untrained, _probe(untrained, cells, config), cells, judged)
     return predictions
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from spaf_data import Corpus
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, TokenBatch
 from spaf_train._options import to_table
 from spaf_train._record import fingerprint, run_record
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
@@ -40,6 +40,7 @@ from spaf_train.stream.contexts import with_known_contexts
 from spaf_train.stream.loader import BatchStream
 from spaf_train.stream.samplers import SamplingConfig
 from spaf_train.trainer.distributed import Ranks, claimed, ranks
+from spaf_train.trainer.module import encode
 from spaf_train.trainer.reproducible import reproducible
 
 PAIR_MEASURES = {"auroc": "AUROC", "auprc": "AUPRC"}
@@ -127,12 +128,11 @@ def finetune_pairs(
         streams = {
             split: BatchStream(
                 data,
-                model.vocabulary,
+                model,
                 dataclasses.replace(plain, input="pairs", batches_per_step=1, token_budget=config.token_budget),
                 _OBJECTIVES,
                 split=split,
                 seed=config.seed,
-                max_genes=model.config.max_genes,
             )
             for split, plain in (
                 ("train", sampling),
@@ -197,8 +197,9 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     with inference(model.network) as device:
         for batch in stream.one_epoch(max_inputs=config.probe_inputs):
             asked = cast("PairLabels", batch.targets["pairs"])
-            hidden = model.network.encode(batch.unmasked.to(device))
-            states.append(hidden[:, 0].double().cpu().numpy())
+            read = batch.unmasked.to(device)
+            hidden = encode(model.network, read)
+            states.append(model.network.pool(hidden, cast("TokenBatch", read), "cls").double().cpu().numpy())
             labels.append(asked.labels.numpy())
     scaler = StandardScaler(with_mean=False)
     features = scaler.fit_transform(np.concatenate(states))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from spaf_data import whole_folder
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, Model
 from spaf_train._record import write_json
 from spaf_train.finetuning.training import Fit
 
@@ -55,7 +55,7 @@ def require_free(out: Path) -> None:
 
 
 def write_finetuned(
-    out: Path, model: SpatialFormer, record: Mapping[str, Any], *, more: Callable[[Path], None] | None = None
+    out: Path, model: Model[Any, Any], record: Mapping[str, Any], *, more: Callable[[Path], None] | None = None
 ) -> None:
     """Write the model directory with its record, whole or not at all; `more` adds files to the folder it is given."""
     with whole_folder(out) as new:

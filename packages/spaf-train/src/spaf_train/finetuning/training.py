@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,9 +14,8 @@ from spaf_train.trainer.memory import MemoryCheckpoints, MemoryLog
 from spaf_train.trainer.signals import StopRequest
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormerNetwork
+    from spaf_model import Network
     from spaf_train.finetuning.config import FinetuneConfig
-    from spaf_train.finetuning.label_training import LabelNetwork
     from spaf_train.objectives import ObjectiveSet
     from spaf_train.stream.batch import Stream
     from spaf_train.trainer.distributed import Ranks
@@ -33,7 +32,7 @@ class Fit:
 
 
 def fit_with_patience(
-    network: SpatialFormerNetwork | LabelNetwork,
+    network: Network[Any],
     objectives: ObjectiveSet,
     train: Stream,
     validation: Stream,
@@ -81,7 +80,7 @@ def fit_with_patience(
     )
     kept, log = MemoryCheckpoints(), MemoryLog()
     trainer = Trainer(
-        cast("SpatialFormerNetwork", network),  # what is asked of it here, a network of labels has too
+        network,
         objectives=objectives,
         optimizer=config.optimizer(),
         run=run,

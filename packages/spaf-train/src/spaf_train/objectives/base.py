@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
+from spaf_model import InputError
 from spaf_train._checks import require_at_least
 
 if TYPE_CHECKING:
     from spaf_data import Corpus
-    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork, TokenBatch
+    from spaf_model import Network, TrainableBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
@@ -146,6 +147,7 @@ class Objective(ABC):
     counted: ClassVar[tuple[str, ...]] = ()  # columns that training gives too, of `Loss.counted`
     hides: ClassVar[bool] = False  # whether it is asked of an input of which it has hidden something
     left_out_because: ClassVar[str] = ""  # reason for the user where `unanswerable` of the training split
+    asks: ClassVar[tuple[str, ...]] = ()  # what a network must have to be asked, by attribute: heads and their methods
     trains: ClassVar[tuple[str, ...]] = ()  # parts of the network that no other objective trains, by attribute
 
     def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
@@ -156,8 +158,20 @@ class Objective(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def check(self, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:  # noqa: B027  # a hook
-        """Raise InputError if a model of these sizes, on inputs of this kind, cannot be asked."""
+    def check(self, model: Any, sampling: SamplingConfig) -> None:  # noqa: B027  # a hook
+        """Raise InputError if a model of this configuration, on inputs of this kind, cannot be asked.
+
+        The configuration is that of any family; what a network must have stands in `asks`.
+        """
+
+    def check_network(self, network: Network[Any], family: str) -> None:
+        """Raise InputError if the network of a family has not what this asks."""
+        missing = [name for name in self.asks if not hasattr(network, name)]
+        if missing:
+            raise InputError(
+                f"objectives.{self.name} cannot be asked of the family {family!r}: its network has no {missing[0]}; "
+                f"switch it off (objectives.{self.name}.enabled=false) or choose another family (model.family)."
+            )
 
     def unanswerable(self, corpus: Corpus, split: str, skip_shards: Collection[str]) -> str | None:
         """Return why a split of a corpus cannot be asked, or None; asked of the training split it is left out."""
@@ -177,26 +191,39 @@ class Objective(ABC):
     def take(self, prepared: Mapping[str, Any], split: str) -> None:  # noqa: B027  # a hook
         """Take over what `prepare` gave, for the targets of a split."""
 
-    def begin(self, network: SpatialFormerNetwork, prepared: Mapping[str, Any]) -> None:  # noqa: B027  # a hook
+    def begin(self, network: Any, prepared: Mapping[str, Any]) -> None:  # noqa: B027  # a hook
         """Change the weights that a new run begins with, if this objective has better ones."""
 
     @abstractmethod
     def targets(self, draw: Draw) -> Targets:
         """Return what is asked of a batch, on the CPU."""
 
-    def hide(self, tokens: TokenBatch, targets: Any) -> TokenBatch:
-        """Return what the network reads, with that hidden which is asked for."""
-        return tokens
+    def hide(self, tokens: Any, targets: Any) -> TrainableBatch:
+        """Return the batch that the network reads, with that hidden which is asked for."""
+        batch: TrainableBatch = tokens
+        return batch
 
     @abstractmethod
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: Any) -> Loss:
-        """Return the loss of a batch from its hidden states (B, L, D)."""
+    def loss(self, network: Any, hidden: Tensor, targets: Any, batch: Any) -> Loss:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        network
+            Of which heads are asked.
+        hidden
+            What its `encode` gave for the batch.
+        targets
+            Of this objective.
+        batch
+            What was read, such as `Network.pool` needs it.
+        """
 
     def factor(self, progress: float) -> float:
         """Return the factor of the loss at a point of the run, from 0 (start) to 1 (end)."""
         return float(self.config.weight)
 
-    def operations(self, network: SpatialFormerNetwork, targets: Any) -> float:
+    def operations(self, network: Any, targets: Any) -> float:
         """Return the floating-point operations of its head on a batch, forward and backward; small heads count 0."""
         return 0.0
 

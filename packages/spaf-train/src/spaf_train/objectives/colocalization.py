@@ -191,6 +191,7 @@ class ColocalizationObjective(Objective):
     )
     Config = ColocalizationConfig
     left_out_because = "the corpus does not tell which genes lie together in its cells"
+    asks = ("colocalization_head",)
     trains = ("colocalization_head",)
 
     def unanswerable(self, corpus: Corpus, split: str, skip_shards: Collection[str]) -> str | None:
@@ -206,7 +207,7 @@ class ColocalizationObjective(Objective):
         cells = np.where((cells >= 0) & known[cells], cells, -1)
         return colocalized_genes(draw.tokens, cells, draw.cells.edge_indptr, draw.cells.edges, draw.vocabulary)
 
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: ColocalizedGenes) -> Loss:
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: ColocalizedGenes, batch: TokenBatch) -> Loss:
         """Return the focal loss."""
         logits = colocalization_logits(network, hidden, targets)
         loss = focal_loss(logits, targets.targets, alpha=self.config.alpha, gamma=self.config.gamma)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import InputError, SeparatePairs, SpatialFormerConfig, SpatialFormerNetwork
+from spaf_model import InputError, SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
@@ -21,6 +21,7 @@ from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
     from spaf_data import Distances
+    from spaf_model import SpatialFormerNetwork, TokenBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
@@ -139,12 +140,12 @@ def neighbour_losses(similarity: Tensor, logits: Tensor, kinds: PairKinds) -> di
     }
 
 
-def require_separate(name: str, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:
+def require_separate(name: str, model: Any, sampling: SamplingConfig) -> None:
     """Refuse, for an objective of a name, models that read two cells as one, and inputs of two cells."""
     from spaf_train.stream.samplers import SAMPLERS
 
     require(
-        model.pair_input == "separate",
+        getattr(model, "pair_input", "separate") == "separate",
         f"objectives.{name} needs model.pair_input = separate: each cell is read alone.",
     )
     require(
@@ -159,9 +160,9 @@ def separate_head(network: SpatialFormerNetwork) -> SeparatePairs:
     return network.pair_head
 
 
-def cell_states(hidden: Tensor) -> Tensor:
+def cell_states(network: SpatialFormerNetwork, hidden: Tensor, batch: TokenBatch) -> Tensor:
     """Return the states of the cells of a batch, (B, D), that the pair head compares."""
-    return hidden[:, 0].float()
+    return network.pool(hidden, batch, "cls").float()
 
 
 class _Scores(Scores):
@@ -213,9 +214,10 @@ class ContrastObjective(Objective):
     )
     Config = ContrastConfig
     counted = ("contrast_easy", "contrast_hard", "contrast_probability")
+    asks = ("pair_head", "pair_logits_of_cells")
     trains = ("pair_head",)
 
-    def check(self, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:
+    def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse models that read two cells as one, and inputs of two cells."""
         require_separate(self.name, model, sampling)
 
@@ -234,11 +236,11 @@ class ContrastObjective(Objective):
         cells = draw.inputs.left
         return pair_kinds(draw.cells.coordinates[cells], draw.distances, draw.cells.slide[cells])
 
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairKinds) -> Loss:
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairKinds, batch: TokenBatch) -> Loss:
         """Return the weighted sum of the terms, and each of them."""
         # Products of states in full precision: the exponentials of a contrast are of differences of them.
         with torch.autocast(hidden.device.type, enabled=False):
-            states = cell_states(hidden)
+            states = cell_states(network, hidden, batch)
             head = separate_head(network)
             similarity = head.similarity(states, states)
             terms = neighbour_losses(similarity, head.calibrate(similarity), targets)

@@ -16,7 +16,7 @@ from spaf_train.objectives.contrast import cell_states, require_separate, separa
 from spaf_train.objectives.towers import Standardised, TowersConfig, states_beside, tower_states, train_tower
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
+    from spaf_model import SpatialFormerNetwork, TokenBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
@@ -59,12 +59,13 @@ class DistillationObjective(Objective):
         Column("loss_distillation", "States of the towers, share unexplained", "Like the towers", "share unexplained"),
     )
     Config = TowersConfig
+    asks = ("pair_head", "pair_logits_of_cells")
 
     def __init__(self, config: TowersConfig) -> None:
         super().__init__(config)
         self._states: Tensor | None = None
 
-    def check(self, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:
+    def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse models that read two cells as one, and samplers that hold a part of the split at a time."""
         from spaf_train._checks import require
         from spaf_train.stream.samplers import SAMPLERS
@@ -109,10 +110,10 @@ class DistillationObjective(Objective):
         assert self._states is not None, "taken before the first batch"
         return TeacherStates(self._states[torch.from_numpy(draw.cells.number[draw.inputs.left])])
 
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: TeacherStates) -> Loss:
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: TeacherStates, batch: TokenBatch) -> Loss:
         """Return the squared distance of the projected states to those of the towers."""
         with torch.autocast(hidden.device.type, enabled=False):
-            projected = separate_head(network).project(cell_states(hidden))
+            projected = separate_head(network).project(cell_states(network, hidden, batch))
         n = min(projected.shape[1], targets.states.shape[1])
         distance = (projected[:, :n] - targets.states[:, :n]).square().sum()
         return Loss(distance, targets.weight, projected)

@@ -158,6 +158,7 @@ class MaskedGenesObjective(Objective):
     Config = MaskedGenesConfig
     counted = ("accuracy_masked_genes",)
     hides = True
+    asks = ("masked_gene_logits", "masked_gene_head")
     trains = ("masked_gene_head",)
 
     def targets(self, draw: Draw) -> MaskedGenes:
@@ -168,7 +169,7 @@ class MaskedGenesObjective(Objective):
         """Put what is shown in the place of the hidden genes."""
         return targets.hide_in(tokens)
 
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: MaskedGenes) -> Loss:
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: MaskedGenes, batch: TokenBatch) -> Loss:
         """Return the cross-entropy, with the number of genes that were found."""
         logits = masked_gene_logits(network, hidden, targets)
         loss, found = masked_genes_loss(logits, targets.targets)

@@ -17,7 +17,7 @@ from spaf_train.objectives.chance import Judgement, auroc_error, entropy
 from spaf_train.objectives.scores import RankedScores, ranked
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormerConfig, SpatialFormerNetwork
+    from spaf_model import SpatialFormerNetwork, TokenBatch
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
 
@@ -63,16 +63,17 @@ class PairsObjective(Objective):
         Column("auroc_pairs", "Cell pairs, AUROC of neighbours against hard and easy negatives", "cell pairs", "AUROC"),
     )
     Config = PairsConfig
+    asks = ("pair_logits",)
     trains = ("pair_head",)
 
-    def check(self, model: SpatialFormerConfig, sampling: SamplingConfig) -> None:
+    def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse inputs of single cells, and models that read the two cells apart."""
         require(
             sampling.input == "pairs",
             "objectives.pairs needs sampling.input = pairs; for other inputs set objectives.pairs.enabled to false.",
         )
         require(
-            model.pair_input == "joint",
+            getattr(model, "pair_input", "joint") == "joint",
             "objectives.pairs needs model.pair_input = joint; cells that are read apart are trained by "
             "objectives.contrast (see the preset starter), or without that objective (enabled = false).",
         )
@@ -81,7 +82,7 @@ class PairsObjective(Objective):
         """Return which inputs are neighbours."""
         return PairLabels(torch.from_numpy(draw.inputs.label), draw.inputs.positive_weight)
 
-    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairLabels) -> Loss:
+    def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairLabels, batch: TokenBatch) -> Loss:
         """Return the weighted cross-entropy."""
         logits = network.pair_logits(hidden).float()
         return Loss(pairs_loss(logits, targets), targets.weight, logits[:, 1] - logits[:, 0])

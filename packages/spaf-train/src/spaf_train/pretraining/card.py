@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from spaf_model import CONTEXT_KINDS
+from spaf_model import CONTEXT_KINDS, family_of
 from spaf_train.stream.contexts import UNKNOWN
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def model_card(
         for kind in ("species", "tissue", "condition", "assay")
     }
     lines = [
-        "# SpatialFormer",
+        f"# {family_of(config.family).__name__}",
         "",
         "## Data",
         "",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from spaf_model import InputError, SpatialFormerConfig
+from spaf_model import InputError, family_of
 from spaf_train._options import from_table, to_table
 from spaf_train.objectives import ObjectivesConfig, objective_columns
 from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 
+DEFAULT_FAMILY = "spatialformer"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Everything that a pre-training run is told, apart from where its data is.
 
-    Each table of the TOML file is a dataclass that stands beside what it configures: `spaf_model.SpatialFormerConfig`
-    (``[model]``), `SamplingConfig` (``[sampling]``), `ObjectivesConfig` (``[objectives.*]``), `OptimizerConfig`
-    (``[optimizer]``), `RunConfig` (``[run]``), `DistributedConfig` (``[distributed]``), `VocabularyConfig`
-    (``[vocabulary]``) and `GeneTableConfig` (``[gene_embeddings]``), whose path switches on
-    ``model.gene_spatial_embedding``.
+    Each table of the TOML file is a dataclass that stands beside what it configures: the configuration of a family
+    (``[model]``, whose word ``family`` chooses it, such as `spaf_model.SpatialFormerConfig`), `SamplingConfig`
+    (``[sampling]``), `ObjectivesConfig` (``[objectives.*]``), `OptimizerConfig` (``[optimizer]``), `RunConfig`
+    (``[run]``), `DistributedConfig` (``[distributed]``), `VocabularyConfig` (``[vocabulary]``) and `GeneTableConfig`
+    (``[gene_embeddings]``), whose path switches on ``model.gene_spatial_embedding``.
     """
 
     seed: int = 0  # of the weights, the order of the data, all draws and dropout
-    model: SpatialFormerConfig = dataclasses.field(default_factory=SpatialFormerConfig)
+    family: str = DEFAULT_FAMILY  # of the model; in TOML it is model.family
+    model: Any = None  # sizes of the model, as the family configures them; None: its defaults
     vocabulary: VocabularyConfig = VocabularyConfig()
     gene_embeddings: GeneTableConfig = GeneTableConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -49,7 +53,16 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, not {self.seed}.")
-        object.__setattr__(self, "model", with_gene_table(self.model, self.gene_embeddings))
+        family = family_of(self.family)
+        if family.reads_whole_slides:
+            raise InputError(
+                f"model.family is {self.family}, which is fitted to whole slides and not trained on batches; the "
+                "preset tissue fits such a model."
+            )
+        model = from_table(family.Config, {}, prefix="model.") if self.model is None else self.model
+        if not isinstance(model, family.Config):
+            raise InputError(f"model is a {type(model).__name__}, and model.family is {self.family}.")
+        object.__setattr__(self, "model", with_gene_table(model, self.gene_embeddings))
         for objective in self.objectives.make().values():
             objective.check(self.model, self.sampling)
         choices = ["loss", *self.measured, "last"]
@@ -67,7 +80,13 @@ class PretrainConfig:
 
     def to_toml(self) -> str:
         """Return the whole configuration, defaults included, as TOML."""
-        return tomli_w.dumps(to_table(self))
+        return tomli_w.dumps(self.as_table())
+
+    def as_table(self) -> dict[str, Any]:
+        """Return the whole configuration, defaults included, as plain values in tables."""
+        table = to_table(self)
+        family, model = table.pop("family"), table.pop("model")
+        return {"seed": table.pop("seed"), "model": {"family": family, **model}, **table}
 
 
 def presets() -> list[str]:
@@ -131,7 +150,25 @@ def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Pretrai
     table = read_table(source, resources.files("spaf_train.pretraining") / "presets", more=("tissue", "neighbours"))
     for override in overrides:
         apply_override(table, override)
-    return from_table(PretrainConfig, table)
+    return _of_table(table)
+
+
+def _of_table(table: dict[str, Any]) -> PretrainConfig:
+    options = table.get("model", {})
+    if not isinstance(options, Mapping):
+        raise InputError(f"model must be a table of options, not {options!r}.")
+    if "family" in table:
+        raise InputError("family is not an option; did you mean model.family?")
+    family = options.get("family", DEFAULT_FAMILY)
+    if not isinstance(family, str):
+        raise InputError(f"model.family must be a text, not {family!r}.")
+    sizes = {name: value for name, value in options.items() if name != "family"}
+    try:
+        config = family_of(family).Config
+    except InputError as error:
+        raise InputError(f"model.family: {error}") from error
+    model = from_table(config, sizes, prefix="model.")
+    return from_table(PretrainConfig, {**table, "family": family, "model": model})
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:

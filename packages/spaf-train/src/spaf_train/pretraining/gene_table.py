@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_model import InputError, SpatialFormer, SpatialFormerConfig
+from spaf_model import InputError
 from spaf_train._checks import require
+
+if TYPE_CHECKING:
+    from spaf_model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +32,25 @@ class GeneTableConfig:
         require(0.0 < self.scale < float("inf"), f"scale must be above 0, not {self.scale}.")
 
 
-def with_gene_table(model: SpatialFormerConfig, config: GeneTableConfig) -> SpatialFormerConfig:
-    """Return the configuration of a model with a table of gene vectors, if there is something to put into it."""
-    return model if config.path is None else dataclasses.replace(model, gene_spatial_embedding=True)
+def with_gene_table(model: Any, config: GeneTableConfig) -> Any:
+    """Return the configuration of a model with a table of gene vectors, if there is something to put into it.
+
+    Raises
+    ------
+    InputError
+        If there is, and models of this configuration have no such table.
+    """
+    if config.path is None:
+        return model
+    require(
+        hasattr(model, "gene_spatial_embedding"),
+        f"gene_embeddings.path is given, and a model of {type(model).__name__} has no table of gene vectors.",
+    )
+    return dataclasses.replace(model, gene_spatial_embedding=True)
 
 
 def set_gene_table(
-    model: SpatialFormer, config: GeneTableConfig, *, read: bool = True, quiet: bool = False
+    model: Model[Any, Any], config: GeneTableConfig, *, read: bool = True, quiet: bool = False
 ) -> dict[str, Any] | None:
     """Give the table of gene vectors of a new model the values of gene embeddings.
 

@@ -14,11 +14,12 @@ import torch
 
 import spaf_data
 from spaf_data import Corpus, peak_rss_mb
-from spaf_model import InputError, SpatialFormer, check_output
-from spaf_train._options import flatten, to_table
+from spaf_model import InputError, check_output, family_of
+from spaf_train._options import flatten
 from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
 from spaf_train.pretraining.askable import askable
 from spaf_train.pretraining.card import model_card
+from spaf_train.pretraining.config import DEFAULT_FAMILY
 from spaf_train.pretraining.gene_table import set_gene_table
 from spaf_train.pretraining.vocabulary import vocabulary_from_corpus
 from spaf_train.stream.loader import BadShardError, BatchStream
@@ -32,6 +33,7 @@ from spaf_train.trainer.signals import StopRequest, stop_request
 from spaf_train.trainer.tensorboard_log import check_tensorboard
 
 if TYPE_CHECKING:
+    from spaf_model import Model
     from spaf_train.pretraining.config import PretrainConfig
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def pretrain(
     resume: bool = False,
     skip_bad_shards: bool = False,
 ) -> PretrainResult:
-    """Pre-train a SpatialFormer on a corpus.
+    """Pre-train a model of any family on a corpus.
 
     Writes ``config.toml``, ``environment.json``, ``metrics.csv`` and ``checkpoints/`` while it runs, and at the end
     ``model/`` (the weights that were best by validation, a model directory) and ``run.json``. Under torchrun all
@@ -140,8 +142,11 @@ def pretrain(
         group.barrier()
 
         dropout = config.sampling.context_dropout
-        vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout)
-        model = SpatialFormer(config.model, vocabulary, seed=config.seed)
+        family = family_of(config.family)
+        vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout, family=family)
+        model = family(config.model, vocabulary, seed=config.seed)
+        for objective in config.objectives.make().values():
+            objective.check_network(model.network, config.family)
         # A run that continues has its table among its weights, and what was read for it in its identity.
         gene_table = set_gene_table(model, config.gene_embeddings, read=state is None, quiet=not group.is_main)
         identity["gene_embeddings"] = gene_table if state is None else state["identity"].get("gene_embeddings")
@@ -214,7 +219,7 @@ def _open(corpus: str | Path, *, skip_bad_shards: bool) -> Corpus:
 
 
 def _streams(
-    config: PretrainConfig, corpus: Corpus, model: SpatialFormer, group: Ranks, skipped: dict[str, str]
+    config: PretrainConfig, corpus: Corpus, model: Model[Any, Any], group: Ranks, skipped: dict[str, str]
 ) -> dict[str, BatchStream]:
     # Validation sees cells as they are, and every process an equal share of the batches.
     plain = dataclasses.replace(
@@ -223,12 +228,11 @@ def _streams(
     return {
         split: BatchStream(
             corpus,
-            model.vocabulary,
+            model,
             sampling,
             config.objectives,
             split=split,
             seed=config.seed,
-            max_genes=model.config.max_genes,
             rank=group.rank,
             world_size=group.world_size,
             skip_shards=skipped,
@@ -258,12 +262,14 @@ def _prepare(streams: dict[str, BatchStream], group: Ranks, stop: StopRequest) -
 
 def _decisive(config: PretrainConfig) -> dict[str, Any]:
     """Return the options that a run must keep when it is continued: all but how it computes and what it shows."""
-    options = flatten(to_table(config))
+    options = flatten(config.as_table())
+    if config.family == DEFAULT_FAMILY:  # which runs had that knew no other
+        del options["model.family"]
     return {name: value for name, value in options.items() if not name.startswith(_FREE)}
 
 
 def _export(
-    model: SpatialFormer,
+    model: Model[Any, Any],
     trainer: Trainer,
     corpus: Corpus,
     config: PretrainConfig,
@@ -276,7 +282,7 @@ def _export(
     assert trainer.best is not None
     best_step = int(trainer.best["step"])
     # A fresh model: that of the run may be divided among processes.
-    model = SpatialFormer(config.model, model.vocabulary)
+    model = type(model)(config.model, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(Checkpoints(out / "checkpoints").best(best_step))["network"])
     model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt)
     model.save_pretrained(out / "model")
@@ -285,7 +291,7 @@ def _export(
         {
             "command": "spaf-train pretrain",
             "versions": versions(),
-            "parameters": {"data": corpus_name, "config": to_table(config)},
+            "parameters": {"data": corpus_name, "config": config.as_table()},
             "corpus": fingerprint(corpus),
             "skipped_shards": skipped,
             "gene_embeddings": trainer.identity["gene_embeddings"],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spaf_model import CONTEXT_KINDS, InputError, Vocabulary
+from spaf_model import CONTEXT_KINDS, InputError, SpatialFormer, Vocabulary
 from spaf_train.stream.contexts import UNKNOWN
 
 if TYPE_CHECKING:
     from spaf_data import Corpus
+    from spaf_model import Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,11 @@ class VocabularyConfig:
 
 
 def vocabulary_from_corpus(
-    corpus: Corpus, config: VocabularyConfig = VocabularyConfig(), *, context_dropout: float = 1.0
+    corpus: Corpus,
+    config: VocabularyConfig = VocabularyConfig(),
+    *,
+    context_dropout: float = 1.0,
+    family: type[Model[Any, Any]] = SpatialFormer,
 ) -> Vocabulary:
     """Build the vocabulary of a new model.
 
@@ -43,6 +48,8 @@ def vocabulary_from_corpus(
     context_dropout
         Chance that a word of context is given as ``unknown`` in training. With 0 only kinds of which a training slide
         is unknown have such a token: another would be offered with the random vector that it began with.
+    family
+        Of the model: how its vocabularies are laid out, and whether they know context.
 
     Raises
     ------
@@ -61,14 +68,7 @@ def vocabulary_from_corpus(
         for kind in CONTEXT_KINDS
         if context_dropout > 0.0 or any(str(corpus.slides[slide][kind]) == UNKNOWN for slide in trained)
     ]
-    for slide, context in corpus.slides.items():
-        for kind in CONTEXT_KINDS:
-            if str(context[kind]) == UNKNOWN and kind not in unknown:
-                raise InputError(
-                    f"The {kind} of slide {slide!r} is unknown, and training would never see such a cell; say what it "
-                    f"is when the corpus is built (--{kind}), or train with context_dropout above 0."
-                )
-    return Vocabulary.build(
+    vocabulary = family.new_vocabulary(
         corpus.genes,
         scale=scale,
         gene_ids=corpus.gene_ids,
@@ -78,3 +78,11 @@ def vocabulary_from_corpus(
         condition=names("condition") - {UNKNOWN},
         unknown=unknown,
     )
+    for slide, context in corpus.slides.items():
+        for kind in CONTEXT_KINDS:
+            if vocabulary.context[kind] and str(context[kind]) == UNKNOWN and kind not in unknown:
+                raise InputError(
+                    f"The {kind} of slide {slide!r} is unknown, and training would never see such a cell; say what it "
+                    f"is when the corpus is built (--{kind}), or train with context_dropout above 0."
+                )
+    return vocabulary

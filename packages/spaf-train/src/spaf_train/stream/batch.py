@@ -1,4 +1,4 @@
-"""A batch of tokens with what each objective asks of it, and what gives batches."""
+"""A batch of a family with what each objective asks of it, and what gives batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spaf_model import TokenBatch
+from spaf_model import TrainableBatch
 from spaf_train.objectives.base import Targets
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ class Batch:
 
     name: str  # where in the corpus and the run it is, for messages
     seed: int  # of whatever the network draws (dropout): a function of the run's seed and the place of the batch
-    unmasked: TokenBatch
-    masked: TokenBatch  # the same as `unmasked` where nothing is hidden
+    unmasked: TrainableBatch
+    masked: TrainableBatch  # the same as `unmasked` where nothing is hidden
     targets: Mapping[str, Targets]  # by the name of the objective
     parts: tuple[int, ...] = ()  # rows that pass the network at once, one part after the other; none: all rows
 
@@ -31,7 +31,7 @@ class Batch:
     @property
     def n_tokens(self) -> int:
         """Number of tokens, padding not counted."""
-        return int(self.unmasked.lengths.sum())
+        return self.unmasked.n_tokens
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""

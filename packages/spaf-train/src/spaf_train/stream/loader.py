@@ -1,10 +1,10 @@
-"""From the blocks of a corpus to batches of tokens with what each objective asks of them."""
+"""From the blocks of a corpus to batches of a family with what each objective asks of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
-from spaf_model import CONTEXT_KINDS, InputError, RankedCells, TokenBatch, Vocabulary, rank_genes, token_budget_batches
+from spaf_model import CONTEXT_KINDS, InputError, ReadsPairs, token_budget_batches
 from spaf_train._csr import csr_rows
 from spaf_train.stream.batch import Batch
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
-from spaf_train.stream.window import Cells, Draw, Inputs, Window
+from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, owned
 
 if TYPE_CHECKING:
+    from spaf_model import Model, TokenisedCells, TrainableBatch
     from spaf_train.objectives import ObjectivesConfig
 
 
@@ -51,8 +52,8 @@ class BatchStream:
     ----------
     corpus
         Where the blocks are.
-    vocabulary
-        Tokens of the genes and contexts of the corpus.
+    model
+        Whose tokeniser makes batches, in the tokens of its vocabulary; its network is not looked at.
     sampling
         What is drawn.
     objectives
@@ -61,8 +62,6 @@ class BatchStream:
         ``"train"`` or ``"validation"``.
     seed
         Of the order and of all draws.
-    max_genes
-        Genes kept a cell, the highest-ranked; None keeps all.
     rank, world_size
         This process among all.
     skip_shards
@@ -73,7 +72,8 @@ class BatchStream:
     ------
     InputError
         If the split has no block that may be read, its genes are not those of the vocabulary, distances contradict
-        the graph of the corpus, or the batches of a step cannot be dealt evenly to the ranks.
+        the graph of the corpus, the family does not read what is drawn, or the batches of a step cannot be dealt evenly
+        to the ranks.
     BadShardError
         By the methods that read, if a shard is missing or damaged.
     """
@@ -81,13 +81,12 @@ class BatchStream:
     def __init__(
         self,
         corpus: Corpus,
-        vocabulary: Vocabulary,
+        model: Model[Any, Any],
         sampling: SamplingConfig,
         objectives: ObjectivesConfig,
         *,
         split: str,
         seed: int,
-        max_genes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         skip_shards: Collection[str] = (),
@@ -98,7 +97,8 @@ class BatchStream:
                 f"processes ({world_size}), so that each gets equally many batches."
             )
         self.corpus = corpus
-        self.vocabulary = vocabulary
+        self.vocabulary = vocabulary = model.vocabulary
+        self.tokeniser = model.tokeniser
         self.sampling = sampling
         self.sampler = SAMPLERS[sampling.input](sampling, corpus.distances)
         self.distances = self.sampler.distances
@@ -106,7 +106,6 @@ class BatchStream:
         self.asked = objectives.make()
         self.split = split
         self.seed = seed
-        self.max_genes = max_genes
         self.rank = rank
         self.world_size = world_size
         self._refs = corpus.block_refs(split)
@@ -116,14 +115,27 @@ class BatchStream:
         if self._skip_shards.issuperset(ref.shard for ref in self._refs):
             raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
         self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+        self._measured = np.zeros(vocabulary.n_tokens, dtype=bool)
+        self._measured[self._token_of_gene[self._token_of_gene >= 0]] = True
+        # A family may read no context, or some kinds of it.
+        read = [kind for kind in CONTEXT_KINDS if vocabulary.context[kind]]
         self._context = {
-            slide: np.array([vocabulary.context_id(kind, str(metadata[kind])) for kind in CONTEXT_KINDS])
-            for slide, metadata in corpus.slides.items()
+            slide: np.array(
+                [vocabulary.context_id(kind, str(of[kind])) if kind in read else -1 for kind in CONTEXT_KINDS]
+            )
+            for slide, of in corpus.slides.items()
         }
         # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
-        self._unknown = np.zeros(len(CONTEXT_KINDS), dtype=np.int64)
+        self._unknown = np.full(len(CONTEXT_KINDS), -1, dtype=np.int64)
         if sampling.context_dropout > 0.0:
-            self._unknown[:] = [vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS]
+            self._unknown[:] = [
+                vocabulary.context_id(kind, "unknown") if kind in read else -1 for kind in CONTEXT_KINDS
+            ]
+        if self.sampler.cells_per_input == 2 and not isinstance(self._nothing(), ReadsPairs):
+            raise InputError(
+                f"sampling.input = {sampling.input} draws two cells as one input, and the family {model.family!r} "
+                "reads one: choose another input, such as cells or patches."
+            )
         self._epoch = 0
         self._window = 0
         self._batch = 0
@@ -233,7 +245,7 @@ class BatchStream:
             offsets = np.cumsum([0, *(block.n_cells for block in blocks)])[:-1]
             cells = self._tokenise(blocks, chosen)
             name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
-        window = Window(cells, blocks, offsets, chosen, _lengths(cells), self.seed, epoch, number)
+        window = Window(cells, blocks, offsets, chosen, self.seed, epoch, number)
         batches = [(inputs, self._parts(window.lengths_of(inputs))) for inputs in self.sampler.batches(window)]
         return _Drawn(cells, batches, name)
 
@@ -241,7 +253,9 @@ class BatchStream:
         """Return the cells of the whole split, without those that are there twice, and keep them in memory."""
         if self._kept is None:
             chosen = [place for place, ref in enumerate(self._refs) if ref.shard not in self._skip_shards]
-            self._kept = self._tokenise([_owned(self._read_block(self._refs[place])) for place in chosen], chosen)
+            blocks = [owned(self._read_block(self._refs[place])) for place in chosen]
+            cells = self._tokenise(blocks, chosen)
+            self._kept = dataclasses.replace(cells, group=cells.slide)
         return self._kept
 
     def draws(self, seed: int) -> Iterator[Inputs]:
@@ -253,7 +267,7 @@ class BatchStream:
         places = list(range(len(self._refs)))
         for epoch in itertools.count():
             none = np.zeros(0, dtype=np.int64)
-            yield from self.sampler.batches(Window(cells, [], none, places, _lengths(cells), seed, epoch, 0))
+            yield from self.sampler.batches(Window(cells, [], none, places, seed, epoch, 0))
 
     def has_neighbours(self, radius: float) -> bool:
         """Whether two cells of the split lie within a radius (um), at most that of the corpus, of each other."""
@@ -278,37 +292,53 @@ class BatchStream:
         except (spaf_data.InputError, OSError) as error:
             raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
 
+    def _context_ids(self, names: Mapping[str, Any]) -> NDArray[np.int64]:
+        """Return the ids of names, (4,); -1 for a kind that is not given, or of which the family reads nothing."""
+        known = self.vocabulary.context
+        ids = [
+            self.vocabulary.context_id(kind, str(names[kind])) if kind in names and known[kind] else -1
+            for kind in CONTEXT_KINDS
+        ]
+        return np.array(ids, dtype=np.int64)
+
+    def _nothing(self) -> TokenisedCells[Any]:
+        """Return no cells, as the family reads them."""
+        none = np.zeros(0, dtype=np.int64)
+        context = np.zeros((0, len(CONTEXT_KINDS)), dtype=np.int64)
+        return self.tokeniser(
+            cell_counts(np.zeros(1, dtype=np.int64), none, none, self._measured, context=context, slides=none)
+        )
+
     def _tokenise(self, blocks: list[Block], places: list[int]) -> Cells:
         def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
             return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(pointer) for pointer in pointers]))])
 
+        def of_blocks(values: list[Any]) -> NDArray[Any]:
+            return np.concatenate([np.full(block.n_cells, value) for block, value in zip(blocks, values, strict=True)])
+
         indptr = joined_indptr([block.indptr for block in blocks])
         tokens = self._token_of_gene[np.concatenate([block.genes for block in blocks])]
         counts = np.concatenate([block.counts for block in blocks])
+        context = np.concatenate([np.broadcast_to(self._context[block.slide], (block.n_cells, 4)) for block in blocks])
+        slide = of_blocks([self._number_of_slide[block.slide] for block in blocks])
+        own = np.concatenate([np.arange(block.n_cells) for block in blocks])
+        is_owned = own < of_blocks([block.n_owned for block in blocks])
         return Cells(
             indptr=indptr,
             tokens=tokens,
             counts=counts,
-            ranked=rank_genes(indptr, tokens, counts, self.vocabulary.scale, max_genes=self.max_genes),
-            context=np.concatenate(
-                [np.broadcast_to(self._context[block.slide], (len(block.cell_ids), 4)) for block in blocks]
+            measured=self._measured,
+            tokenised=self.tokeniser(
+                cell_counts(indptr, tokens, counts, self._measured, context=context, slides=slide)
             ),
+            context=context,
             edge_indptr=joined_indptr([block.colocalized_indptr for block in blocks]),
             edges=self._token_of_gene[np.concatenate([block.colocalized for block in blocks])],
-            has_edges=np.concatenate(
-                [np.full(len(block.cell_ids), self.corpus.knows_gene_pairs(block.slide)) for block in blocks]
-            ),
+            has_edges=of_blocks([self.corpus.knows_gene_pairs(block.slide) for block in blocks]),
             coordinates=np.concatenate([block.coordinates for block in blocks]),
-            slide=np.concatenate(
-                [np.full(len(block.cell_ids), self._number_of_slide[block.slide]) for block in blocks]
-            ),
-            number=np.concatenate(
-                [
-                    np.where(np.arange(block.n_cells) < block.n_owned, self._first_of_block[place], -1)
-                    + np.where(np.arange(block.n_cells) < block.n_owned, np.arange(block.n_cells), 0)
-                    for block, place in zip(blocks, places, strict=True)
-                ]
-            ),
+            slide=slide,
+            number=np.where(is_owned, of_blocks([self._first_of_block[place] for place in places]) + own, -1),
+            group=of_blocks(list(range(len(blocks)))),
         )
 
     def _build(self, window: _Drawn, epoch: int, number: int, batch: int) -> Batch:
@@ -316,13 +346,15 @@ class BatchStream:
         network_seed, seed, draw_seed = (int(word) for word in sequence.generate_state(3, np.uint64) >> np.uint64(1))
         inputs, parts = window.batches[batch]
         rows = np.concatenate([inputs.left, inputs.right]) if self.sampler.cells_per_input == 2 else inputs.left
-        ranked, context = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
         # What is drawn of a cell does not depend on the part that it is in.
+        tokenised, rows = self._draw_cells(window.cells, rows, np.random.default_rng(draw_seed))
         n, order = len(inputs), np.concatenate(parts) if parts else np.arange(len(inputs))
+        tokens: TrainableBatch
         if self.sampler.cells_per_input == 2:
-            tokens = TokenBatch.from_pairs(ranked, context, order, n + order, self.vocabulary)
+            assert isinstance(tokenised, ReadsPairs), "refused at the beginning"
+            tokens = tokenised.pair_batch(rows[order], rows[n + order])
         else:
-            tokens = TokenBatch.from_cells(ranked, context, order, self.vocabulary)
+            tokens = tokenised.batch(rows[order])
         inputs = inputs.take(order)
         draw = Draw(tokens, inputs, window.cells, self.vocabulary, self.distances, seed)
         targets, read = {}, tokens
@@ -343,41 +375,21 @@ class BatchStream:
 
     def _draw_cells(
         self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator
-    ) -> tuple[RankedCells, NDArray[np.int64]]:
-        """Return tokens and context of some cells, after the random changes that the configuration asks for."""
+    ) -> tuple[TokenisedCells[Any], NDArray[np.int64]]:
+        """Return cells as the family reads them after the random changes that are asked for, and the rows in them."""
+        dropout, thinning = self.sampling.context_dropout, self.sampling.thinning
+        if dropout == 0.0 and thinning == 0.0:
+            return cells.tokenised, rows
         context = cells.context[rows]
-        if self.sampling.context_dropout > 0.0:
-            hidden = generator.random(context.shape) < self.sampling.context_dropout
-            context = np.where(hidden, self._unknown, context)
-        if self.sampling.thinning == 0.0:
-            index, lengths = csr_rows(cells.ranked.indptr, rows)
-            return RankedCells(np.concatenate([[0], np.cumsum(lengths)]), cells.ranked.tokens[index]), context
+        if dropout > 0.0:
+            context = np.where(generator.random(context.shape) < dropout, self._unknown, context)
         index, lengths = csr_rows(cells.indptr, rows)
-        kept = generator.uniform(1.0 - self.sampling.thinning, 1.0, rows.size)
-        counts = generator.binomial(cells.counts[index], np.repeat(kept, lengths))
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        ranked = rank_genes(indptr, cells.tokens[index], counts, self.vocabulary.scale, max_genes=self.max_genes)
-        return ranked, context
-
-
-def _lengths(cells: Cells) -> NDArray[np.int64]:
-    """Return the tokens of each cell as a single input, and those that it adds as the second of a pair."""
-    n_genes = cells.ranked.n_genes
-    return np.stack([n_genes + len(CONTEXT_KINDS) + 2, n_genes + len(CONTEXT_KINDS) + 1], axis=1)
-
-
-def _owned(block: Block) -> Block:
-    """Return a block without its halo, and without pairs that reach into it."""
-    n = block.n_owned
-    entries, edges = block.indptr[n], block.colocalized_indptr[n]
-    return dataclasses.replace(
-        block,
-        cell_ids=block.cell_ids[:n],
-        coordinates=block.coordinates[:n],
-        indptr=block.indptr[: n + 1],
-        genes=block.genes[:entries],
-        counts=block.counts[:entries],
-        colocalized_indptr=block.colocalized_indptr[: n + 1],
-        colocalized=block.colocalized[:edges],
-        positive_pairs=block.positive_pairs[(block.positive_pairs < n).all(axis=1)],
-    )
+        counts: NDArray[np.integer] = cells.counts[index]
+        if thinning > 0.0:
+            kept = generator.uniform(1.0 - thinning, 1.0, rows.size)
+            counts = generator.binomial(counts, np.repeat(kept, lengths))
+        changed = cell_counts(
+            np.concatenate([[0], np.cumsum(lengths)]), cells.tokens[index], counts, self._measured, context=context,
+            slides=cells.slide[rows],
+        )  # fmt: skip
+        return self.tokeniser(changed), np.arange(rows.size)

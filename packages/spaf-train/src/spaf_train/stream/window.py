@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from spaf_data import Block, Distances
-from spaf_model import RankedCells, TokenBatch, Vocabulary
+from spaf_model import CellCounts, ReadsPairs, TokenisedCells, Vocabulary
+from spaf_train._csr import csr_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Inputs:
     def of_cells(cls, cells: NDArray[np.int64]) -> Inputs:
         """Return inputs of single cells."""
         return cls(cells, np.full_like(cells, -1), np.zeros_like(cells))
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether an input is two cells."""
+        return bool(self.right.size) and int(self.right[0]) >= 0
 
     @property
     def segments(self) -> NDArray[np.int64]:
@@ -51,17 +60,98 @@ class Cells:
     indptr: NDArray[np.int64]  # (n_cells + 1,), of tokens and counts
     tokens: NDArray[np.int64]  # below 0 for a gene without a token
     counts: NDArray[np.int32]
-    ranked: RankedCells
-    context: NDArray[np.int64]  # (n_cells, 4)
+    measured: NDArray[np.bool_]  # (n_tokens,), genes of the corpus
+    tokenised: TokenisedCells[Any]  # as the family reads them
+    context: NDArray[np.int64]  # (n_cells, 4); -1 where the family reads none
     edge_indptr: NDArray[np.int64]  # (n_cells + 1,)
     edges: NDArray[np.int64]  # (n_edges, 2), token ids
     has_edges: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
     coordinates: NDArray[np.float32]  # (n_cells, 2), um
     slide: NDArray[np.int64]  # (n_cells,), number of the slide among those of the corpus
     number: NDArray[np.int64]  # (n_cells,), place of the cell among all of the split; -1 in the halo
+    group: NDArray[np.int64]  # (n_cells,), pieces of tissue, a block with its halo or a slide: a cell is in one once
 
     def __len__(self) -> int:
         return int(self.number.size)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each cell as an input of its own, at least 1, (n_cells,)."""
+        return np.maximum(self.tokenised.lengths, 1)
+
+    def take(self, rows: NDArray[np.int64]) -> CellCounts:
+        """Return the counts of some cells, as the corpus has them."""
+        index, lengths = csr_rows(self.indptr, rows)
+        return cell_counts(
+            np.concatenate([[0], np.cumsum(lengths)]), self.tokens[index], self.counts[index], self.measured,
+            context=self.context[rows], slides=self.slide[rows],
+        )  # fmt: skip
+
+    def neighbours(self, rows: NDArray[np.int64], radius: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the other cells within a radius (um) of some cells, at most that of the corpus.
+
+        All of the split where that is in memory (`Sampler.whole`); else those of its block and the halo of that, in
+        which a cell at the border of a block has a part of its neighbours: each pair is in one block at least.
+
+        Returns
+        -------
+        tuple
+            ``indptr`` (n_rows + 1,) and the positions of the neighbours, ascending for each cell.
+        """
+        found: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * rows.size
+        for group in np.unique(self.group[rows]):
+            own, tree = self._tree(int(group))
+            places = np.flatnonzero(self.group[rows] == group)
+            near = tree.query_ball_point(self.coordinates[rows[places]], radius)
+            for place, positions in zip(places, near, strict=True):
+                cells = np.sort(own[positions])
+                found[place] = cells[cells != rows[place]]
+        indptr = np.concatenate([[0], np.cumsum([cells.size for cells in found], dtype=np.int64)])
+        return indptr.astype(np.int64), np.concatenate([np.zeros(0, dtype=np.int64), *found])
+
+    def _tree(self, group: int) -> tuple[NDArray[np.int64], cKDTree]:
+        if group not in self._trees:
+            own = np.flatnonzero(self.group == group)
+            self._trees[group] = own, cKDTree(self.coordinates[own])
+        return self._trees[group]
+
+    @cached_property
+    def _trees(self) -> dict[int, tuple[NDArray[np.int64], cKDTree]]:
+        return {}
+
+
+def cell_counts(
+    indptr: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    counts: NDArray[np.integer],
+    measured: NDArray[np.bool_],
+    *,
+    context: NDArray[np.int64],
+    slides: NDArray[np.int64],
+) -> CellCounts:
+    """Return counts as a tokeniser takes them: without zeros, and without genes that have no token."""
+    kept = (tokens >= 0) & (counts > 0)
+    if not kept.all():
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        tokens, counts = tokens[kept], counts[kept]
+    return CellCounts(indptr, tokens, counts.astype(np.float32), context, measured, slides)
+
+
+def owned(block: Block) -> Block:
+    """Return a block without its halo, and without pairs that reach into it."""
+    n = block.n_owned
+    entries, edges = block.indptr[n], block.colocalized_indptr[n]
+    return dataclasses.replace(
+        block,
+        cell_ids=block.cell_ids[:n],
+        coordinates=block.coordinates[:n],
+        indptr=block.indptr[: n + 1],
+        genes=block.genes[:entries],
+        counts=block.counts[:entries],
+        colocalized_indptr=block.colocalized_indptr[: n + 1],
+        colocalized=block.colocalized[:edges],
+        positive_pairs=block.positive_pairs[(block.positive_pairs < n).all(axis=1)],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +168,6 @@ class Window:
         Position of the first cell of each block.
     places
         Which blocks of the split they are.
-    lengths
-        Tokens of each cell as a single input, and how many more it adds as the second of a pair, (n_cells, 2).
     seed, epoch, number
         Of the run, and of the window.
     """
@@ -88,15 +176,16 @@ class Window:
     blocks: list[Block]
     offsets: NDArray[np.int64]
     places: Sequence[int]
-    lengths: NDArray[np.int64]
     seed: int
     epoch: int
     number: int
 
     def lengths_of(self, inputs: Inputs) -> NDArray[np.int64]:
-        """Return the tokens of each input."""
-        right = np.where(inputs.right >= 0, self.lengths[inputs.right, 1], 0)
-        lengths: NDArray[np.int64] = self.lengths[inputs.left, 0] + right
+        """Return the tokens of each input, of single cells or of pairs."""
+        if not inputs.are_pairs:
+            return self.cells.lengths[inputs.left]
+        assert isinstance(self.cells.tokenised, ReadsPairs), "streams refuse pairs of other families"
+        lengths: NDArray[np.int64] = self.cells.tokenised.pair_lengths(inputs.left, inputs.right)
         return lengths
 
     def block_generator(self, place: int) -> np.random.Generator:
@@ -115,11 +204,12 @@ class Draw:
     Attributes
     ----------
     tokens
-        What the network would read, on the CPU.
+        What the network would read, on the CPU: a batch of the family.
     inputs
         The cells of each row, as positions in `cells`.
     cells
-        The cells in memory, as the corpus has them: what was thinned is thinned in the tokens alone.
+        The cells in memory, as the corpus has them, with their counts (`Cells.take`), slides, coordinates and
+        `Cells.neighbours`: what was thinned is thinned in the tokens alone.
     vocabulary
         Of the tokens.
     distances
@@ -128,7 +218,7 @@ class Draw:
         A function of the run's seed and the place of the batch.
     """
 
-    tokens: TokenBatch
+    tokens: Any
     inputs: Inputs
     cells: Cells
     vocabulary: Vocabulary

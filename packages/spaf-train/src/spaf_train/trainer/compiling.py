@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from spaf_model import InputError, SpatialFormerNetwork
+from spaf_model import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spaf_model import Network
 
 
 def check_compiler(device: torch.device) -> None:
@@ -33,29 +38,23 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def compile_blocks(network: SpatialFormerNetwork) -> None:
-    """Have the blocks of a network compute what follows their mixers with compiled code, in training.
+def compile_blocks(network: Network[Any]) -> None:
+    """Have a network compute with compiled code, in training, what its family says is worth it (`Network.compiled`).
 
-    Residual sums, norms, dropout and the gated MLP are fused. Attention and convolution are kernels of a library, and
-    the statistics of the masked norm depend on the padding: they stay as they are, so that one compilation, at the
-    first step, serves all blocks and every size of batch. On a GPU dropout draws the numbers that it would draw
-    otherwise, so that losses agree to rounding with those of a plain run; on a CPU, where plain dropout has a way of
-    its own, it draws others. Names of parameters and states do not change, and evaluation is not compiled.
+    One compilation, at the first step, serves all blocks and every size of batch. On a GPU dropout draws the numbers
+    that it would draw otherwise, so that losses agree to rounding with those of a plain run; on a CPU, where plain
+    dropout has a way of its own, it draws others. Names of parameters and states do not change, and evaluation is not
+    compiled.
     """
-    for layer in network.blocks():
-        for block in (layer.convolution, layer.attention):
-            plain = block.after_mixing
-            compiled = torch.compile(plain, dynamic=True, fullgraph=True, options={"fallback_random": True})
-            # On the instance, so that nothing is renamed.
-            block.after_mixing = functools.partial(_in_training, block, compiled, plain)  # type: ignore[method-assign]
+    for module, name in network.compiled():
+        plain = getattr(module, name)
+        compiled = torch.compile(plain, dynamic=True, fullgraph=True, options={"fallback_random": True})
+        # On the instance, so that nothing is renamed.
+        setattr(module, name, functools.partial(_in_training, module, compiled, plain))
 
 
 def _in_training(
-    block: nn.Module,
-    compiled: Callable[[Tensor, Tensor], Tensor],
-    plain: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    mixed: Tensor,
+    module: nn.Module, compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *tensors: Tensor
 ) -> Tensor:
     """Choose the plain code in evaluation, which would be compiled apart, for longer than it takes."""
-    return (compiled if block.training and torch.is_grad_enabled() else plain)(x, mixed)
+    return (compiled if module.training and torch.is_grad_enabled() else plain)(*tensors)

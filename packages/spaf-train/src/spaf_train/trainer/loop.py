@@ -30,7 +30,7 @@ from spaf_train.trainer.utilisation import TrainingOperations, describe_step
 from spaf_train.trainer.validation import look
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormerNetwork
+    from spaf_model import Network
     from spaf_train.stream.batch import Batch, Stream
     from spaf_train.trainer.checkpoint import Checkpoints
     from spaf_train.trainer.config import RunConfig
@@ -75,7 +75,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: SpatialFormerNetwork,
+        network: Network[Any],
         *,
         objectives: ObjectiveSet,
         optimizer: OptimizerConfig,
@@ -112,7 +112,8 @@ class Trainer:
             recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
         # The head of an objective that is switched off has no gradient.
-        all_used = _heads(objectives.make().values()) == _heads(OBJECTIVES.values())
+        heads = {head for head in _heads(OBJECTIVES.values()) if hasattr(network, head)}
+        all_used = heads <= _heads(objectives.make().values())
         self.parallel = ParallelModule(
             self.module, ranks, strategy=distributed.strategy, all_used=all_used, by_layer=train.within_budget
         )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from spaf_model import SpatialFormerNetwork, TokenBatch
 from spaf_train.objectives import ObjectiveSet, ObjectiveWeighting
 
 if TYPE_CHECKING:
+    from spaf_model import Network, TrainableBatch
     from spaf_train.stream.batch import Batch
 
 
@@ -27,7 +26,7 @@ class TrainingModule(nn.Module):
         What it is trained for.
     """
 
-    def __init__(self, network: SpatialFormerNetwork, objectives: ObjectiveSet) -> None:
+    def __init__(self, network: Network[Any], objectives: ObjectiveSet) -> None:
         super().__init__()
         self.network = network
         self.objectives = objectives.make()
@@ -62,7 +61,7 @@ class TrainingModule(nn.Module):
         """
         hidden = encode(self.network, batch.masked, batch.parts)
         losses = {
-            name: objective.loss(self.network, hidden, batch.targets[name])
+            name: objective.loss(self.network, hidden, batch.targets[name], batch.masked)
             for name, objective in self.objectives.items()
         }
         parts = {name: loss.sum / max(weights[name], 1.0) for name, loss in losses.items()}
@@ -71,28 +70,18 @@ class TrainingModule(nn.Module):
         return total, torch.stack([value.detach().to(torch.float32) for value in noted])
 
 
-def encode(network: SpatialFormerNetwork, tokens: TokenBatch, parts: Sequence[int] = ()) -> Tensor:
-    """Return the hidden states (B, L, D) of a batch; those at padding mean nothing.
+def encode(network: Network[Any], batch: TrainableBatch, parts: Sequence[int] = ()) -> Tensor:
+    """Return the hidden states of a batch; those at padding mean nothing.
 
     Parameters
     ----------
     network
         The network.
-    tokens
-        The batch, on its device.
+    batch
+        Of its family, on its device.
     parts
         Rows that pass the network at once, each part with no more padding than it needs; none: all rows.
     """
     if not parts:
-        return network.encode(tokens)
-    width = tokens.ids.shape[1]
-    states = []
-    for ids, types, lengths in zip(*(tensor.split(list(parts)) for tensor in _tensors(tokens)), strict=True):
-        longest = int(lengths.sum(dim=1).max())
-        hidden = network.encode(TokenBatch(ids=ids[:, :longest], types=types[:, :longest], lengths=lengths))
-        states.append(functional.pad(hidden, (0, 0, 0, width - longest)))
-    return torch.cat(states)
-
-
-def _tensors(tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
-    return tokens.ids, tokens.types, tokens.lengths
+        return network.encode(batch)
+    return batch.joined([network.encode(part) for part in batch.split(parts)])

@@ -69,7 +69,7 @@ class ParallelModule:
         # A single number cannot be divided; there are a handful, and their gradients are averaged here.
         self._undivided = [parameter for parameter in module.parameters() if parameter.ndim == 0]
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-        for layer in module.network.layers if by_layer else ():
+        for layer in module.network.blocks() if by_layer else ():
             fully_shard(layer, mesh=mesh)
         self._divided = fully_shard(module, mesh=mesh, ignored_params=set(self._undivided))
 
@@ -114,7 +114,7 @@ class ParallelModule:
             return
         from torch.distributed.fsdp import FSDPModule
 
-        layers = [layer for layer in self.module.network.layers if isinstance(layer, FSDPModule)]
+        layers = [layer for layer in self.module.network.blocks() if isinstance(layer, FSDPModule)]
         for part in (self._divided, *layers):
             part.unshard()
         for layer in layers:

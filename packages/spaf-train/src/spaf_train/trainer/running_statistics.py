@@ -1,4 +1,4 @@
-"""Running statistics of batch norms: they move once a step, by all that the step saw on all processes."""
+"""Statistics of a network that training moves: once a step, by all that the step saw on all processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spaf_model import MaskedBatchNorm, SpatialFormerNetwork
+from spaf_model import StepStatistics
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from spaf_train.trainer.distributed import Ranks
 
 
@@ -22,13 +24,13 @@ class RunningStatistics:
     Parameters
     ----------
     network
-        Whose batch norms add up from now on.
+        Whose `StepStatistics`, such as batch norms, add up from now on.
     """
 
-    def __init__(self, network: SpatialFormerNetwork) -> None:
-        self._norms = batch_norms(network)
-        for norm in self._norms:
-            norm.gather_statistics()
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = step_statistics(network)
+        for module in self._modules:
+            module.gather_statistics()
 
     def move(self, ranks: Ranks | None = None) -> None:
         """End a step; every rank calls this.
@@ -38,18 +40,19 @@ class RunningStatistics:
         ranks
             The processes that share the step; None where there is one.
         """
-        if not self._norms:
+        if not self._modules:
             return
-        sums = torch.stack([norm.gathered_statistics() for norm in self._norms])
-        for norm, own in zip(self._norms, sums if ranks is None else ranks.sum(sums), strict=True):
-            norm.move_statistics(own)
+        own = [module.gathered_statistics() for module in self._modules]
+        sums = torch.cat(own) if ranks is None else ranks.sum(torch.cat(own))
+        for module, part in zip(self._modules, sums.split([part.numel() for part in own]), strict=True):
+            module.move_statistics(part)
 
     def end(self) -> None:
         """Let the statistics of the network move with each batch again, as they do without this."""
-        for norm in self._norms:
-            norm.release_statistics()
+        for module in self._modules:
+            module.release_statistics()
 
 
-def batch_norms(network: torch.nn.Module) -> list[MaskedBatchNorm]:
-    """Return the batch norms of a network or of a part of it."""
-    return [module for module in network.modules() if isinstance(module, MaskedBatchNorm)]
+def step_statistics(network: nn.Module) -> list[StepStatistics]:
+    """Return the modules of a network, or of a part of it, with statistics of a step."""
+    return [module for module in network.modules() if isinstance(module, StepStatistics)]

@@ -21,7 +21,7 @@ from spaf_train.objectives.base import Verdict
 from spaf_train.trainer.module import encode
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormerNetwork
+    from spaf_model import Network
     from spaf_train.stream.batch import Batch
     from spaf_train.trainer.distributed import Ranks
 
@@ -47,7 +47,7 @@ class Validation:
 
 
 def validate(
-    network: SpatialFormerNetwork,
+    network: Network[Any],
     batches: Iterable[Batch],
     objectives: ObjectiveSet,
     ranks: Ranks,
@@ -88,7 +88,7 @@ def validate(
 
 @torch.inference_mode()
 def look(
-    network: SpatialFormerNetwork,
+    network: Network[Any],
     batches: Iterable[Batch],
     objectives: ObjectiveSet,
     ranks: Ranks,
@@ -126,14 +126,16 @@ def look(
     return Validation({**losses, **metrics, "loss": whole}, judgements)
 
 
-def _losses(network: SpatialFormerNetwork, batch: Batch, asked: Mapping[str, Objective]) -> dict[str, Loss]:
+def _losses(network: Network[Any], batch: Batch, asked: Mapping[str, Objective]) -> dict[str, Loss]:
     """Return the losses of a batch: of the hidden input by the objectives that hide, of the whole one by the others."""
     losses: dict[str, Loss] = {}
     for hides, tokens in ((True, batch.masked), (False, batch.unmasked)):
         chosen = {name: objective for name, objective in asked.items() if objective.hides == hides}
         if chosen:
             hidden = encode(network, tokens, batch.parts)
-            losses |= {name: objective.loss(network, hidden, batch.targets[name]) for name, objective in chosen.items()}
+            losses |= {
+                name: objective.loss(network, hidden, batch.targets[name], tokens) for name, objective in chosen.items()
+            }
     return losses
 
 

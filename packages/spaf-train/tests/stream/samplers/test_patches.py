@@ -43,7 +43,7 @@ def test_a_batch_holds_whole_cells_of_one_slide_and_split(corpus, patches):
         assert 4 <= len(chosen) <= 24
         found = [owned[tuple(place)] for place in cells.coordinates[chosen].tolist()]
         assert len({slide for slide, _ in found}) == 1
-        np.testing.assert_array_equal(cells.ranked.n_genes[chosen], [n for _, n in found])
+        np.testing.assert_array_equal(cells.tokenised.ranked.n_genes[chosen], [n for _, n in found])
         assert len(set(chosen)) == len(chosen)
         slides.add(found[0][0])
     assert slides == {"first", "second"}
@@ -88,8 +88,9 @@ def test_thinning_removes_genes(patches):
 def test_edges_are_those_of_the_cells(patches):
     cells, (chosen, *_) = drawn(patches())
     assert cells.has_edges.all()
+    ranked = cells.tokenised.ranked
     for cell in chosen:
-        tokens = cells.ranked.tokens[cells.ranked.indptr[cell] : cells.ranked.indptr[cell + 1]]
+        tokens = ranked.tokens[ranked.indptr[cell] : ranked.indptr[cell + 1]]
         assert np.isin(cells.edges[cells.edge_indptr[cell] : cells.edge_indptr[cell + 1]], tokens).all()
 
 
