@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 from _machine import describe, write_results
 
-from spaf_data.pairs import easy_negatives, hard_negatives, positive_pairs
+from spaf_data import easy_negatives, hard_negatives, positive_pairs
 
 RADIUS = 30.0
 NEIGHBORS = 16

@@ -21,8 +21,7 @@ from _machine import describe, write_results
 from anndata import AnnData
 from scipy import sparse
 
-from spaf_data import Transcripts, colocalize, read_transcripts
-from spaf_data.colocalization import louvain, modularity, proximity_graph
+from spaf_data import Transcripts, colocalize, louvain, modularity, proximity_graph, read_transcripts
 
 LARGE_TABLE = 50_000
 

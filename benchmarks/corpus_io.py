@@ -15,8 +15,7 @@ import anndata as ad
 import numpy as np
 from _machine import describe, write_results
 
-from spaf_data import keys
-from spaf_data.corpus import Block, Corpus, encode_block, write_corpus
+from spaf_data import Block, Corpus, encode_block, keys, write_corpus
 
 PAIRS_IN_RECORD = 256
 

@@ -24,8 +24,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from spaf_data import bin_transcripts, colocalize, read_transcripts, write_corpus
-from spaf_data.colocalization import leave_uncolocalized
+from spaf_data import bin_transcripts, colocalize, leave_uncolocalized, read_transcripts, write_corpus
 
 GAP = 150.0
 MIN_TRANSCRIPTS = 30

@@ -34,13 +34,18 @@ def test_pretrain_reports_json(monkeypatch, capsys, config_path, corpus, tmp_pat
     assert errors == ""
 
 
-def test_pretrain_fits_the_tissue_by_default(monkeypatch, capsys, corpus, tmp_path):
+def test_pretrain_fits_the_tissue_by_default(monkeypatch, capsys, caplog, corpus, tmp_path):
     out = tmp_path / "run"
-    code, answer, errors = run(monkeypatch, capsys, "pretrain", "--data", corpus.path, "--out", out)
+    command = ("pretrain", "--data", corpus.path, "--out", out)
+    code, answer, errors = run(monkeypatch, capsys, *command)
     assert code == 0, errors
     assert "Fitted 2" in answer
     assert str(out / "model") in answer
-    assert "a network needs 1,500" in errors
+    assert caplog.text.count("a network needs 1,500") == 1
+    assert errors == ""
+    caplog.clear()
+    assert run(monkeypatch, capsys, *command, "--resume")[0] == 0
+    assert caplog.text.count("a network needs 1,500") == 1
     assert json.loads((out / "model" / "config.json").read_text())["config"]["preset"] == "tissue"
     again = ("pretrain", "neighbours", "--data", corpus.path, "--out", tmp_path / "other", "--json")
     code, answer, errors = run(monkeypatch, capsys, *again)
@@ -165,10 +170,10 @@ def test_missing_options_and_help(monkeypatch, capsys):
 
 
 def test_help_needs_no_library():
-    """The libraries take seconds to import."""
+    """The libraries take seconds to import; of spaf_data the defaults are there, which need none."""
     code = (
         "import sys, spaf_train, spaf_train.cli; "
-        "print(sorted({'torch', 'numpy', 'anndata', 'scipy', 'sklearn', 'spaf_data', 'spaf_model'} & {*sys.modules}))"
+        "print(sorted({'torch', 'numpy', 'anndata', 'scipy', 'sklearn', 'spaf_model'} & {*sys.modules}))"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert answer == "[]\n"

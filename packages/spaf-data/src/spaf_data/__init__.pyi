@@ -1,12 +1,23 @@
 """Spatial-omics runs in, slide tables and training corpora out."""
 
+from . import defaults as defaults
 from . import keys as keys
 from ._record import peak_rss_mb, write_text
 from .binning import bin_transcripts
 from .build import build_corpus
 from .cell_graph import delaunay_pairs, nearest_neighbors, spatial_neighbors
-from .colocalization import GeneProximity, colocalize, gene_pair_table, gene_proximity, proximity_graph, robustness
-from .corpus import Block, BlockRef, Corpus, stream_blocks, write_corpus
+from .colocalization import (
+    GeneProximity,
+    colocalize,
+    gene_pair_table,
+    gene_proximity,
+    leave_uncolocalized,
+    louvain,
+    modularity,
+    proximity_graph,
+    robustness,
+)
+from .corpus import Block, BlockRef, Corpus, encode_block, stream_blocks, write_corpus
 from .datasets import xenium_breast_window
 from .distances import Distances
 from .errors import InputError
@@ -39,14 +50,19 @@ __all__ = [
     "build_corpus",
     "claim",
     "colocalize",
+    "defaults",
     "delaunay_pairs",
     "easy_negatives",
+    "encode_block",
     "find_bundles",
     "gene_pair_table",
     "gene_proximity",
     "hard_negatives",
     "has_transcripts",
     "keys",
+    "leave_uncolocalized",
+    "louvain",
+    "modularity",
     "nearest_neighbors",
     "parse_columns",
     "peak_rss_mb",

@@ -16,7 +16,8 @@ from spaf_model.errors import InputError
 from spaf_model.gene_identity import are_other_genes, ensembl_id, id_of, plain_id, without_genome
 from spaf_model.gene_match import GeneMatch
 
-CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of the columns of context ids
+CONTEXT_KINDS = ("condition", "tissue", "species", "assay")  # in the order of the columns of context ids, and of tokens
+_LISTED = ("tissue", "condition", "species", "assay")  # in the order in which people are told of them
 UNKNOWN = "unknown"
 FORMAT_VERSION = 1
 _SPECIAL = ("pad", "cls", "mask", "sep")  # of a vocabulary that `Vocabulary.build` makes
@@ -36,7 +37,7 @@ class Vocabulary:
         Ids of the special tokens by name, such as ``pad``, ``cls``, ``mask`` and ``sep``; which a model needs, its
         family says.
     context
-        For each of the kinds condition, tissue, species and assay: name -> id.
+        For each of the kinds tissue, condition, species and assay: name -> id.
     scale
         What counts are divided by for ranking, one per token, above 0; 1 for tokens that are not genes.
     gene_ids
@@ -62,7 +63,7 @@ class Vocabulary:
         self.scale: NDArray[np.float32] = np.asarray(scale, dtype=np.float32)
         self.special = {str(name): int(token) for name, token in special.items()}
         self.context = {
-            kind: {str(name): int(token) for name, token in context.get(kind, {}).items()} for kind in CONTEXT_KINDS
+            kind: {str(name): int(token) for name, token in context.get(kind, {}).items()} for kind in _LISTED
         }
         self.gene_ids = None if gene_ids is None else [str(gene) for gene in gene_ids]
         self._check(context)
@@ -127,7 +128,7 @@ class Vocabulary:
         if repeated:
             raise InputError(f"Each token must be unique; {repeated[0]!r} occurs more than once.")
         if not set(context) <= set(CONTEXT_KINDS):
-            raise InputError(f"context has the kinds {', '.join(CONTEXT_KINDS)}, not {', '.join(context)}.")
+            raise InputError(f"context has the kinds {', '.join(_LISTED)}, not {', '.join(context)}.")
         reserved = self._reserved()
         outside = [token for token in reserved if not 0 <= token < self.n_tokens]
         if outside:
@@ -150,10 +151,10 @@ class Vocabulary:
         *,
         scale: NDArray[Any] | Sequence[float],
         gene_ids: Sequence[str] | None = None,
-        species: Iterable[str] = (),
-        assay: Iterable[str] = (),
         tissue: Iterable[str] = (),
         condition: Iterable[str] = (),
+        species: Iterable[str] = (),
+        assay: Iterable[str] = (),
         unknown: Collection[str] = CONTEXT_KINDS,
     ) -> Vocabulary:
         """Make a vocabulary for a new model.
@@ -169,7 +170,7 @@ class Vocabulary:
             What each gene's counts are divided by for ranking, one per gene, above 0.
         gene_ids
             Ensembl ids of the genes, or None.
-        species, assay, tissue, condition
+        tissue, condition, species, assay
             Names that get a token beside ``unknown``.
         unknown
             Kinds that have a token for what is not known: those for which the model is trained on it.
@@ -218,7 +219,7 @@ class Vocabulary:
         return cls(genes, special={}, context={}, scale=np.ones(len(genes), dtype=np.float32), gene_ids=gene_ids)
 
     def context_id(self, kind: str, name: str) -> int:
-        """Return the token id of a condition, tissue, species or assay.
+        """Return the token id of a tissue, condition, species or assay.
 
         Upper and lower case are not told apart unless two names differ by nothing else.
 
@@ -228,7 +229,7 @@ class Vocabulary:
             If the kind or the name is not known; the sentence lists the known ones.
         """
         if kind not in self.context:
-            raise InputError(f"Unknown kind of context {kind!r}; the kinds are: {', '.join(CONTEXT_KINDS)}.")
+            raise InputError(f"Unknown kind of context {kind!r}; the kinds are: {', '.join(_LISTED)}.")
         names = self.context[kind]
         if name in names:
             return names[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,18 @@ def from_table(cls: type[T], table: Mapping[str, Any], *, prefix: str = "") -> T
         raise InputError(f"{prefix.rstrip('.')}: {error}") if prefix and prefix not in str(error) else error from None
 
 
+def check_types(instance: Any) -> None:
+    """Raise InputError, naming the option, where a field of a dataclass has a value of another type.
+
+    For `__post_init__`: what is made in Python is then refused in the words of a file.
+    """
+    hints = typing.get_type_hints(type(instance))
+    for field in dataclasses.fields(instance):
+        value, hint = getattr(instance, field.name), hints[field.name]
+        if not isinstance(value, Tables) and not dataclasses.is_dataclass(value):
+            _convert(hint, value, field.name)
+
+
 def to_table(instance: Any) -> dict[str, Any]:
     """Return a dataclass as a TOML table: every field, except those that are None, which TOML cannot say."""
     table: dict[str, Any] = {}
@@ -137,6 +150,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         inner = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+        if value is None and len(inner) < len(typing.get_args(hint)):
+            return None
         return _convert(inner[0], value, name)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, Sequence):
@@ -144,9 +159,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(typing.get_args(hint)[0], item, name) for item in value)
     if hint is bool and isinstance(value, bool):
         return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if hint is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, str):
         return value

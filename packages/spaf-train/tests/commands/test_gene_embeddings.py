@@ -28,7 +28,7 @@ def test_a_bundle_becomes_a_folder(run, bundle, tmp_path):
     record = json.loads(answer)
     assert (record["n_genes"], record["parameters"]["null"]) == (60, "cells")
     assert GeneEmbeddings.load(out).vectors.shape == (60, 8)
-    code, text, errors = run("--input", bundle, "-o", out, "--dimensions", 4, "--across-cells")
+    code, text, errors = run(bundle, "-o", out, "--dimensions", 4, "--across-cells")
     assert code == 0, errors
     assert "genes have a vector of 4 dimensions" in text
     assert GeneEmbeddings.load(out).record["parameters"]["across_cells"] is True
@@ -70,7 +70,7 @@ def test_mistakes_are_one_line_and_exit_two(run, bundle, tmp_path):
 def test_help_has_an_example(run):
     code, text, _ = run("--help")
     assert code == 0
-    assert "spaf-train gene-embeddings --input XENIUM_FOLDER --out genes" in text
+    assert "spaf-train gene-embeddings XENIUM_FOLDER --out genes" in text
 
 
 def test_defaults_of_the_command_are_those_of_the_options():

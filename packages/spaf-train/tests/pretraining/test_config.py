@@ -3,7 +3,20 @@ import dataclasses
 import pytest
 
 from spaf_model import InputError
-from spaf_train import PretrainConfig, presets, read_config
+from spaf_train import (
+    EvaluationOptions,
+    FinetuneConfig,
+    GeneEmbeddingOptions,
+    GeneTableConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RunConfig,
+    SamplingConfig,
+    TissueRunConfig,
+    presets,
+    read_config,
+)
+from spaf_train.objectives import OBJECTIVES
 
 
 def test_every_preset_reads_and_survives_a_round_trip(tmp_path):
@@ -75,3 +88,32 @@ def test_unreadable_sources_are_named(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"broken\.toml is not a text file"):
         read_config(path)
+
+
+def test_a_preset_of_models_that_are_fitted_is_told_from_one_that_is_not_there():
+    for name in ("tissue", "neighbours"):
+        with pytest.raises(InputError, match=f"^{name} is a preset of models that are fitted.*: read_tissue_"):
+            read_config(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: PretrainConfig(seed="3"), "seed must be a whole number, not '3'"),
+        (lambda: RunConfig(steps="many"), "steps must be a whole number, not 'many'"),
+        (lambda: RunConfig(precision="fp8"), "precision must be one of fp32, bf16, not 'fp8'"),
+        (lambda: SamplingConfig(thinning="much"), "thinning must be a number, not 'much'"),
+        (lambda: SamplingConfig(radius=[30.0]), r"radius must be a number, not \[30.0\]"),
+        (lambda: OptimizerConfig(learning_rate=None), "learning_rate must be a number, not None"),
+        (lambda: OBJECTIVES["pairs"].Config(enabled="no"), "enabled must be true or false, not 'no'"),
+        (lambda: OBJECTIVES["pairs"].Config(weight="1"), "weight must be a number, not '1'"),
+        (lambda: GeneTableConfig(path=3), "path must be a text, not 3"),
+        (lambda: FinetuneConfig(rank=1.5), "rank must be a whole number, not 1.5"),
+        (lambda: EvaluationOptions(radii=30.0), "radii must be a list, not 30.0"),
+        (lambda: GeneEmbeddingOptions(dimensions="32"), "dimensions must be a whole number, not '32'"),
+        (lambda: TissueRunConfig(threads=None), "threads must be a whole number, not None"),
+    ],
+)
+def test_a_value_of_another_type_is_one_sentence_from_python_too(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()

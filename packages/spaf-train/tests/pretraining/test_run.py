@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,8 +13,17 @@ import pytest
 import torch
 
 from spaf_model import InputError, SpatialFormer
-from spaf_train import Checkpoints, TrainingDivergedError, learning_rate, load_checkpoint, pretrain, read_config
+from spaf_train import (
+    BatchStream,
+    Checkpoints,
+    TrainingDivergedError,
+    learning_rate,
+    load_checkpoint,
+    pretrain,
+    read_config,
+)
 from spaf_train.trainer.module import TrainingModule
+from spaf_train.trainer.progress import TrainingProgress
 
 
 def metrics(out):
@@ -177,6 +187,32 @@ def test_sigterm_saves_exits_with_zero_and_says_how_to_go_on(config_path, corpus
     assert f"after step {step}," in errors
     last = [row for row in metrics(tmp_path / "run") if row["split"] == "train"][-1]
     assert last["step"] == str(step)
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_a_request_to_stop_is_heeded_within_a_validation(config, corpus, tmp_path, finished, monkeypatch, at):
+    """Between two of its batches; the run that goes on looks first at what was not looked at."""
+    seen, shown = [], []
+    monkeypatch.setattr(TrainingProgress, "update", lambda self, step, status: shown.append((step, status)))
+    one_epoch = BatchStream.one_epoch
+
+    def interrupted(self, *arguments, **options):
+        seen.append([])
+        for batch in one_epoch(self, *arguments, **options):
+            seen[-1].append(batch.name)
+            if len(seen) == at // 3 and len(seen[-1]) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchStream, "one_epoch", interrupted)
+        result = pretrain(config, corpus.path, tmp_path / "run")
+    assert (result.finished, result.step) == (False, at)
+    assert len(seen[-1]) == 2
+    assert (at, "validation, batch 1") in shown
+    assert [row["split"] for row in metrics(tmp_path / "run")].count("validation") == at // 3 - 1
+    assert pretrain(config, corpus.path, tmp_path / "run", resume=True).finished
+    assert_same_run(tmp_path / "run", finished)
 
 
 def test_resume_without_a_checkpoint_begins(config, corpus, tmp_path, finished):

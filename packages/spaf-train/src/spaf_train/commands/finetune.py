@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import spaf_data
 from spaf_train._console import busy, wide_console
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def finetune_command(
     min_cells: Annotated[int, typer.Option(help="labels: leave out classes with fewer training cells.")] = 0,
     gap: Annotated[
         float, typer.Option(help="labels: um between training cells and those held out or in regions; 0 for none.")
-    ] = 60.0,
+    ] = spaf_data.defaults.GAP,
     layer: Annotated[str | None, typer.Option(help="labels: layer with the counts; default: X.")] = None,
     tissue: Annotated[str | None, _CONTEXT] = None,
     condition: Annotated[str | None, _CONTEXT] = None,

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+import spaf_data
+
 
 def _count(text: str, unit: str = "N") -> Any:
     return typer.Option(help=text, metavar=unit, rich_help_panel="How vectors are made")
@@ -23,15 +25,17 @@ def _read(text: str, unit: str) -> Any:
 
 def gene_embeddings_command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to make.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Runs, or folders of runs.", show_default=False)
+    ] = None,
     inputs: Annotated[
-        list[Path] | None,
-        typer.Option("--input", "-i", metavar="FOLDER", help="A run or a folder of runs; may be given again."),
+        list[Path] | None, typer.Option("--input", "-i", hidden=True, help="FOLDER as it was spelt before.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Instead of --input: xenium_breast_window.")
+        str | None, typer.Option(metavar="NAME", help="Instead of FOLDER: xenium_breast_window.")
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Instead of --input: a sheet as for spaf-data build.")
+        Path | None, typer.Option(metavar="CSV", help="Instead of FOLDER: a sheet as for spaf-data build.")
     ] = None,
     build: Annotated[
         Path | None,
@@ -41,7 +45,9 @@ def gene_embeddings_command(
         str | None, typer.Option(metavar="TEXT", help="Name, for one bundle; default: its folder's.")
     ] = None,
     dimensions: Annotated[int, _count("Length of a vector.")] = 32,
-    radius: Annotated[float, _count("Transcripts closer than this are proximal.", "UM")] = 3.0,
+    radius: Annotated[
+        float, _count("Transcripts closer than this are proximal.", "UM")
+    ] = spaf_data.defaults.PROXIMITY_RADIUS,
     null: Annotated[
         str,
         _count(
@@ -59,7 +65,7 @@ def gene_embeddings_command(
     ] = False,
     pseudo_count: Annotated[float, _count("Added to observed and expected pairs of transcripts.", "X")] = 5.0,
     min_transcripts: Annotated[int, _count("A gene with fewer has no vector.")] = 20,
-    min_qv: Annotated[float, _read("Drop transcripts of lower quality.", "N")] = 20.0,
+    min_qv: Annotated[float, _read("Drop transcripts of lower quality.", "N")] = spaf_data.defaults.MIN_QV,
     platform: Annotated[str, _read("auto, or the name of a platform.", "NAME")] = "auto",
     pixel_size: Annotated[float | None, _read("Of a pixel, where positions are pixels.", "UM")] = None,
     plane_spacing: Annotated[float | None, _read("Between z planes, where z counts them.", "UM")] = None,
@@ -84,9 +90,9 @@ def gene_embeddings_command(
 
     For example:
 
-      spaf-train gene-embeddings --input XENIUM_FOLDER --out genes
+      spaf-train gene-embeddings XENIUM_FOLDER --out genes
 
-      spaf-train gene-embeddings --input XENIUM_FOLDER --build build --dimensions 64 --out genes
+      spaf-train gene-embeddings XENIUM_FOLDER --build build --dimensions 64 --out genes
 
       spaf-train pretrain small --data build/corpus --out runs/first --set gene_embeddings.path=genes
     """
@@ -115,7 +121,12 @@ def gene_embeddings_command(
         columns=None if columns is None else parse_columns(columns),
     )
     sources = slide_sources(
-        inputs=inputs or [], dataset=dataset, sheet=sheet, slide=slide, platform=platform, reading=reading
+        inputs=[*(runs or ()), *(inputs or ())],
+        dataset=dataset,
+        sheet=sheet,
+        slide=slide,
+        platform=platform,
+        reading=reading,
     )
     with _progress() as report:
         found = train_gene_embeddings(sources, out, options, build=build, progress=report)

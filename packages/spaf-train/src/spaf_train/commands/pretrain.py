@@ -48,9 +48,8 @@ def pretrain_command(
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
     from spaf_train._record import plain
-    from spaf_train.pretraining.config import read_config
+    from spaf_train.pretraining.config import TISSUE_PRESETS, read_config
     from spaf_train.pretraining.run import pretrain
-    from spaf_train.pretraining.tissue import TISSUE_PRESETS
 
     if config in TISSUE_PRESETS:
         _pretrain_tissue(config, data, out, resume, skip_bad_shards, overrides or [], as_json)
@@ -93,6 +92,4 @@ def _pretrain_tissue(
         answer |= {"fallback": result.fallback, "not_learnt": result.not_learnt}
         typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
         return
-    for sentence in result.sentences:
-        typer.echo(sentence, err=True)
     typer.echo(f"Fitted {result.n_cells:,} cells in {result.seconds:.0f} s; the model is in {out / 'model'}.")

@@ -40,7 +40,7 @@ class Tiles:
 
 
 def spatial_tiles(
-    coordinates: NDArray[np.floating], library: NDArray[np.generic] | None = None, *, side: float | None = None
+    coordinates: NDArray[np.floating], slide: NDArray[np.generic] | None = None, *, side: float | None = None
 ) -> Tiles:
     """Assign cells to square tiles of each slide.
 
@@ -48,7 +48,7 @@ def spatial_tiles(
     ----------
     coordinates
         Cells x 2, in um.
-    library
+    slide
         The slide of each cell; a tile never spans slides. One slide if None.
     side
         Side of a tile in um. If None: the larger of 50 um, so that most neighbours share a tile, and the side that cuts
@@ -60,20 +60,20 @@ def spatial_tiles(
     Tiles
         Tile of each cell.
     """
-    slide = np.zeros(len(coordinates), dtype=np.int64)
-    if library is not None:
-        slide = np.unique(library, return_inverse=True)[1].astype(np.int64)
-    origin = np.zeros((int(slide.max(initial=0)) + 1, 2))
+    number = np.zeros(len(coordinates), dtype=np.int64)
+    if slide is not None:
+        number = np.unique(slide, return_inverse=True)[1].astype(np.int64)
+    origin = np.zeros((int(number.max(initial=0)) + 1, 2))
     area = 0.0
     for index in range(len(origin)):
-        of_slide = coordinates[slide == index]
+        of_slide = coordinates[number == index]
         if len(of_slide):
             origin[index] = of_slide.min(axis=0)
             area += float(np.prod(of_slide.max(axis=0) - of_slide.min(axis=0)))
     if side is None:
         side = max(50.0, float(np.sqrt(area / 100)))
-    cell = np.floor((coordinates - origin[slide]) / side).astype(np.int64)
-    tiles, code = np.unique(np.column_stack([slide, cell]), axis=0, return_inverse=True)
+    cell = np.floor((coordinates - origin[number]) / side).astype(np.int64)
+    tiles, code = np.unique(np.column_stack([number, cell]), axis=0, return_inverse=True)
     return Tiles(code=code.ravel().astype(np.int64), n=len(tiles), side=side)
 
 

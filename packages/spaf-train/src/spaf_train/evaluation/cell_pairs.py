@@ -77,7 +77,7 @@ def evaluate_cell_pairs(
     scores: Mapping[str, PairScore],
     *,
     comparisons: Mapping[str, tuple[str, ...]],
-    library: NDArray[np.generic] | None = None,
+    slide: NDArray[np.generic] | None = None,
     cells: NDArray[np.integer] | None = None,
     n_replicates: int = 1_000,
     seed: int = 0,
@@ -95,7 +95,7 @@ def evaluate_cell_pairs(
         pairs more like neighbours.
     comparisons
         For a score the baselines that it is compared with.
-    library
+    slide
         The slide of each cell.
     cells
         What the functions take for each cell of `coordinates` (the position in a larger table); the same index if None.
@@ -116,7 +116,7 @@ def evaluate_cell_pairs(
     """
     if cells is None:
         cells = np.arange(len(coordinates))
-    tiles = spatial_tiles(coordinates, library)
+    tiles = spatial_tiles(coordinates, slide)
     values = {name: _score_rows(name, function, pairs, cells) for name, function in scores.items()}
 
     rows: list[dict[str, object]] = []

@@ -28,6 +28,7 @@ class CorpusCells:
     edge_indptr: NDArray[np.int64]  # (n_cells + 1,), of edges
     edges: NDArray[np.int64]  # (n_edges, 2), gene codes a < b that are co-localised in the cell
     knows_gene_pairs: NDArray[np.bool_]  # (n_cells,), False where nothing is known of which genes are co-localised
+    names: NDArray[np.str_]  # (n_cells,)
 
     def __len__(self) -> int:
         return int(self.slide.size)
@@ -42,6 +43,7 @@ class CorpusCells:
             edge_indptr=np.concatenate([[0], np.cumsum(n_edges)]),
             edges=self.edges[index],
             knows_gene_pairs=self.knows_gene_pairs[rows],
+            names=self.names[rows],
         )
 
 
@@ -67,7 +69,7 @@ def read_cells(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> Corp
     refs = corpus.block_refs(split)
     order = np.random.default_rng([seed, len(refs)]).permutation(len(refs))
     before = np.concatenate([[0], np.cumsum([refs[place].n_owned for place in order])])[:-1]
-    return _cells_of(corpus, [refs[place] for place in np.sort(order[before < max_cells])])
+    return cells_of_blocks(corpus, [refs[place] for place in np.sort(order[before < max_cells])])
 
 
 def read_tissue(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> CorpusCells:
@@ -84,7 +86,7 @@ def read_tissue(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> Cor
     refs = corpus.block_refs(split)
     n_owned = np.array([ref.n_owned for ref in refs])
     if n_owned.sum() <= max_cells:
-        return _cells_of(corpus, refs)
+        return cells_of_blocks(corpus, refs)
     places = [(block.coordinates[: block.n_owned].copy(), block.slide) for block in map(corpus.read, refs)]
     coordinates = np.concatenate([xy for xy, _ in places])
     slide = np.repeat([name for _, name in places], n_owned)
@@ -93,11 +95,12 @@ def read_tissue(corpus: Corpus, split: str, *, max_cells: int, seed: int) -> Cor
     held = np.unique(of_block)
     first = np.concatenate([[0], np.cumsum(n_owned)])
     first_held = np.concatenate([[0], np.cumsum(n_owned[held])])
-    cells = _cells_of(corpus, [refs[block] for block in held])
+    cells = cells_of_blocks(corpus, [refs[block] for block in held])
     return cells.take(drawn - first[of_block] + first_held[np.searchsorted(held, of_block)])
 
 
-def _cells_of(corpus: Corpus, refs: Sequence[BlockRef]) -> CorpusCells:
+def cells_of_blocks(corpus: Corpus, refs: Sequence[BlockRef]) -> CorpusCells:
+    """Read the cells that some blocks own, at least one block, in their order."""
     blocks = [corpus.read(ref) for ref in refs]
     indptr = [np.diff(block.indptr[: block.n_owned + 1]) for block in blocks]
     edge_indptr = [np.diff(block.colocalized_indptr[: block.n_owned + 1]) for block in blocks]
@@ -120,6 +123,7 @@ def _cells_of(corpus: Corpus, refs: Sequence[BlockRef]) -> CorpusCells:
             np.int64
         ),
         knows_gene_pairs=np.repeat([corpus.knows_gene_pairs(block.slide) for block in blocks], owned),
+        names=np.concatenate([block.cell_ids[: block.n_owned] for block in blocks]),
     )
 
 

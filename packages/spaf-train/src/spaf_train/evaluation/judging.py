@@ -154,7 +154,7 @@ def judge_cell_pairs(
     compared = {name: tuple(beside) for name in scores}
     compared[first] = (*(name for name in scores if name not in (first, EMBEDDING)), *beside)
     return evaluate_cell_pairs(
-        pairs, known.coordinates, {**scores, **beside}, comparisons=compared, library=known.slide,
+        pairs, known.coordinates, {**scores, **beside}, comparisons=compared, slide=known.slide,
         n_replicates=options.n_replicates, seed=options.seed,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from spaf_train._checks import require, require_at_least
+from spaf_train._options import check_types
 from spaf_train.evaluation.pairs import check_radii, radii_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class EvaluationOptions:
     seed: int = 0  # of the draws of cells, pairs, hidden genes and tissues
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(
             self.split != TRAIN,
             "split must not be train: the baselines are fitted on the training cells, and the model was trained on "

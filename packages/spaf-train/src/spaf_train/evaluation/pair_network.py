@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+import spaf_data
 from spaf_data import Distances, split_regions
 from spaf_data import InputError as DataError
 from spaf_model import InputError
@@ -29,7 +30,9 @@ _MAX_PAIRS = 60_000  # positive pairs of an epoch, drawn anew each time; as many
 _JUDGED_PAIRS = 5_000  # positive pairs that the number of epochs is chosen on
 _MAX_EPOCHS = 12
 _STOPPING_FRACTION = 0.2  # of the training cells of each slide: a strip that the number of epochs is chosen on
-_GAP = 60.0  # um, between that strip and the other cells, or twice the radius of neighbours if that is more
+_GAP = (
+    spaf_data.defaults.GAP
+)  # um, between that strip and the other cells, or twice the radius of neighbours if that is more
 
 
 class PairNetwork:

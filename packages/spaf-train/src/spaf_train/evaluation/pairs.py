@@ -88,7 +88,7 @@ def can_be_judged(pairs: MatchedPairs) -> bool:
 
 def matched_pairs(
     coordinates: NDArray[np.floating],
-    library: NDArray[np.generic] | None = None,
+    slide: NDArray[np.generic] | None = None,
     *,
     radii: tuple[float, ...] = RADII,
     distances: Distances = Distances(),
@@ -104,7 +104,7 @@ def matched_pairs(
     ----------
     coordinates
         Cells x 2, in um.
-    library
+    slide
         The slide of each cell: pairs never span slides. One slide if None.
     radii
         Largest distances of positive pairs in um. Rows are shared between radii as far as they go.
@@ -133,17 +133,17 @@ def matched_pairs(
     (100, True)
     """
     check_radii(radii, distances)
-    slide = np.zeros(len(coordinates), dtype=np.int64)
-    if library is not None:
-        slide = np.unique(library, return_inverse=True)[1].astype(np.int64)
+    number = np.zeros(len(coordinates), dtype=np.int64)
+    if slide is not None:
+        number = np.unique(slide, return_inverse=True)[1].astype(np.int64)
     # A corpus holds coordinates in single precision: the same cells give the same pairs from wherever they come.
     rounded = np.asarray(coordinates, dtype=np.float32)
-    canonical = np.lexsort((rounded[:, 1], rounded[:, 0], slide))
+    canonical = np.lexsort((rounded[:, 1], rounded[:, 0], number))
     xy = rounded.astype(np.float64)[canonical]
-    slide = slide[canonical]
+    number = number[canonical]
     rng = np.random.default_rng(seed)
 
-    pairs = rng.permutation(positive_pairs(xy, max(radii), slide=slide), axis=0)
+    pairs = rng.permutation(positive_pairs(xy, max(radii), slide=number), axis=0)
     distance = np.linalg.norm(xy[pairs[:, 0]] - xy[pairs[:, 1]], axis=1)
     used = np.zeros(len(pairs), dtype=bool)
     for radius in radii:
@@ -156,8 +156,8 @@ def matched_pairs(
     anchors, n_rows = np.unique(anchor, return_counts=True)
     per_anchor = int(n_rows.max(initial=1))
     bounds = distances.hard_min, distances.hard_max
-    near = hard_negatives(xy, *bounds, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=slide)
-    far = easy_negatives(xy, distances.easy_min, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=slide)
+    near = hard_negatives(xy, *bounds, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=number)
+    far = easy_negatives(xy, distances.easy_min, per_anchor=per_anchor, seed=seed, anchors=anchors, slide=number)
     hard_partner, easy_partner = _partners(anchor, near, rng), _partners(anchor, far, rng)
 
     def original(index: NDArray[np.int64]) -> NDArray[np.int64]:

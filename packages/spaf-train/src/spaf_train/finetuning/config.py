@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from spaf_train._checks import require, require_at_least
+from spaf_train._options import check_types
 from spaf_train.trainer.distributed import Device
 from spaf_train.trainer.optim import OptimizerConfig
 
@@ -48,6 +49,7 @@ class FinetuneConfig:
     seed: int = 0  # of adapters, order of the data and dropout
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in (
             "rank",
             "steps",

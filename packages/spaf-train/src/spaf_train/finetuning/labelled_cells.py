@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+import spaf_data
 from spaf_data import InputError as DataInputError
 from spaf_data import slides_of_cells, split_regions
 from spaf_model import InputError
@@ -56,7 +57,7 @@ def labelled_cells(
     split: str | None = None,
     hold_out: tuple[str, Sequence[str]] | None = None,
     validation_fraction: float = 0.3,
-    gap: float = 60.0,
+    gap: float = spaf_data.defaults.GAP,
     min_cells: int = 0,
     readable: NDArray[np.bool_] | None = None,
 ) -> LabelledCells:

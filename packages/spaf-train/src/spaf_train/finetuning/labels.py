@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import nn
 
+import spaf_data
 from spaf_data import slides_of_cells
 from spaf_model import CellCounts, CellSource, InputError, Model, ReadingOptions, embed_tokenised, load_model
 from spaf_train._record import run_record
@@ -68,7 +69,7 @@ def finetune_labels(
     split: str | None = None,
     hold_out: tuple[str, Sequence[str]] | None = None,
     min_cells: int = 0,
-    gap: float = 60.0,
+    gap: float = spaf_data.defaults.GAP,
     tissue: str | None = None,
     condition: str | None = None,
     species: str | None = None,

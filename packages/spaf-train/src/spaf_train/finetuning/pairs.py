@@ -19,7 +19,7 @@ from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer, TokenBatch
 from spaf_train._options import to_table
 from spaf_train._record import fingerprint, run_record
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, tokenise
+from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_tissue, tokenise
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
 from spaf_train.evaluation.options import EvaluationOptions
@@ -242,7 +242,7 @@ def _judge(
     tokens: TokenCells,
     options: EvaluationOptions,
 ) -> PairHeadEvaluation:
-    fitted = read_cells(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
+    fitted = read_tissue(corpus, "train", max_cells=options.max_fitted_cells, seed=options.seed)
     fitted_tokens = tokenise(fitted, corpus, model.vocabulary, max_genes=model.config.max_genes)
     judged = evaluate_pair_models(
         {TUNED: model, BEFORE: before}, tokens, cells, fitted, fitted_tokens, options, corpus.distances

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
+import spaf_data
 from spaf_train._checks import require, require_at_least
+from spaf_train._options import check_types
 
 Null = Literal["cells", "abundance"]
 
@@ -19,14 +21,15 @@ class GeneEmbeddingOptions:
     """
 
     dimensions: int = 32  # length of a vector
-    radius: float = 3.0  # um within which two transcripts are proximal
+    radius: float = spaf_data.defaults.PROXIMITY_RADIUS  # um within which two transcripts are proximal
     null: Null = "abundance"  # what chance is: see `association`
     across_cells: bool = False  # whether transcripts of two different cells can be proximal
     pseudo_count: float = 5.0  # added to observed and expected pairs of transcripts
     min_transcripts: int = 20  # a gene with fewer has no vector
-    min_qv: float = 20.0  # transcripts of lower quality are not looked at
+    min_qv: float = spaf_data.defaults.MIN_QV  # transcripts of lower quality are not looked at
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_at_least("dimensions", self.dimensions, 1)
         require(0.0 < self.radius < float("inf"), f"radius must be above 0 um, not {self.radius}.")
         check_null(self.null)

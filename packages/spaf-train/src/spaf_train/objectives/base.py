@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spaf_model import InputError
 from spaf_train._checks import require_at_least
+from spaf_train._options import check_types
 
 if TYPE_CHECKING:
     from spaf_data import Corpus
@@ -30,6 +31,7 @@ class ObjectiveConfig:
     weight: float = 1.0  # factor of this loss in the total
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_at_least("weight", self.weight, 0.0)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from spaf_model import InputError, family_of
-from spaf_train._options import from_table, to_table
+from spaf_train._options import check_types, from_table, to_table
 from spaf_train.objectives import ObjectivesConfig, objective_columns
 from spaf_train.pretraining.gene_table import GeneTableConfig, with_gene_table
 from spaf_train.pretraining.vocabulary import VocabularyConfig
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_FAMILY = "spatialformer"
+TISSUE_PRESETS = ("tissue", "neighbours")  # of models that are fitted; the first is the default of the command line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class PretrainConfig:
     distributed: DistributedConfig = DistributedConfig()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, not {self.seed}.")
         family = family_of(self.family)
@@ -147,7 +149,12 @@ def read_config(source: str | Path, *, overrides: Sequence[str] = ()) -> Pretrai
     >>> config.run.steps, config.model.width
     (10, 32)
     """
-    table = read_table(source, resources.files("spaf_train.pretraining") / "presets", more=("tissue", "neighbours"))
+    if str(source) in TISSUE_PRESETS and not Path(source).is_file():
+        raise InputError(
+            f"{source} is a preset of models that are fitted, not trained by steps: read_tissue_config reads it, and "
+            "pretrain_tissue runs it (spaf-train pretrain does both)."
+        )
+    table = read_table(source, resources.files("spaf_train.pretraining") / "presets", more=TISSUE_PRESETS)
     for override in overrides:
         apply_override(table, override)
     return _of_table(table)

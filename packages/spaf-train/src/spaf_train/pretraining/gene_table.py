@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spaf_model import InputError
 from spaf_train._checks import require
+from spaf_train._options import check_types
 
 if TYPE_CHECKING:
     from spaf_model import Model
@@ -28,6 +29,7 @@ class GeneTableConfig:
     scale: float = 1.0  # root mean square length of its vectors, in units of that of the vectors of tokens
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.path is None or bool(self.path), "path is empty; it names a folder of gene embeddings.")
         require(0.0 < self.scale < float("inf"), f"scale must be above 0, not {self.scale}.")
 

@@ -11,22 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anndata
-import numpy as np
 import pandas as pd
 import tomli_w
-from scipy import sparse
 
 from spaf_data import Corpus
 from spaf_model import InputError, TissueModel, check_output
 from spaf_train._checks import require
-from spaf_train._options import from_table, to_table
+from spaf_train._options import check_types, from_table, to_table
 from spaf_train._record import fingerprint, run_record, sweep_partial, write_json, write_text
+from spaf_train.evaluation.cells import cells_of_blocks
 from spaf_train.pretraining.config import apply_override
 from spaf_train.trainer.distributed import claimed, ranks
 
 logger = logging.getLogger(__name__)
 
-TISSUE_PRESETS = ("tissue", "neighbours")  # the first is the default of ``spaf-train pretrain``
 _ALL = "all"
 _COMMAND = "spaf-train pretrain"
 
@@ -42,6 +40,7 @@ class TissueRunConfig:
     threads: int = 1  # of torch; equal results need an equal number
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.seed >= 0, f"seed must be at least 0, not {self.seed}.")
         require(self.threads >= 1, f"threads must be at least 1, not {self.threads}.")
         require(self.radius is None or self.radius > 0.0, f"radius must be above 0, not {self.radius}.")
@@ -141,6 +140,10 @@ def pretrain_tissue(
                 "n_parameters": model.n_parameters,
             }
             write_json(out / "run.json", record)
+        elif group.is_main:
+            assert record is not None
+            for sentence in _result(out, record).sentences:  # that the fit itself has logged
+                logger.warning("%s", sentence)
         record = group.gather(record)[0]
     return _result(out, record)
 
@@ -154,26 +157,16 @@ def corpus_cells(corpus: Corpus, split: str, *, skip_shards: Collection[str] = (
         If the corpus has no such split, or all of it was left out.
     """
     refs = corpus.block_refs(None if split == _ALL else split)
-    blocks = [corpus.read(ref) for ref in refs if ref.shard not in skip_shards]
-    if not blocks:
+    kept = [ref for ref in refs if ref.shard not in skip_shards]
+    if not kept:
         raise InputError(f"No cell of the split {split!r} of {corpus.path} is left without the bad shards.")
-    n_entries = [int(block.indptr[block.n_owned]) for block in blocks]
-    lengths = np.concatenate([np.diff(block.indptr[: block.n_owned + 1]) for block in blocks])
-    counts = sparse.csr_matrix(
-        (
-            np.concatenate([block.counts[:n] for block, n in zip(blocks, n_entries, strict=True)]),
-            np.concatenate([block.genes[:n] for block, n in zip(blocks, n_entries, strict=True)]),
-            np.concatenate([[0], np.cumsum(lengths)]),
-        ),
-        shape=(lengths.size, len(corpus.genes)),
-    )
-    slide = np.repeat([block.slide for block in blocks], [block.n_owned for block in blocks])
-    names = np.concatenate([block.cell_ids[: block.n_owned] for block in blocks])
+    cells = cells_of_blocks(corpus, kept)
     var = pd.DataFrame(index=pd.Index(corpus.genes, dtype=object))
     if corpus.gene_ids is not None:
         var["gene_ids"] = corpus.gene_ids
-    adata = anndata.AnnData(counts, obs=pd.DataFrame({"slide": pd.Categorical(slide)}, index=names), var=var)
-    adata.obsm["spatial"] = np.concatenate([block.coordinates[: block.n_owned] for block in blocks]).astype(np.float64)
+    obs = pd.DataFrame({"slide": pd.Categorical(cells.slide)}, index=cells.names)
+    adata = anndata.AnnData(cells.counts, obs=obs, var=var)
+    adata.obsm["spatial"] = cells.coordinates
     return adata
 
 

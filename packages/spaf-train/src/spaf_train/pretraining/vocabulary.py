@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class VocabularyConfig:
     """Names of context that get a token although the corpus has no slide of them yet."""
 
-    species: tuple[str, ...] = ()
-    assay: tuple[str, ...] = ()
     tissue: tuple[str, ...] = ()
     condition: tuple[str, ...] = ()
+    species: tuple[str, ...] = ()
+    assay: tuple[str, ...] = ()
 
 
 def vocabulary_from_corpus(
@@ -72,10 +72,10 @@ def vocabulary_from_corpus(
         corpus.genes,
         scale=scale,
         gene_ids=corpus.gene_ids,
-        species=names("species") - {UNKNOWN},
-        assay=names("assay") - {UNKNOWN},
         tissue=names("tissue") - {UNKNOWN},
         condition=names("condition") - {UNKNOWN},
+        species=names("species") - {UNKNOWN},
+        assay=names("assay") - {UNKNOWN},
         unknown=unknown,
     )
     for slide, context in corpus.slides.items():

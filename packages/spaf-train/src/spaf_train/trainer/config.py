@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from spaf_train._checks import require, require_at_least
+from spaf_train._options import check_types
 from spaf_train.trainer.distributed import Device
 
 
@@ -33,6 +34,7 @@ class RunConfig:
     device: Device = "auto"  # auto: a GPU where there is one
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("steps", "log_every", "validate_every", "validation_inputs", "checkpoint_every", "keep"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("peak_tflops", self.peak_tflops, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spaf_train.objectives import OBJECTIVES, Objective, ObjectiveSet
 from spaf_train.stream.workers import WorkerStream
 from spaf_train.trainer.compiling import compile_blocks
 from spaf_train.trainer.distributed import DistributedConfig, Ranks
@@ -31,6 +30,7 @@ from spaf_train.trainer.validation import look
 
 if TYPE_CHECKING:
     from spaf_model import Network
+    from spaf_train.objectives import ObjectiveSet
     from spaf_train.stream.batch import Batch, Stream
     from spaf_train.trainer.checkpoint import Checkpoints
     from spaf_train.trainer.config import RunConfig
@@ -111,18 +111,17 @@ class Trainer:
         if run.activation_checkpointing:
             recompute_layers(network)
         self.module = TrainingModule(network, objectives).to(ranks.device)
-        # The head of an objective that is switched off has no gradient.
-        heads = {head for head in _heads(OBJECTIVES.values()) if hasattr(network, head)}
-        all_used = heads <= _heads(objectives.make().values())
         self.parallel = ParallelModule(
-            self.module, ranks, strategy=distributed.strategy, all_used=all_used, by_layer=train.within_budget
-        )
+            self.module, ranks, strategy=distributed.strategy, all_used=self.module.all_used,
+            by_layer=train.within_budget,
+        )  # fmt: skip
         self.optimizer = make_optimizer(self.module, optimizer)
         self.statistics = RunningStatistics(network)
         self.step = 0
         self.seconds = 0.0
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
         self._since_best = 0  # validations
+        self._due = False  # whether a validation at this step was broken off
         self.not_learnt: dict[str, str] = {}  # by the best validation: a sentence for each objective at chance
         self.asked = dict.fromkeys(objectives.enabled, 0.0)  # weight of all that each objective was asked
         self._interval: dict[str, float] = {}
@@ -141,6 +140,7 @@ class Trainer:
             "stream": self.train.state_dict(),
             "best": self.best,
             "since_best": self._since_best,
+            "validation_due": self._due,
             "not_learnt": self.not_learnt,
             "asked": self.asked,
             "prepared": self.prepared,
@@ -157,6 +157,7 @@ class Trainer:
         self.best = state["best"]
         self.prepared = dict(state.get("prepared", {}))
         self._since_best = int(state.get("since_best", 0))
+        self._due = bool(state.get("validation_due", False))
         self.not_learnt = dict(state.get("not_learnt", {}))
         self.asked = dict(state.get("asked", self.asked))
         self._interval = dict(state["interval"])
@@ -188,18 +189,22 @@ class Trainer:
             ) as progress,
         ):
             if self._validate_first and self.step == 0:
-                self._validate(logs)
-            while self.step < self.run.steps and not self._impatient:
-                status, stopping = self._train_step(stop)
-                self.seconds = time.perf_counter() - began
-                progress.update(self.step, status)
-                last = self.step == self.run.steps
-                if last or self.step % self.run.log_every == 0:
-                    self._log_interval(logs)
-                if last or self.step % self.run.validate_every == 0:
-                    self._validate(logs)
+                self._validate(logs, stop, progress)
+            while self._due or (self.step < self.run.steps and not self._impatient):
+                stopping = False
+                if not self._due:  # what a run that was asked to stop had not looked at comes first
+                    status, stopping = self._train_step(stop)
                     self.seconds = time.perf_counter() - began
-                last |= self._impatient
+                    progress.update(self.step, status)
+                    last = self.step == self.run.steps
+                    if last or self.step % self.run.log_every == 0:
+                        self._log_interval(logs)
+                    self._due = last or self.step % self.run.validate_every == 0
+                if self._due:
+                    self._due = not self._validate(logs, stop, progress)
+                    self.seconds = time.perf_counter() - began
+                last = not self._due and (self.step == self.run.steps or self._impatient)
+                stopping |= self._due
                 if last or stopping or self.step % self.run.checkpoint_every == 0:
                     self._save()
                 if stopping and not last:
@@ -340,13 +345,19 @@ class Trainer:
         for log in logs:
             log.write(step=self.step, split="train", values=values)
 
-    def _validate(self, logs: list[Log]) -> None:
+    def _validate(self, logs: list[Log], stop: StopRequest, progress: TrainingProgress) -> bool:
+        """Look at the validation split; return False if the run was asked to stop meanwhile, and nothing came of it."""
         if self.validation is None:
             self._keep_if_better({}, {})
-            return
+            return True
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
-            found = look(self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast)
+            found = look(
+                self.module.network, batches, self.objectives, self.ranks, autocast=self._autocast, stop=stop,
+                on_batch=lambda number: progress.update(self.step, f"validation, batch {number}"),
+            )  # fmt: skip
+        if found is None:
+            return False
         metrics = found.metrics
         bad = [name for name, value in metrics.items() if name.startswith("loss_") and not math.isfinite(value)]
         if bad and not self._validate_first:
@@ -356,6 +367,7 @@ class Trainer:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         self._keep_if_better(metrics, found.not_learnt())
+        return True
 
     def _keep_if_better(self, metrics: dict[str, float], not_learnt: dict[str, str]) -> None:
         self._since_best += 1
@@ -386,8 +398,3 @@ class Trainer:
             best_step = int(self.best["step"]) if self.best else None
             self.checkpoints.save(state, step=self.step, best_step=best_step)
         self.ranks.barrier()
-
-
-def _heads(objectives: Iterable[Objective | type[Objective]]) -> set[str]:
-    """Return the parts of a network that objectives train alone."""
-    return {part for objective in objectives for part in objective.trains}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from spaf_train.objectives import ObjectiveSet, ObjectiveWeighting
+from spaf_train.objectives import OBJECTIVES, Objective, ObjectiveSet, ObjectiveWeighting
 
 if TYPE_CHECKING:
     from spaf_model import Network, TrainableBatch
@@ -36,6 +36,12 @@ class TrainingModule(nn.Module):
     def counted(self) -> list[tuple[str, str]]:
         """Objective and column of what `forward` counts beside the losses, in its order."""
         return [(name, column) for name, objective in self.objectives.items() for column in objective.counted]
+
+    @property
+    def all_used(self) -> bool:
+        """Whether every part that is trained has a gradient: the head of an objective that is switched off has none."""
+        heads = {head for head in _heads(OBJECTIVES.values()) if hasattr(self.network, head)}
+        return heads <= _heads(self.objectives.values())
 
     def forward(
         self, batch: Batch, weights: Mapping[str, float], factors: Mapping[str, float], share: float
@@ -68,6 +74,11 @@ class TrainingModule(nn.Module):
         total = self.weighting(parts, factors, share)
         noted = [loss.sum for loss in losses.values()] + [one for loss in losses.values() for one in loss.counted]
         return total, torch.stack([value.detach().to(torch.float32) for value in noted])
+
+
+def _heads(objectives: Iterable[Objective | type[Objective]]) -> set[str]:
+    """Return the parts of a network that objectives train alone."""
+    return {part for objective in objectives for part in objective.trains}
 
 
 def encode(network: Network[Any], batch: TrainableBatch, parts: Sequence[int] = ()) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spaf_train._checks import require, require_at_least, require_fraction
+from spaf_train._options import check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0  # largest norm of the whole gradient; 0: no clipping
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.learning_rate > 0.0, f"learning_rate must be above 0, not {self.learning_rate}.")
         require(
             0.0 <= self.floor <= self.learning_rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spaf_model import Network
     from spaf_train.stream.batch import Batch
     from spaf_train.trainer.distributed import Ranks
+    from spaf_train.trainer.signals import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,9 @@ def validate(
     -----
     Memory is that of a batch and of a few `ScoreSummary`, however many gene pairs there are.
     """
-    return look(network, batches, objectives, ranks, autocast=autocast).metrics
+    found = look(network, batches, objectives, ranks, autocast=autocast)
+    assert found is not None, "nobody asks it to stop"
+    return found.metrics
 
 
 @torch.inference_mode()
@@ -94,23 +97,48 @@ def look(
     ranks: Ranks,
     *,
     autocast: torch.dtype | None = None,
-) -> Validation:
-    """Evaluate a network on batches as `validate` does, and judge its losses beside those of constant answers."""
+    stop: StopRequest | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Validation | None:
+    """Evaluate a network on batches as `validate` does, and judge its losses beside those of constant answers.
+
+    Parameters
+    ----------
+    network, batches, objectives, ranks, autocast
+        As for `validate`.
+    stop
+        Looked at between two batches.
+    on_batch
+        Called after each batch with the number of those so far.
+
+    Returns
+    -------
+    Validation or None
+        None on every process if any of them was asked to stop.
+    """
     asked = objectives.make()
     sums = {name: _Sums(objective) for name, objective in asked.items()}
     was_training = network.training
     network.eval()
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
+            if stop is not None and stop.received:
+                break
             weights = batch.weights()
             batch = batch.to(ranks.device)
             with torch.autocast(ranks.device.type, dtype=autocast, enabled=autocast is not None):
                 for name, loss in _losses(network, batch, asked).items():
                     sums[name].add(loss, weights[name], batch.targets[name])
+            if on_batch is not None:
+                on_batch(number)
     finally:
         network.train(was_training)
 
-    gathered: list[Mapping[str, Any]] = ranks.gather({name: own.parts() for name, own in sums.items()})
+    # Processes have unlike numbers of batches, and so cannot agree on when to stop before they are through.
+    own_parts = {name: own.parts() for name, own in sums.items()}
+    stopping, gathered = zip(*ranks.gather((stop is not None and stop.received, own_parts)), strict=True)
+    if any(stopping):
+        return None
     losses: dict[str, float] = {}
     metrics: dict[str, float] = {}
     judgements = {}

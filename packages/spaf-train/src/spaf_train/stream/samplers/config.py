@@ -7,7 +7,7 @@ from typing import Any
 
 from spaf_data import Distances
 from spaf_train._checks import require, require_at_least, require_fraction
-from spaf_train._options import Tables
+from spaf_train._options import Tables, check_types
 from spaf_train.stream.distances import distances_of
 from spaf_train.stream.samplers.base import SAMPLERS
 
@@ -33,6 +33,7 @@ class SamplingConfig:
     tables: Tables = Tables()  # options of each sampler, [sampling.NAME]
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(self.input in SAMPLERS, f"input must be one of {', '.join(SAMPLERS)}, not {self.input!r}.")
         require(0.0 < self.positives <= 1.0, f"positives must be above 0 and at most 1, not {self.positives}.")
         require_at_least("hard_negatives", self.hard_negatives, 0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from spaf_train._checks import require, require_at_least
+from spaf_train._options import check_types
 from spaf_train.stream.samplers.base import Sampler
 from spaf_train.stream.window import Cells, Inputs, Window
 
@@ -29,6 +30,7 @@ class PatchConfig:
     draws: int = 100  # batches of an epoch
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_at_least("sites", self.sites, 2)
         require_at_least("cells", self.cells, 2)
         require_at_least("draws", self.draws, 1)
