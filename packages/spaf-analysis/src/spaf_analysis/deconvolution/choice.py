@@ -63,7 +63,7 @@ def judge_methods(
             type_effect=TYPE_EFFECT, seed=seed + repeat,
         )  # fmt: skip
         for method in METHODS:
-            found = proportions(FUNCTIONS[method](spots.counts, known).cells)
+            found = proportions(FUNCTIONS[method](spots.counts, known))
             rows[method].append(accuracy(found, spots.proportions))
     table = pd.DataFrame(
         [(method, *np.mean(scores, axis=0)) for method, scores in rows.items()], columns=["method", "rmse", "pearson"]

@@ -19,7 +19,7 @@ def deconvolve_command(
     method: Annotated[
         str,
         typer.Option(
-            help="negative-binomial, poisson, least-squares, markers, or auto: which errs least on spots made of the "
+            help="poisson, least-squares, markers, or auto: which errs least on spots made of the "
             "reference as another technology would see them."
         ),
     ] = "auto",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_analysis.deconvolution.choice import judge_methods
-from spaf_analysis.deconvolution.methods import FUNCTIONS, METHODS, Abundances, Method, proportions
+from spaf_analysis.deconvolution.methods import FUNCTIONS, METHODS, Method, proportions
 from spaf_analysis.deconvolution.signatures import Signatures, signatures
 from spaf_analysis.errors import InputError
 
@@ -40,14 +39,12 @@ class Deconvolution:
     error
         (n_spots, n_types), standard error of `cells` by resampling genes; None where it was not asked for.
     misfit
-        (n_spots,), mean squared residual over the variance, over genes of which enough is expected: about 1 where
-        counts scatter as the method takes them to. NaN where it cannot be told.
+        (n_spots,), mean squared residual over its variance, over genes of which enough is expected: 1 where counts are
+        Poisson's, more where technologies or cells of a type differ. NaN where it cannot be told.
     fits
         (n_spots,), whether the misfit of a spot is in line with that of the others.
     method
         That was used.
-    dispersion
-        Of the counts; infinite for Poisson's, NaN where the method has none.
     judged
         The table of `judge_methods`, where the method was chosen by it.
     alike
@@ -61,7 +58,6 @@ class Deconvolution:
     misfit: NDArray[np.float64]
     fits: NDArray[np.bool_]
     method: Method
-    dispersion: float
     judged: pd.DataFrame | None
     alike: list[tuple[str, str, float]]
 
@@ -86,7 +82,7 @@ def deconvolve_counts(
     labels
         (n_cells,), the type of each cell; "" where it has none.
     method
-        ``negative-binomial`` and ``poisson`` (maximum likelihood), ``least-squares``, ``markers`` (scores, no
+        ``poisson`` (maximum likelihood), ``least-squares``, ``markers`` (scores, no
         amounts), or ``auto``: the one with the least error on spots made of the reference as another technology would
         see them.
     n_replicates
@@ -109,46 +105,42 @@ def deconvolve_counts(
         depth = np.asarray(counts.sum(axis=1)).ravel()
         typical = float(np.median(depth[depth > 0])) if (depth > 0).any() else 0.0
         judged = judge_methods(reference, labels, typical, seed=seed)
-        method = "negative-binomial" if judged is None else judged["method"].iloc[0]
+        method = "poisson" if judged is None else judged["method"].iloc[0]
     run = FUNCTIONS[method]
     found = run(counts, known)
     error = _standard_errors(run, counts, known, found, n_replicates, seed) if n_replicates else None
-    cells, sizes = proportions(found.cells), known.sizes
-    misfit = _misfit(counts, found, known)
+    cells, sizes = proportions(found), known.sizes
+    misfit = np.full(counts.shape[0], np.nan) if method == "markers" else _misfit(counts, found, known)
     return Deconvolution(
         types=known.types,
         cells=cells,
-        rna=proportions(found.cells * sizes),
+        rna=proportions(found * sizes),
         error=error,
         misfit=misfit,
         fits=_in_line(misfit),
         method=method,
-        dispersion=found.dispersion,
         judged=judged,
         alike=known.alike(),
     )
 
 
 def _standard_errors(
-    run: Callable[..., Abundances],
+    run: Callable[..., NDArray[np.float64]],
     counts: sparse.csr_matrix,
     known: Signatures,
-    found: Abundances,
+    found: NDArray[np.float64],
     n_replicates: int,
     seed: int,
 ) -> NDArray[np.float64]:
     """Return the standard deviations over replicates in which each gene counts as often as it is drawn."""
     rng = np.random.default_rng([seed, 2])
-    options: dict[str, Any] = {} if math.isnan(found.dispersion) or run is FUNCTIONS["poisson"] else {
-        "dispersion": found.dispersion
-    }  # fmt: skip
     n_genes = counts.shape[1]
-    total = np.zeros(found.cells.shape)
-    squares = np.zeros(found.cells.shape)
-    centre = proportions(found.cells)
+    total = np.zeros(found.shape)
+    squares = np.zeros(found.shape)
+    centre = proportions(found)
     for _ in range(n_replicates):
         weights = rng.multinomial(n_genes, np.full(n_genes, 1.0 / n_genes)).astype(np.float64)
-        away = proportions(run(counts, known, weights, **options).cells) - centre
+        away = proportions(run(counts, known, weights)) - centre
         total += away
         squares += away * away
     variance = (squares - total * total / n_replicates) / (n_replicates - 1)
@@ -156,18 +148,15 @@ def _standard_errors(
     return error
 
 
-def _misfit(counts: sparse.csr_matrix, found: Abundances, known: Signatures) -> NDArray[np.float64]:
+def _misfit(counts: sparse.csr_matrix, found: NDArray[np.float64], known: Signatures) -> NDArray[np.float64]:
     """Return the mean squared Pearson residual of each spot, some spots at a time."""
     misfit = np.full(counts.shape[0], np.nan)
-    if math.isnan(found.dispersion):
-        return misfit
     step = max(_VALUES_AT_ONCE // counts.shape[1], 1)
     for start in range(0, counts.shape[0], step):
         part = slice(start, min(start + step, counts.shape[0]))
-        expected = found.cells[part] @ known.means
-        variance = expected * (1.0 + (0.0 if math.isinf(found.dispersion) else expected / found.dispersion))
+        expected = found[part] @ known.means
         judged = expected >= _LEAST_EXPECTED
-        residual = np.where(judged, (counts[part].toarray() - expected) ** 2 / np.where(judged, variance, 1.0), 0.0)
+        residual = np.where(judged, (counts[part].toarray() - expected) ** 2 / np.where(judged, expected, 1.0), 0.0)
         n_judged = judged.sum(axis=1)
         misfit[part] = np.where(n_judged > 0, residual.sum(axis=1) / np.maximum(n_judged, 1), np.nan)
     return misfit

@@ -109,7 +109,6 @@ def record(found: Deconvolution) -> dict[str, Any]:
     """Return what was done and found out about it, in the form that an h5ad holds."""
     return {
         "method": found.method,
-        "dispersion": found.dispersion,
         "n_empty": int(np.isnan(found.cells[:, 0]).sum()),
         "n_without_fit": int((~found.fits).sum()),
         "alike": [f"{one} and {other}: {value:.3f}" for one, other, value in found.alike],
