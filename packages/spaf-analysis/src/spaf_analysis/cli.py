@@ -16,6 +16,7 @@ from rich.text import Text
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
+from spaf_analysis.deconvolution.command import deconvolve_command
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
@@ -147,6 +148,7 @@ app.command("clusters")(clusters_command)
 app.command("spatial-genes")(spatial_genes_command)
 app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
+app.command("deconvolve")(deconvolve_command)
 
 
 def _announce(stage: str) -> None:

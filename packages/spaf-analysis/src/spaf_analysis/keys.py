@@ -21,6 +21,7 @@ UMAP = "X_SpaF_umap"
 MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
+PROPORTIONS = "proportions"
 
 __all__ = [
     "CELL_PAIRS",
@@ -34,6 +35,7 @@ __all__ = [
     "MORANS_I",
     "NEIGHBORS",
     "N_TRANSCRIPTS",
+    "PROPORTIONS",
     "SLIDE",
     "SPAF",
     "SPATIAL",

@@ -22,6 +22,7 @@ from .datasets import xenium_breast_window
 from .distances import Distances
 from .errors import InputError
 from .folders import claim, whole_folder
+from .gene_identity import GeneNames, GeneUnion, check_same_genes, join_genes
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
 from .pairs import easy_negatives, hard_negatives, positive_pairs
@@ -31,6 +32,7 @@ from .simulate import simulate_bundle
 from .slides import slide_column, slides_of_cells
 from .sources import parse_columns, slide_sources
 from .splits import split_regions, split_slides
+from .table_genes import genes_of_table
 from .transcripts import Account, Transcripts
 
 __all__ = [
@@ -40,14 +42,17 @@ __all__ = [
     "BuildOptions",
     "Corpus",
     "Distances",
+    "GeneNames",
     "GeneProximity",
     "GeneStatistics",
+    "GeneUnion",
     "InputError",
     "ReadOptions",
     "SlideSource",
     "Transcripts",
     "bin_transcripts",
     "build_corpus",
+    "check_same_genes",
     "claim",
     "colocalize",
     "defaults",
@@ -57,8 +62,10 @@ __all__ = [
     "find_bundles",
     "gene_pair_table",
     "gene_proximity",
+    "genes_of_table",
     "hard_negatives",
     "has_transcripts",
+    "join_genes",
     "keys",
     "leave_uncolocalized",
     "louvain",

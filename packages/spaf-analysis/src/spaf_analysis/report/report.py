@@ -63,6 +63,7 @@ def default_sections() -> tuple[type[Section], ...]:
     # Analyses import what is common to sections from here, so their sections are imported late.
     from spaf_analysis.cell_pairs.section import CellPairsSection
     from spaf_analysis.clusters.section import ClustersSection
+    from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
@@ -75,6 +76,7 @@ def default_sections() -> tuple[type[Section], ...]:
         TrainingSection,
         CellPairsSection,
         GenePairsSection,
+        DeconvolutionSection,
         ProvenanceSection,
     )
 

@@ -16,13 +16,14 @@ from anndata.io import read_elem
 from spaf_data import keys
 from spaf_data._matrices import counts_as_csr
 from spaf_data.errors import InputError
-from spaf_data.gene_identity import GeneNames, ensembl_id, plain_id, without_genome
+from spaf_data.gene_identity import GeneNames
 from spaf_data.gene_statistics import check_counts
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts, unique_genes
 from spaf_data.readers._lattice import table_pixel_size
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.slides import check_slides_apart, slide_column, slides_of_cells
+from spaf_data.table_genes import names_and_ids
 
 if TYPE_CHECKING:
     from spaf_data.options import ReadOptions
@@ -35,12 +36,6 @@ _OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRAN
 _RAW = "raw"
 _ROWS_LOOKED_AT = 1000
 _IS_UM = 0.02  # a lattice whose pixels are so near to 1 um is in um
-
-# Columns of `var` that may hold Ensembl ids; capitals do not matter.
-_ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
-
-# The same for symbols, where rows go by Ensembl id or by number.
-_SYMBOL_COLUMNS = ("feature_name", "gene_name", "gene_names", "gene_symbol", "gene_symbols")
 
 
 class AnnDataTable(ReadsCounts[Path | anndata.AnnData]):
@@ -119,7 +114,7 @@ def read_genes(source: Path, options: ReadOptions) -> GeneNames | None:
         with h5py.File(source) as file:
             var = read_elem(file["raw/var" if options.layer == _RAW and "raw" in file else "var"])
             species = read_elem(file["obs"][keys.SPECIES]) if keys.SPECIES in file["obs"] else ()
-        genes, gene_ids, _ = _gene_names(var)
+        genes, gene_ids, _ = names_and_ids(var)
         genes = unique_genes(str(source), genes, gene_ids)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, InputError):
         return None  # reading it all says why
@@ -190,7 +185,7 @@ def counts_of(
     pixel, sized = _pixel_sizes(adata, centroids, of_cell, options, where)
     matrix, var, layer = _counts(adata, options.layer, where)
     counts = counts_as_csr(matrix, f"{layer} of {where}")
-    genes, gene_ids, symbols = _gene_names(var)
+    genes, gene_ids, symbols = names_and_ids(var)
     metadata, columns = _context(adata.obs, of_cell, where)
     areas = None
     if keys.AREA in adata.obs:
@@ -267,45 +262,6 @@ def _counts(adata: anndata.AnnData, layer: str | None, where: str) -> tuple[Any,
     if layer == _RAW and adata.raw is not None:
         return adata.raw.X, adata.raw.var, _RAW
     raise InputError(f"{where} has no layer {layer!r}; it has: {_layers(adata)}")
-
-
-def _gene_names(var: pd.DataFrame) -> tuple[list[str], list[str] | None, str | None]:
-    """Return names and ids of the genes, and the column of the names where rows go by Ensembl id."""
-    called = {str(name).casefold(): str(name) for name in reversed(var.columns)}
-    rows = without_genome([str(name) for name in var.index])
-    column = next((called[name] for name in _SYMBOL_COLUMNS if name in called), None)
-    names, named_by = rows, None
-    if column is not None:
-        are_numbers = all(name.isdecimal() for name in rows)
-        by_id = [are_numbers or bool(ensembl_id(name)) for name in rows]
-        if any(by_id):
-            named_by = column
-            names = [
-                (symbol if is_id else "") or row
-                for symbol, is_id, row in zip(_texts(var[column]), by_id, rows, strict=True)
-            ]
-    return names, _gene_ids(var, called, rows, names), named_by
-
-
-def _gene_ids(var: pd.DataFrame, called: dict[str, str], rows: list[str], names: list[str]) -> list[str] | None:
-    """Return the ids of the genes: of the first column that has any, and of rows that are one."""
-    of_rows = [row if ensembl_id(row) else "" for row in rows]
-    columns = [_texts(var[called[name]]) for name in _ID_COLUMNS if name in called]
-    # A column that says names or rows again has no ids; Ensembl ids go before those of another kind.
-    columns = [
-        ids
-        for ids in columns
-        if any(one and (ensembl_id(one) or one not in said) for one, *said in zip(ids, names, rows, strict=True))
-    ]
-    best = next((ids for ids in columns if any(map(ensembl_id, ids))), columns[0] if columns else None)
-    if best is None:
-        return of_rows if names != rows and any(of_rows) else None
-    return [one or row for one, row in zip(best, of_rows, strict=True)]
-
-
-def _texts(column: pd.Series) -> list[str]:
-    """Return texts without spaces around them, "" where missing, and whole numbers without decimals."""
-    return without_genome(["" if pd.isna(value) else plain_id(str(value)) for value in column])
 
 
 def _layers(adata: anndata.AnnData) -> str:

@@ -1,0 +1,157 @@
+"""Which cell types the spots of an AnnData are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from spaf_analysis.deconvolution.compute import N_REPLICATES, Deconvolution, deconvolve_counts
+from spaf_analysis.errors import InputError
+from spaf_analysis.genes import checked_counts, shared_genes
+from spaf_analysis.keys import PROPORTIONS
+from spaf_analysis.tables import table_of
+from spaf_model import check_key
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from spaf_analysis.deconvolution.methods import Method
+    from spaf_model import Cells
+
+_MISSING = frozenset({"", "nan", "none", "na", "n/a", "<na>"})
+
+
+def deconvolve(
+    spots: Cells,
+    reference: Cells,
+    label: str,
+    *,
+    method: Method | Literal["auto"] = "auto",
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    n_replicates: int = N_REPLICATES,
+    seed: int = 0,
+    key_added: str = PROPORTIONS,
+    table_key: str | None = None,
+) -> Deconvolution:
+    """Find the proportions of cell types in spots, by a reference of labelled cells.
+
+    Writes ``obsm[key_added]`` (spots x types, a DataFrame: shares of cells), ``obsm[key_added + "_rna"]`` (shares of
+    counts), ``obsm[key_added + "_error"]`` (standard errors over genes), ``obs[key_added + "_misfit"]`` and
+    ``obs[key_added + "_fits"]``, and what was done into ``uns[key_added]``.
+
+    Parameters
+    ----------
+    spots
+        With counts, or a SpatialData. Spots without counts of shared genes get NaN.
+    reference
+        Labelled cells with counts, or a SpatialData with one table. Genes are matched by Ensembl id or symbol.
+    label
+        Column of its `obs` with the types; cells without one are left out.
+    method
+        See `deconvolve_counts`.
+    layer, reference_layer
+        Layers that hold the counts; None: X.
+    n_replicates
+        Resampled genes behind the standard errors; 0: none.
+    seed
+        Of everything random.
+    key_added
+        Key to write.
+    table_key
+        Table of a SpatialData of spots; may be None where it has only one.
+
+    Returns
+    -------
+    Deconvolution
+        The same as arrays.
+
+    Raises
+    ------
+    InputError
+        If a table holds no counts, the two share too few genes, the column is missing or names fewer than 2 types, or
+        an option cannot be used. Nothing is written then.
+
+    Examples
+    --------
+    ::
+
+        import spaf_analysis as spaf
+
+        spaf.tl.deconvolve(spots, cells, "cell_type")
+        spots.obsm["proportions"]
+    """
+    check_key(key_added)
+    table, cells = table_of(spots, table_key), table_of(reference)
+    labels = _labels(cells, label)
+    of_spots = checked_counts(table, layer, "the spots")
+    of_cells = checked_counts(cells, reference_layer, "the reference")
+    shared = shared_genes(table, cells, ("the spots", "the reference"))
+    found = deconvolve_counts(
+        shared.counts(of_spots, 0), shared.counts(of_cells, 1), labels,
+        method=method, n_replicates=n_replicates, seed=seed,
+    )  # fmt: skip
+    _write(table, found, key_added)
+    table.uns[key_added] = record(found) | {
+        "label": label,
+        "seed": seed,
+        "n_shared_genes": len(shared.names),
+        "share_of_counts_read": _share(float(shared.counts(of_spots, 0).sum()), float(of_spots.sum())),
+        "n_unlabelled": int((labels == "").sum()),
+    }
+    return found
+
+
+def record(found: Deconvolution) -> dict[str, Any]:
+    """Return what was done and found out about it, in the form that an h5ad holds."""
+    return {
+        "method": found.method,
+        "n_empty": int(np.isnan(found.cells[:, 0]).sum()),
+        "n_without_fit": int((~found.fits).sum()),
+        "alike": [f"{one} and {other}: {value:.3f}" for one, other, value in found.alike],
+        "judged": {} if found.judged is None else {column: found.judged[column].tolist() for column in found.judged},
+    }
+
+
+def proportions_of(adata: Cells, *, key: str = PROPORTIONS, table_key: str | None = None) -> pd.DataFrame:
+    """Return the proportions that `deconvolve` wrote, spots x types.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    table = table_of(adata, table_key)
+    if not isinstance(table.obsm.get(key), pd.DataFrame):
+        raise InputError(f"obsm has no proportions {key!r}: spaf_analysis.tl.deconvolve writes them.")
+    found: pd.DataFrame = table.obsm[key]
+    return found
+
+
+def _labels(cells: ad.AnnData, label: str) -> NDArray[np.str_]:
+    if label not in cells.obs:
+        raise InputError(
+            f"the reference has no column {label!r} in obs; it has: {', '.join(map(str, cells.obs)) or 'none'}."
+        )
+    texts = cells.obs[label].astype(object).map(lambda value: "" if pd.isna(value) else str(value).strip())
+    labels: NDArray[np.str_] = texts.to_numpy(dtype=str)
+    labels[np.isin(np.char.lower(labels), list(_MISSING))] = ""
+    return labels
+
+
+def _write(table: ad.AnnData, found: Deconvolution, key: str) -> None:
+    parts = {key: found.cells, f"{key}_rna": found.rna, f"{key}_error": found.error}
+    for name, values in parts.items():
+        if values is not None:
+            table.obsm[name] = pd.DataFrame(values, index=table.obs_names, columns=found.types)
+        elif name in table.obsm:
+            del table.obsm[name]  # of another run
+    table.obs[f"{key}_misfit"] = found.misfit
+    table.obs[f"{key}_fits"] = found.fits
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
