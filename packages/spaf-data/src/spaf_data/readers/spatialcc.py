@@ -97,7 +97,9 @@ class SpatialCC(ReadsCounts[Path]):
             cells=np.array(cells.names, dtype=str),
             genes=genes,
             centroids=centroids,
-            obs={str(name): obs[name].array for name in obs if name not in OURS and (of_cell is None or name in further)},
+            obs={
+                str(name): obs[name].array for name in obs if name not in OURS and (of_cell is None or name in further)
+            },
             metadata=metadata,
             of_cell=differing,
             gene_pairs=_gene_pairs(cells, columns, place),
