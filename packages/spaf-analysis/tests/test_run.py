@@ -1,6 +1,7 @@
 import json
 import subprocess
 
+import anndata as ad
 import pytest
 from typer.testing import CliRunner
 
@@ -41,3 +42,33 @@ def test_context_reaches_the_build(tmp_path, monkeypatch):
     with pytest.raises(InputError):
         run_stages(tmp_path, tmp_path / "out", context={"tissue": "Lung", "assay": None})
     assert calls[0][-2:] == ["--tissue", "Lung"]
+
+
+def test_options_of_the_build_reach_it(tmp_path, monkeypatch):
+    calls = []
+
+    def record(command, **_):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    arguments = ["--pixel-size", "0.5", "--radius", "120", "--slide-key", "part"]
+    done = CliRunner().invoke(app, ["run", str(tmp_path), "-o", str(tmp_path / "out"), *arguments])
+    assert isinstance(done.exception, InputError)
+    assert calls[0][-6:] == ["--pixel-size", "0.5", "--radius", "120.0", "--slide-key", "part"]
+
+
+def test_several_slides_make_one_report(tissue, tmp_path):
+    other = tissue.copy()
+    other.X = other.X[::-1].copy()
+    both = ad.concat({"one": tissue, "two": other}, label="part", index_unique="-")
+    both = ad.AnnData(both.X * 10, obs=both.obs[["part"]], var=both.var, obsm={"spatial": both.obsm["spatial"]})
+    both.write_h5ad(tmp_path / "both.h5ad")
+    out = tmp_path / "out"
+    arguments = ["run", str(tmp_path / "both.h5ad"), "-o", str(out), "--slide-key", "part", "--radius", "25"]
+    done = CliRunner().invoke(app, [*arguments, "--pixel-size", "1"])
+    assert done.exit_code == 0, done.output
+    embedded = ad.read_h5ad(out / "embedded.h5ad")
+    assert embedded.obs["slide"].value_counts().to_dict() == {"one": tissue.n_obs, "two": tissue.n_obs}
+    assert json.loads((out / "summary.json").read_text())["n_cells"] == 2 * tissue.n_obs
+    assert json.loads((out / "build" / "build.json").read_text())["distances"]["positive"] == 25

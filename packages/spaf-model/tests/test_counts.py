@@ -1,9 +1,12 @@
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
-from spaf_model import CellCounts, CellSource, InputError, ReadingOptions, Vocabulary, check_counts
+from spaf_model import CellCounts, CellSource, InputError, ReadingOptions, TissueModel, Vocabulary, check_counts
 
+_CONTEXT = {"condition": "Disease", "tissue": "Breast", "species": "Human", "assay": "Xenium"}
 INDPTR = np.array([0, 2, 4])
 
 
@@ -83,3 +86,34 @@ def test_places_that_are_none(adata: anndata.AnnData, vocabulary: Vocabulary) ->
         adata.obsm["spatial"] = places
         with pytest.raises(InputError, match=message):
             CellSource(adata, vocabulary, ReadingOptions(), by_slide=True)
+
+
+def _cells(values: np.ndarray | sparse.csr_matrix, genes: list[str]) -> anndata.AnnData:
+    return anndata.AnnData(values, var=pd.DataFrame(index=genes[: values.shape[1]]))
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_true_and_false_are_no_counts(make: type, vocabulary: Vocabulary, genes: list[str]) -> None:
+    adata = _cells(make(np.ones((3, 5), dtype=bool)), genes)
+    source = CellSource(adata, vocabulary, ReadingOptions(**_CONTEXT, min_gene_fraction=0.0))
+    with pytest.raises(InputError, match=r"say true and false, which genes are seen and not how often: .*layer="):
+        source.read()
+
+
+def test_counts_that_float16_has_rounded(vocabulary: Vocabulary, genes: list[str]) -> None:
+    options = ReadingOptions(**_CONTEXT, min_gene_fraction=0.0)
+    values = np.full((2, 5), 2048, dtype=np.float16)
+    assert CellSource(_cells(values, genes), vocabulary, options).read().counts.max() == 2048
+    values[1, 1] = 2050
+    with pytest.raises(InputError, match=r"float16 and reach 2050, where that type has no odd numbers above 2048"):
+        CellSource(_cells(values, genes), vocabulary, options).read()
+
+
+def test_own_tissue_models_look_at_the_type_too() -> None:
+    for values, sentence in (
+        (np.ones((12, 4), bool), "true and false"),
+        (np.full((12, 4), 4000, np.float16), "float16"),
+    ):
+        adata = anndata.AnnData(values, obsm={"spatial": np.random.default_rng(0).uniform(0, 99, (12, 2))})
+        with pytest.raises(InputError, match=sentence):
+            TissueModel.fit(adata)

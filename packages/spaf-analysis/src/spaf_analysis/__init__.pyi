@@ -8,6 +8,7 @@ from .gene_pairs import GenePairs, enriched_gene_pairs
 from .report import Report, ReportOptions, Section, make_report, render_html, write_report
 from .run import run_stages
 from .spatial_genes import morans_i, spatially_variable_genes
+from .together import one_table
 
 __all__ = [
     "CellPairBenchmark",
@@ -22,6 +23,7 @@ __all__ = [
     "make_report",
     "marker_genes",
     "morans_i",
+    "one_table",
     "pl",
     "render_html",
     "run_stages",

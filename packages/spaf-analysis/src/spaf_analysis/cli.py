@@ -110,6 +110,15 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Option of spaf-train pretrain; may be given again."),
     ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Um a pixel, where positions are pixels and the run does not say it.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(help="Um within which cells are neighbours; default: 30. Visium needs 120.")
+    ] = None,
+    slide_key: Annotated[
+        str | None, typer.Option(help="Column with the slide of each cell; default: slide, library_id, sample, ...")
+    ] = None,
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
     seed: Annotated[int, _SEED] = 0,
@@ -118,7 +127,8 @@ def run(
     """From the folder of a run to a page, in one command: build, pretrain, embed, report.
 
     Each stage is the command line of its package and leaves its result in OUT, so that any can be repeated by hand:
-    OUT/build, OUT/run, OUT/embedded.h5ad, OUT/report.html, OUT/summary.json.
+    OUT/build, OUT/run, OUT/embedded.h5ad, OUT/report.html, OUT/summary.json. A folder of several runs, or a table of
+    several slides, becomes one model and one page.
 
     Example:
 
@@ -131,7 +141,10 @@ def run(
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
     options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
     with claim(out, "spaf-analysis run"):
-        embedded = run_stages(folder, out, context=context, config=config, settings=settings or (), announce=_announce)
+        embedded = run_stages(
+            folder, out, context=context, config=config, settings=settings or (), pixel_size=pixel_size, radius=radius,
+            slide_key=slide_key, announce=_announce,
+        )  # fmt: skip
         _announce("report")
         with _progress() as step:
             made = make_report(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.together import one_table
+from spaf_model import replace_file
 
 
 def run_stages(
@@ -15,9 +17,12 @@ def run_stages(
     context: Mapping[str, str | None] | None = None,
     config: str = "tissue",
     settings: Sequence[str] = (),
+    pixel_size: float | None = None,
+    radius: float | None = None,
+    slide_key: str | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Path:
-    """Build, pretrain and embed; the report is then made from what they wrote.
+    """Build, pretrain and embed; the report is then made from what they wrote, of all slides.
 
     Every stage is a process of its own, as if its command line had been typed: its memory is given back when it ends,
     and what it records of itself (time, peak memory) is its own.
@@ -25,15 +30,22 @@ def run_stages(
     Parameters
     ----------
     folder
-        A run of the instrument.
+        A run of the instrument, or what holds several slides.
     out
-        Folder to make: `build/`, `run/` and `embedded.h5ad` are written to it. It may exist if it is empty.
+        Folder to make: `build/`, `run/` and `embedded.h5ad` are written to it, and `slides.h5ad` where there are
+        several. It may exist if it is empty.
     context
         Tissue, condition, species and assay, where the user names them.
     config
         Preset or TOML file of `spaf-train pretrain`.
     settings
         Options of the training that differ from it, as "section.option=value".
+    pixel_size
+        Um a pixel, where positions are pixels and the run does not say it.
+    radius
+        Um within which cells are neighbours, for the corpus and the model; None: as `spaf-data build` has it.
+    slide_key
+        Column with the slide of each cell, where its name is not usual.
     announce
         Called with the name of each stage when it begins.
 
@@ -53,22 +65,23 @@ def run_stages(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; give a folder of its own with --out.")
     out.mkdir(parents=True, exist_ok=True)
-    described = [text for name, value in (context or {}).items() if value is not None for text in (f"--{name}", value)]
+    given = {**(context or {}), "pixel-size": pixel_size, "radius": radius, "slide-key": slide_key}
+    described = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
     build, run, embedded = out / "build", out / "run", out / "embedded.h5ad"
     announce("build: transcripts to cells, gene pairs and a corpus")
     _stage("spaf_data", "spaf-data", ["build", str(folder), "--out", str(build), *described])
     slides = sorted((build / "slides").glob("*.h5ad"))
-    if len(slides) != 1:
-        raise InputError(
-            f"{folder} holds {len(slides)} slides; one at a time can be run here (use the four command lines)."
-        )
+    table = slides[0]
+    if len(slides) > 1:
+        table = out / "slides.h5ad"
+        replace_file(table, one_table(slides).write_h5ad)
     announce("pretrain: a model of this tissue")
     different = [text for setting in settings for text in ("--set", setting)]
     _stage(
         "spaf_train", "spaf-train", ["pretrain", config, "--data", str(build / "corpus"), "--out", str(run), *different]
     )
     announce("embed: every cell")
-    _stage("spaf_model", "spaf-model", ["embed", str(slides[0]), "--model", str(run / "model"), "-o", str(embedded)])
+    _stage("spaf_model", "spaf-model", ["embed", str(table), "--model", str(run / "model"), "-o", str(embedded)])
     return embedded
 
 

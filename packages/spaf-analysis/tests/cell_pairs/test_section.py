@@ -59,3 +59,14 @@ def test_no_evaluation_gives_the_reason():
     none = CellPairBenchmark(None, "only 2 cells were held out", 20, 2, float("nan"))
     assert wording.pair_headline(none).endswith("could not be judged: only 2 cells were held out.")
     assert wording.pair_verdicts(none) == []
+
+
+def test_intervals_over_few_tiles_are_marked_in_the_tables():
+    for n_tiles, rough in ((19, True), (20, False)):
+        judged = benchmark(0.01, 0.05)
+        judged = replace(judged, evaluation=replace(judged.evaluation, tiles=Tiles([], n_tiles, 50.0)))
+        table = judged.evaluation.differences.assign(auprc=0.03, auprc_low=0.01, auprc_high=0.05)
+        judged = replace(judged, evaluation=replace(judged.evaluation, differences=table))
+        cells = [cell for row in wording._rows(judged) for cell in row["auroc"].values()]
+        assert all(("rough" in cell) is rough for cell in cells)
+        assert wording.pair_numbers(judged)["pair_intervals_rough"] is rough

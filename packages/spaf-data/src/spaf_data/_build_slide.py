@@ -85,7 +85,8 @@ def _slide_table(source: SlideSource, options: BuildOptions, clock: _Clock) -> A
             options=source.reading,
             **_described(source),
         )
-        leave_uncolocalized(adata)
+        if keys.COLOCALIZATION not in adata.obsm:
+            leave_uncolocalized(adata)
     clock.step("joining cells", 0.8)
     if options.own_frames:
         lay_apart(adata)

@@ -204,8 +204,8 @@ def build(
 ) -> None:
     """Build slide tables and a training corpus from runs of any platform.
 
-    A run is the output folder of Xenium, MERSCOPE, CosMx, Visium or Visium HD, an h5ad file with obsm["spatial"], or
-    a SpatialData store. Slides without transcripts have no co-localised gene pairs.
+    A run is the output folder of Xenium, MERSCOPE, CosMx, Visium or Visium HD, an h5ad file with obsm["spatial"], a
+    SpatialData store, or a published SpatialCC data set. Slides without transcripts have no co-localised gene pairs.
 
     Writes OUT/slides/SLIDE.h5ad, OUT/corpus/manifest.json with its shards, and OUT/build.json.
 

@@ -20,6 +20,7 @@ READERS = {
     "cosmx": ("cosmx", "CosMx"),
     "spatialdata": ("spatial_data", "SpatialDataStore"),
     "anndata": ("h5ad", "AnnDataTable"),
+    "spatialcc": ("spatialcc", "SpatialCC"),
     "table": ("table", "Table"),
 }
 PLATFORMS = tuple(READERS)
@@ -34,7 +35,7 @@ OPTIONAL_COLUMNS = ("z", "qv", "nucleus")
 class ReadOptions:
     """Options of readers; each platform uses those that concern it, and what is None is found out."""
 
-    pixel_size: float | None = None  # um a pixel, where positions are pixels (CosMx, SpatialData, AnnData)
+    pixel_size: float | None = None  # um a pixel, where positions are pixels (CosMx, SpatialData, AnnData, SpatialCC)
     plane_spacing: float | None = None  # um between z planes, where z counts planes (MERSCOPE, CosMx)
     flip_polygons: bool = False  # the y axis of the polygons points against that of the transcripts (MERSCOPE)
     bin_size: int = 8  # side of the bins in um (Visium HD)

@@ -139,6 +139,23 @@ def test_centroids_are_joined_by_id(truth, tmp_path):
     np.testing.assert_allclose(found.centroids, middle[truth.counts().index - 1])
 
 
+def test_transcripts_of_few_of_the_listed_cells_are_said(truth, tmp_path, caplog):
+    folder = write_transcripts(tmp_path / "run", truth, with_cells=True)
+    write_cells(folder, truth)
+    read_transcripts(folder)
+    assert not caplog.messages
+    cells = pd.read_csv(folder / "cell_metadata.csv", index_col=0)
+    more = pd.concat(
+        [cells, cells.set_axis([f"more{i}" for i in range(len(cells))]), cells.set_axis(range(len(cells)))]
+    )
+    more.rename_axis(cells.index.name).to_csv(folder / "cell_metadata.csv")
+    (folder / "cell_by_gene.csv").write_text("cell,VIM\n")
+    read_transcripts(folder)
+    (said,) = caplog.messages
+    assert "has transcripts in only 36 of the 108 cells that cell_metadata.csv lists (33.3 %)" in said
+    assert said.endswith("without its file of transcripts the counts of cell_by_gene.csv are read")
+
+
 def write_counts(folder, truth):
     counts = truth.counts().reindex(range(1, len(truth.corners) + 1), fill_value=0)
     counts.index = pd.Index(cell_names(truth), name="cell")

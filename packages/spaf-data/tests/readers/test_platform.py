@@ -101,6 +101,17 @@ def test_anndata_looks_at_its_options(watched: ReadOptions) -> None:
     assert {*platform.options} == _LOOKED_AT
 
 
+def test_spatialcc_looks_at_its_options(tmp_path: Path, watched: ReadOptions) -> None:
+    cells = {
+        "Expression": [[3, 4]] * 2, "Gene": [["VIM", "KRT5"]] * 2, "Cell_id": ["a", "b"], "Sample_Names": ["s", "t"],
+        "centroid_x": [1.0, 2.0], "centroid_y": [1.0, 9.0],
+    }  # fmt: skip
+    pd.DataFrame(cells).to_parquet(tmp_path / "cells.parquet")
+    platform = api.PLATFORMS["spatialcc"]
+    platform.read_counts(tmp_path, watched)
+    assert {*platform.options} == _LOOKED_AT
+
+
 def test_object_of_no_platform() -> None:
     with pytest.raises(InputError, match="the dict object is not a run with transcripts; looked for"):
         read_transcripts({})  # type: ignore[arg-type]
@@ -117,6 +128,7 @@ def test_object_of_no_platform() -> None:
         ("spatialdata", "a/slide.zarr", "slide"),
         ("anndata", "a/slide.v2.h5ad", "slide.v2"),
         ("anndata", "a/store", "store"),
+        ("spatialcc", "a/data-00000-of-00001.arrow", "data-00000-of-00001"),
         ("table", "a/molecules.tsv.gz", "molecules"),
     ],
 )

@@ -36,6 +36,7 @@ from spaf_model.errors import InputError
 from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
 from spaf_model.kernels import kernel_report
 from spaf_model.model import DEFAULT_KEY, load_model
+from spaf_model.niche import NICHE
 from spaf_model.options import KernelOptions, SharedOptions
 from spaf_model.outputs import check_key, check_output
 from spaf_model.pairs import pair_positions, read_pair_file
@@ -77,6 +78,9 @@ def embed(
     ] = None,
     key: Annotated[str, typer.Option("--key-added", "--key", help="Key of the embedding in obsm.")] = DEFAULT_KEY,
     parts: Annotated[bool, typer.Option("--parts", help="Also write the named parts of the embedding.")] = False,
+    niche: Annotated[
+        bool, typer.Option("--niche", help="Also write the state of each cell with its surroundings, at two scales.")
+    ] = False,
     device: Device = "cpu",
     n_threads: Threads = None,
     **options: Any,
@@ -105,12 +109,13 @@ def embed(
                 method=method,
                 key_added=key,
                 parts=parts,
+                niche=niche,
                 distributed=shared,
                 progress=rank == 0,
                 **options,
             )
         if rank == 0:
-            keys = [key, *(f"{key}_{part}" for part in network.parts if parts)]
+            keys = [key, *(f"{key}_{part}" for part in [*network.parts] * parts + [NICHE] * niche)]
             added = {"obsm": {name: adata.obsm[name] for name in keys}, "uns": {"spaf": adata.uns["spaf"]}}
             write_copy(source, output, added)
             logger.info("Wrote obsm[%r] of %d cells to %s", key, adata.n_obs, output)

@@ -14,6 +14,7 @@ from spaf_model.errors import InputError
 
 # The largest log1p of a count that a slide can reach: exp(20) is 5 x 10^8 transcripts of one gene in one cell.
 _LARGEST_LOG = 20.0
+_LARGEST_OF_HALF = 2048  # up to here float16 holds every integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,39 @@ class CellCounts:
             slide_names=chunks[0].slide_names,
             places=np.concatenate(places) if places else None,
         )
+
+
+def rows_as_csr(rows: Any) -> sparse.csr_array:
+    """Return some rows of a matrix of counts, sparse of any format or dense, as CSR without doubled entries.
+
+    Raises
+    ------
+    InputError
+        If they hold no numbers, or say true and false, or were rounded by a type of 16 bits.
+    """
+    if not sparse.issparse(rows):
+        rows = np.asarray(rows)
+    if rows.dtype.kind == "b":
+        raise InputError(
+            "The values say true and false, which genes are seen and not how often: name the layer with counts with "
+            "layer= or, if no count is above 1, write them as integers."
+        )
+    if rows.dtype.kind not in "iuf":
+        raise InputError(f"Counts must be numbers, not {rows.dtype}.")
+    if rows.dtype == np.float16:  # scipy has no sparse matrices of it
+        rows = rows.astype(np.float32)
+        largest = rows.max() if min(rows.shape) else 0.0
+        if largest > _LARGEST_OF_HALF and np.isfinite(largest):
+            raise InputError(
+                f"The values are float16 and reach {largest:.0f}, where that type has no odd numbers above "
+                f"{_LARGEST_OF_HALF}, so counts were rounded: write them as integers or float32, or name another layer "
+                "with layer=."
+            )
+    matrix = sparse.csr_array(rows)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
 def check_counts(

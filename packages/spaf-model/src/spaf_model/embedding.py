@@ -10,14 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spaf_model._console import progress_bar
 from spaf_model.batching import token_budget_batches
 from spaf_model.errors import InputError
+from spaf_model.niche import NICHE, niche_states
 from spaf_model.options import EmbeddingSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from spaf_model.cell_source import CellSource
+    from spaf_model.distributed import Processes
     from spaf_model.family import BatchT, Network, TokenisedCells
+    from spaf_model.model import Model
+    from spaf_model.options import CallOptions
 
 WHOLE = ""  # the embedding itself, among its parts
 _NO_CPU_MEMORY = "DefaultCPUAllocator"  # torch has no class of error for it
@@ -66,6 +72,54 @@ def embed_tokenised(
             if on_batch is not None:
                 on_batch(rows.size)
     return result
+
+
+def embed_source(
+    model: Model[Any, Any], source: CellSource, processes: Processes, method: str, call: CallOptions, *, niche: bool
+) -> dict[str, NDArray[np.float32]]:
+    """Embed the cells of a source, each process its share, and return those of all: as `Model.embed_counts` does.
+
+    Parameters
+    ----------
+    model
+        Of any family.
+    source
+        With places, where niche states are wanted.
+    processes
+        That share the work.
+    method
+        How a cell gets one state.
+    call
+        Settings, and whether a bar is shown.
+    niche
+        Whether niche states are wanted, under ``"niche"``: those of the family, or else of its embedding.
+    """
+    start, stop = processes.share(source.n_cells)
+    own = {"niche": True} if niche and model.has_own_niche else {}
+    with progress_bar("Embedding cells", stop - start, shown=call.progress) as advance, processes.all_or_none():
+        if model.reads_whole_slides:
+            embeddings = model.embed_counts(
+                source.read(), method=method, settings=call.settings, on_batch=advance, **own
+            )
+        else:
+            # No cell has embeddings of the right widths.
+            of_none = model.embed_counts(source.none(), method=method, settings=call.settings)
+            embeddings = {
+                part: np.empty((source.n_cells, states.shape[1]), dtype=np.float32) for part, states in of_none.items()
+            }
+            for rows, cells in source.chunks(start, stop):
+                found = model.embed_counts(cells, method=method, settings=call.settings, on_batch=advance)
+                for part, states in found.items():
+                    embeddings[part][rows] = states
+    if not model.reads_whole_slides:
+        for states in embeddings.values():
+            processes.collect(states)
+    if niche and not own:
+        assert source.places is not None
+        embeddings[NICHE] = niche_states(
+            embeddings[WHOLE], source.places, source.slides, n_threads=torch.get_num_threads()
+        )
+    return embeddings
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_model.counts import check_counts
+from spaf_model.counts import check_counts, rows_as_csr
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,15 +100,9 @@ class ExpressionReader:
         Raises
         ------
         InputError
-            If a value is not a count (see `check_counts`).
+            If a value is not a count (see `rows_as_csr` and `check_counts`).
         """
-        chunk: Any = self._source[rows]
-        if not sparse.issparse(chunk):
-            chunk = np.asarray(chunk)
-        matrix: Any = sparse.csr_array(chunk)
-        if not matrix.has_canonical_format:
-            matrix = matrix.copy()
-            matrix.sum_duplicates()
+        matrix: Any = rows_as_csr(self._source[rows])
         check_counts(matrix.indptr, matrix.data, cell_names=self._names[rows])
         token_ids = self._token_ids
         self.n_counts += float(matrix.data.sum(dtype=np.float64))

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, Unpack
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaf_model._console import progress_bar
 from spaf_model._record import keep_record, run_record
 from spaf_model.cell_source import CellSource, say_what_was_read
-from spaf_model.distributed import Processes, shared_processes
-from spaf_model.embedding import WHOLE, embed_tokenised, refuse_not_finite, write_parts
+from spaf_model.distributed import shared_processes
+from spaf_model.embedding import WHOLE, embed_source, embed_tokenised, refuse_not_finite, write_parts
 from spaf_model.errors import InputError
 from spaf_model.family import ConfigT, NetworkT, Tokeniser, family_of
 from spaf_model.inputs import CellTables, tables_of
@@ -30,6 +28,7 @@ from spaf_model.model_directory import (
     read_model_directory,
     write_model_directory,
 )
+from spaf_model.niche import NICHE, check_places
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
 from spaf_model.shipped import STARTER, model_path
@@ -37,6 +36,7 @@ from spaf_model.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import anndata
+    import numpy as np
 
     from spaf_model.counts import CellCounts
 
@@ -72,6 +72,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     parts: ClassVar[tuple[str, ...]] = ()  # names of the parts of an embedding that can be had apart
     reads_whole_slides: ClassVar[bool] = False  # whether all cells of a table must be read together
     new_vocabulary: ClassVar[Callable[..., Vocabulary]] = Vocabulary.build  # of a new model; takes what that takes
+    has_own_niche: ClassVar[bool] = False  # whether `embed_counts` takes ``niche=True``; else `niche_states` makes it
 
     def __init__(self, config: ConfigT, vocabulary: Vocabulary, seed: int = 0) -> None:
         self._set_parts(config, vocabulary)
@@ -198,6 +199,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         method: str | None = None,
         key_added: str = DEFAULT_KEY,
         parts: bool = False,
+        niche: bool = False,
         distributed: bool = False,
         **options: Unpack[KernelOptions],
     ) -> None:
@@ -219,6 +221,9 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             Key in ``obsm``.
         parts
             Also write the named `parts` of the embedding, each to ``obsm[f"{key_added}_{part}"]``.
+        niche
+            Also write the state of each cell with its surroundings at two scales, slide by slide and without training,
+            to ``obsm[f"{key_added}_niche"]``; it needs ``obsm["spatial"]`` (see `niche_states`).
         distributed
             Share the cells among the processes of torch.distributed, which must all make this call; each gets the
             whole result.
@@ -227,8 +232,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         layer
             Layer with the counts; None is X.
         slide_key
-            Column of ``obs`` with the slide of each cell, for a family that reads whole slides; None takes ``slide`` or
-            another usual name where it is there, and else all cells of a table are one slide.
+            Column of ``obs`` with the slide of each cell, for niches and families that read whole slides; None takes
+            ``slide`` or another usual name where it is there, and else all cells of a table are one slide.
         table_key
             Table of a SpatialData; may be None where it has only one.
         min_gene_fraction
@@ -249,7 +254,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         ------
         InputError
             For too few or duplicated genes, values that are not counts, a context that is missing or not known, a
-            method or parts that the family does not have.
+            method or parts that the family does not have, or niches of cells without a place.
         """
         call = CallOptions.of(options)
         method = self._method(method)
@@ -258,14 +263,14 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         if distributed and self.reads_whole_slides:
             raise InputError(f"The family {self.family!r} reads whole slides: it embeds in one process.")
         tables = tables_of(adata, call.table_key)
-        sources = [self._source(table, call.reading) for table in tables]
+        sources = [self._source(table, call.reading, with_places=niche) for table in tables]
         check_key(key_added)
-        parameters = {"method": method, "key_added": key_added, **self._parameters(call)}
+        parameters = {"method": method, "key_added": key_added, "niche": niche, **self._parameters(call)}
         made: list[tuple[anndata.AnnData, dict[str, NDArray[np.float32]], dict[str, Any]]] = []
         with shared_processes(distributed) as processes:
             for table, source in zip(tables, sources, strict=True):
                 started = time.perf_counter()
-                embeddings = self._embeddings(source, processes, method, call)
+                embeddings = embed_source(self, source, processes, method, call, niche=niche)
                 n_empty = processes.total(source.n_empty)
                 refuse_not_finite(table.obs_names.tolist(), embeddings[WHOLE], n_empty, self.source)
                 if n_empty:
@@ -283,7 +288,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                 )  # fmt: skip
                 made.append((table, embeddings, record))
         for table, embeddings, record in made:  # all or none of the tables
-            write_parts(table, embeddings, key_added, parts=self.parts if parts else (), known=self.parts)
+            wanted = [*(self.parts if parts else ()), *([NICHE] if niche else ())]
+            write_parts(table, embeddings, key_added, parts=wanted, known=(*self.parts, NICHE))
             keep_record(table, "embed", record)
 
     def embed_counts(
@@ -318,36 +324,24 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         states = embed_tokenised(self.network, prepared, method=method, settings=settings, on_batch=on_batch)
         return {WHOLE: states}
 
-    def _embeddings(
-        self, source: CellSource, processes: Processes, method: str, call: CallOptions
-    ) -> dict[str, NDArray[np.float32]]:
-        """Embed the cells of a source, each process its share, and return them all."""
-        start, stop = processes.share(source.n_cells)
-        with progress_bar("Embedding cells", stop - start, shown=call.progress) as advance, processes.all_or_none():
-            if self.reads_whole_slides:
-                return self.embed_counts(source.read(), method=method, settings=call.settings, on_batch=advance)
-            # No cell has embeddings of the right widths.
-            of_none = self.embed_counts(source.none(), method=method, settings=call.settings)
-            embeddings = {
-                part: np.empty((source.n_cells, states.shape[1]), dtype=np.float32) for part, states in of_none.items()
-            }
-            for rows, cells in source.chunks(start, stop):
-                found = self.embed_counts(cells, method=method, settings=call.settings, on_batch=advance)
-                for part, states in found.items():
-                    embeddings[part][rows] = states
-        for states in embeddings.values():
-            processes.collect(states)
-        return embeddings
-
     def _method(self, method: str | None) -> str:
         if method is not None and method not in self.methods:
             raise InputError(f"method must be one of {', '.join(self.methods)}, not {method!r}.")
         return method or self.methods[0]
 
     def _source(
-        self, adata: anndata.AnnData, options: ReadingOptions, cells: NDArray[np.int64] | None = None
+        self,
+        adata: anndata.AnnData,
+        options: ReadingOptions,
+        cells: NDArray[np.int64] | None = None,
+        *,
+        with_places: bool = False,
     ) -> CellSource:
-        return CellSource(adata, self.vocabulary, options, cells=cells, by_slide=self.reads_whole_slides)
+        by_slide = self.reads_whole_slides or with_places
+        source = CellSource(adata, self.vocabulary, options, cells=cells, by_slide=by_slide)
+        if with_places:
+            check_places(source.places, adata.obs_names.tolist())
+        return source
 
     def _parameters(self, call: CallOptions) -> dict[str, Any]:
         device = str(self.network.device)

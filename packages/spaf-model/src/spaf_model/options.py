@@ -32,7 +32,7 @@ class SharedOptions(TypedDict, total=False):
     layer: Annotated[str | None, About("Layer with the counts. Default: X.")]
     slide_key: Annotated[
         str | None,
-        About("obs column with the slide of each cell, for models that read whole slides. Default: slide, sample, .."),
+        About("obs column with the slide of each cell, for whole-slide models and niches. Default: slide, sample, .."),
     ]
     table_key: Annotated[str | None, About("Table of a SpatialData.", in_command=False)]
     min_gene_fraction: Annotated[float, About("Least share of genes found.", least=0.0, most=1.0)]

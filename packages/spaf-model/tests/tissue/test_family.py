@@ -102,8 +102,12 @@ def test_no_part_of_an_earlier_embedding_stays_beside_a_new_one(slide, tmp_path)
     for again in (model, load_model(tmp_path / "model")):
         model.embed(slide, parts=True, niche=True)
         assert {"X_SpaF_place", "X_SpaF_identity", "X_SpaF_niche"} <= set(slide.obsm)
-        again.embed(slide)
+        own = slide.obsm["X_SpaF_niche"].copy()
+        again.embed(slide, niche=True)
         assert not {"X_SpaF_place", "X_SpaF_identity"} & set(slide.obsm)
+        np.testing.assert_allclose(slide.obsm["X_SpaF_niche"], own, atol=1e-5)
+        again.embed(slide)
+        assert not {"X_SpaF_place", "X_SpaF_identity", "X_SpaF_niche"} & set(slide.obsm)
 
 
 @pytest.mark.parametrize(

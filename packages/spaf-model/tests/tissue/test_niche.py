@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from spaf_model.joint import unit
 from spaf_model.tissue import PearsonResiduals, ZScores, niche_state
 from spaf_model.tissue.components import principal_components
-from spaf_model.tissue.joint import unit
 
 
 def test_equals_its_slow_twin(counts, slide):

@@ -80,3 +80,9 @@ def test_same_seed_same_weights():
     first, second, other = (pair_weights(tiles, left, right, n_replicates=5, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
+
+
+def test_few_tiles_are_said_to_be_few():
+    xy = np.arange(40.0)[:, None] * [60.0, 0.0]
+    assert spatial_tiles(xy[:19], side=50.0).are_few
+    assert not spatial_tiles(xy[:20], side=50.0).are_few

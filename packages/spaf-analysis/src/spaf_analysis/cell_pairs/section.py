@@ -89,7 +89,8 @@ advantage for the model over the baselines.</li>
 <table class="scores">
 <caption>{{ name }} in the validation region with 95 % intervals
 {%- if measure == "auprc" %} (area under the precision-recall curve){% endif %};
-positives and negatives 1 : 1, so 0.5 is chance.</caption>
+positives and negatives 1 : 1, so 0.5 is chance.
+{%- if tiles.are_few %} Intervals are rough: they come from {{ tiles.n | count }} tiles of tissue.{% endif %}</caption>
 <thead><tr><th class="text">Neighbours within</th><th>Pairs</th>
 {% for label in scores.values() %}<th>{{ label }}</th>{% endfor %}
 <th>{{ first }} minus PCA cosine</th></tr></thead>
@@ -120,7 +121,7 @@ within {{ section.benchmark.main_radius | figure(0) }} µm, from differences and
 {{ tiles.n | count }} square tiles of {{ tiles.side | figure(0) }} µm drawn with replacement. Pairs share cells and
 cells share surroundings, so resampling pairs one by one would give intervals that are much too narrow. All scores and
 differences are computed on the same resampled tissues.
-{%- if tiles.n < 20 %} With fewer than 20 tiles the intervals are rough.{% endif %}</p>
+{%- if tiles.are_few %} With fewer than 20 tiles the intervals are rough.{% endif %}</p>
 {% endif %}
 """
 
@@ -213,7 +214,8 @@ def pair_numbers(benchmark: CellPairBenchmark) -> dict[str, Any]:
 
     AUROCs stand against easy negatives unless their name ends in `_hard`; what could not be computed is None. Without a
     name they are those of the pair head or, of a model that has none, of the cosine of its embeddings.
-    `not_judged` holds the sentences that say what the table lacks.
+    `not_judged` holds the sentences that say what the table lacks, `pair_intervals_rough` whether intervals come from
+    fewer than 20 tiles of tissue.
     """
     summary: dict[str, Any] = {}
     name = f"pair_auroc_{benchmark.main_radius:g}um"
@@ -229,6 +231,7 @@ def pair_numbers(benchmark: CellPairBenchmark) -> dict[str, Any]:
     if benchmark.evaluation is not None:
         table = benchmark.evaluation.scores
         summary["cell_pairs"] = plain_rows(table.assign(score=table["score"].map(NAMES)))
+        summary["pair_intervals_rough"] = benchmark.evaluation.tiles.are_few
     return summary
 
 
@@ -306,7 +309,7 @@ def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
     """Rows of the tables of cell pairs: the case, then for each measure the scores and the difference to PCA."""
     evaluation = benchmark.evaluation
     assert evaluation is not None, "asked for by who has one"
-    rows, judged = [], _judged_scores(benchmark)
+    rows, judged, rough = [], _judged_scores(benchmark), evaluation.tiles.are_few
     cases = evaluation.scores[["negatives", "radius", "n_positives"]].drop_duplicates()
     far = far_of(benchmark.distances)
     for negatives in far:
@@ -314,9 +317,14 @@ def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
             radius = float(case["radius"])
             values = {
                 measure: {
-                    **{score: _cell(evaluation.interval(score, radius, negatives, measure)) for score in judged},
+                    **{
+                        score: _cell(evaluation.interval(score, radius, negatives, measure), rough=rough)
+                        for score in judged
+                    },
                     "difference": _cell(
-                        evaluation.difference(benchmark.first, PCA, radius, negatives, measure), signed=True
+                        evaluation.difference(benchmark.first, PCA, radius, negatives, measure),
+                        signed=True,
+                        rough=rough,
                     ),
                 }
                 for measure in ("auroc", "auprc")
@@ -331,8 +339,8 @@ def _judged_scores(benchmark: CellPairBenchmark) -> dict[str, str]:
     return {name: title for name, title in SCORES.items() if name in found}
 
 
-def _cell(interval: Interval, *, signed: bool = False) -> Markup:
+def _cell(interval: Interval, *, signed: bool = False, rough: bool = False) -> Markup:
     value, low, high = (number_text(number, signed=signed) for number in interval)
     if not math.isfinite(interval.low):
         return Markup("{}").format(value)
-    return Markup('{} <span class="interval">{} to {}</span>').format(value, low, high)
+    return Markup('{} <span class="interval">{}{} to {}</span>').format(value, "rough " * rough, low, high)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from spaf_data import keys
@@ -20,6 +21,15 @@ from spaf_data.transcripts import Account
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GenePairs:
+    """Co-localised gene pairs of cells as somebody else has found them."""
+
+    genes: np.ndarray  # (n_pairs, 2), features a < b, sorted
+    of_cell: sparse.csr_matrix  # int8 ones, cells x pairs
+    parameters: dict[str, Any]  # what is known of how they were found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,6 +52,7 @@ class CellCounts:
     of_cell: dict[str, np.ndarray] = field(default_factory=dict)  # slide and context where they differ between cells
     other_layers: tuple[str, ...] = ()  # that hold counts, where `counts` are none
     parameters: dict[str, Any] = field(default_factory=dict)
+    gene_pairs: GenePairs | None = None  # which are co-localised, where the run says it
 
 
 def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str, str | None]) -> AnnData:
@@ -87,7 +98,7 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
             f"the largest has {depth[listed].max(initial=0)}"
         )
     keep = np.flatnonzero(~control)
-    return slide_table(
+    adata = slide_table(
         counts=matrix[kept],
         cells=found.cells[kept],
         genes=[genes[i] for i in keep],
@@ -110,6 +121,23 @@ def count_table(found: CellCounts, *, min_transcripts: int, described: dict[str,
         parameters={**found.parameters, "min_transcripts": min_transcripts, "centroids": "table of cells"},
         extra={name: values[kept] for name, values in found.obs.items()},
     )
+    if found.gene_pairs is not None:
+        _write_gene_pairs(adata, found.gene_pairs, kept, keep)
+    return adata
+
+
+def _write_gene_pairs(adata: AnnData, found: GenePairs, cells: np.ndarray, features: np.ndarray) -> None:
+    """Write the pairs that some cell that is kept has, of features that are, under the keys of `colocalize`."""
+    matrix = found.of_cell[cells]
+    is_kept = np.isin(found.genes, features).all(axis=1) & (np.bincount(matrix.indices, minlength=matrix.shape[1]) > 0)
+    columns = np.flatnonzero(is_kept)
+    names = adata.var_names.to_numpy()[np.searchsorted(features, found.genes[columns])]
+    adata.obsm[keys.COLOCALIZATION] = sparse.csr_matrix(matrix[:, columns])
+    adata.uns[keys.COLOCALIZATION] = {
+        "method": "published",
+        "parameters": found.parameters,
+        "pairs": pd.DataFrame({"gene_a": names[:, 0], "gene_b": names[:, 1]}),
+    }
 
 
 def unique_genes(where: str, genes: Sequence[str], gene_ids: Sequence[str] | None) -> list[str]:

@@ -103,10 +103,10 @@ def read_counts(
     source
         The ``outs`` folder of Visium or Visium HD, a Xenium bundle with ``cell_feature_matrix.h5`` and
         ``cells.parquet``, a MERSCOPE folder with ``cell_by_gene.csv`` and ``cell_metadata.csv``, an h5ad file, a zarr
-        store of AnnData or SpatialData, or an object of these.
+        store of AnnData or SpatialData, or an object of these; the shards of a SpatialCC data set.
     platform
-        ``"visium"`` (also HD), ``"xenium"``, ``"merscope"``, ``"spatialdata"`` or ``"anndata"``; ``"auto"`` recognises
-        the source.
+        ``"visium"`` (also HD), ``"xenium"``, ``"merscope"``, ``"spatialdata"``, ``"anndata"`` or ``"spatialcc"``;
+        ``"auto"`` recognises the source.
     min_transcripts
         Cells, spots or bins with fewer counts are dropped and counted.
     slide, tissue, condition, species, assay

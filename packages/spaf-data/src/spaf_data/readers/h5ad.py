@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from spaf_data._matrices import counts_as_csr
 from spaf_data.errors import InputError
 from spaf_data.gene_identity import GeneNames
 from spaf_data.gene_statistics import check_counts
+from spaf_data.readers._context import OURS, constant_of, context_of
 from spaf_data.readers._controls import is_control_name
 from spaf_data.readers._counts import CellCounts, unique_genes
 from spaf_data.readers._lattice import table_pixel_size
@@ -27,11 +27,6 @@ from spaf_data.table_genes import names_and_ids
 
 if TYPE_CHECKING:
     from spaf_data.options import ReadOptions
-
-logger = logging.getLogger(__name__)
-
-# Columns of `obs` that a slide table has of its own.
-_OURS = frozenset({keys.SLIDE, *keys.CONTEXT, keys.AREA, keys.SPLIT, keys.N_TRANSCRIPTS, keys.NUCLEUS_FRACTION})
 
 _RAW = "raw"
 _ROWS_LOOKED_AT = 1000
@@ -123,7 +118,7 @@ def read_genes(source: Path, options: ReadOptions) -> GeneNames | None:
         where=str(source),
         names=[genes[place] for place in kept],
         gene_ids=None if gene_ids is None else [gene_ids[place] for place in kept],
-        species=_constant(pd.Series(species, dtype=object)) or "",
+        species=constant_of(pd.Series(species, dtype=object)) or "",
     )
 
 
@@ -186,7 +181,7 @@ def counts_of(
     matrix, var, layer = _counts(adata, options.layer, where)
     counts = counts_as_csr(matrix, f"{layer} of {where}")
     genes, gene_ids, symbols = names_and_ids(var)
-    metadata, columns = _context(adata.obs, of_cell, where)
+    metadata, columns = context_of(adata.obs, of_cell, where)
     areas = None
     if keys.AREA in adata.obs:
         areas = pd.to_numeric(adata.obs[keys.AREA], errors="coerce").to_numpy(dtype=np.float64)
@@ -199,7 +194,7 @@ def counts_of(
         gene_ids=gene_ids,
         centroids=centroids * pixel[:, None],
         areas=None if areas is None else areas * pixel**2,
-        obs={str(name): adata.obs[name].array for name in adata.obs if name not in _OURS},
+        obs={str(name): adata.obs[name].array for name in adata.obs if name not in OURS},
         metadata=metadata,
         of_cell=columns,
         parameters={
@@ -284,36 +279,6 @@ def _are_counts(matrix: Any) -> bool:
     return True
 
 
-def _context(obs: pd.DataFrame, of_cell: np.ndarray | None, where: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Return what all cells are, and by cell what is not the same for all slides."""
-    metadata: dict[str, str] = {}
-    differing: dict[str, np.ndarray] = {}
-    slides = np.array([keys.UNKNOWN]) if of_cell is None else np.unique(of_cell)
-    if len(slides) > 1:
-        assert of_cell is not None
-        differing[keys.SLIDE] = of_cell
-    elif slides[0] != keys.UNKNOWN:
-        metadata[keys.SLIDE] = str(slides[0])
-    for key in keys.CONTEXT:
-        if key not in obs:
-            continue
-        rows = [np.flatnonzero(of_cell == slide) if len(slides) > 1 else np.arange(len(obs)) for slide in slides]
-        values = [_constant(obs[key].iloc[cells]) for cells in rows]
-        for slide, cells, value in zip(slides, rows, values, strict=True):
-            if value is None and obs[key].iloc[cells].notna().any():
-                logger.warning(
-                    "%s has several values in obs column %r for one slide (%s): its %s is unknown unless given (--%s)",
-                    where, key, slide, key, key,
-                )  # fmt: skip
-        if len(set(values)) > 1:
-            differing[key] = np.empty(len(obs), dtype=object)
-            for cells, value in zip(rows, values, strict=True):
-                differing[key][cells] = value or keys.UNKNOWN
-        elif values[0] is not None:
-            metadata[key] = values[0]
-    return metadata, differing
-
-
 def _centroids(adata: anndata.AnnData, where: str) -> np.ndarray:
     if keys.SPATIAL not in adata.obsm:
         there = ", ".join(adata.obsm) or "nothing"
@@ -343,8 +308,3 @@ def _xy(places: Any, where: str) -> np.ndarray:
         return np.asarray(places, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where} has an obsm {keys.SPATIAL!r} that does not hold numbers: {error}") from error
-
-
-def _constant(column: pd.Series) -> str | None:
-    values = column.dropna().unique()
-    return str(values[0]) if len(values) == 1 else None

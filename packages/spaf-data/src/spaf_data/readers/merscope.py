@@ -14,6 +14,7 @@ Counts, for a folder without usable transcripts: ``cell_by_gene.csv`` (``cell`` 
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,11 @@ def transcript_file(path: Path) -> Path | None:
     if path.is_dir():
         return next((path / name for name in TRANSCRIPT_FILES if (path / name).is_file()), None)
     return path if path.name in TRANSCRIPT_FILES else None
+
+
+logger = logging.getLogger(__name__)
+
+_FEW_CELLS = 0.5  # of those that the table of cells lists, below which it is said
 
 
 class Merscope(ReadsTranscripts[Path], ReadsCounts[Path]):
@@ -130,7 +136,7 @@ class Merscope(ReadsTranscripts[Path], ReadsCounts[Path]):
             table = only_listed(table, keep)
         return Transcripts(
             **vars(table),
-            centroids=_cell_metadata(folder, table.cells),
+            centroids=_cell_metadata(folder, table.cells, "transcripts"),
             areas=None if polygons is None else polygons.areas(table.cells),
             nucleus_known=False,
             metadata={"assay": "MERSCOPE"},
@@ -157,7 +163,7 @@ class Merscope(ReadsTranscripts[Path], ReadsCounts[Path]):
             raise InputError(f"{file} has two genes named {twice!r}")
         cells, counts = _stream_counts(file, id_column, genes)
         keep = _listed(path, cells, options)
-        centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep]))
+        centroids = of_all(keep, _cell_metadata(path, cells if keep is None else cells[keep], "counts"))
         if centroids is None:
             raise InputError(f"{path} has no {CELL_FILE} with the centroids of the cells of {COUNT_FILE}")
         files = _polygon_files(path, options.boundaries)
@@ -202,12 +208,23 @@ def _id_column(file: Path) -> str:
     return next((name for name in _ID_COLUMNS if name in columns), _ID_COLUMNS[0])
 
 
-def _cell_metadata(folder: Path, cells: np.ndarray) -> np.ndarray | None:
-    """Return the centroids of cells in um, shape (n_cells, 2); None where the run has no table of cells."""
+def _cell_metadata(folder: Path, cells: np.ndarray, what: str) -> np.ndarray | None:
+    """Return the centroids of cells in um, shape (n_cells, 2); None where the run has no table of cells.
+
+    It is said where `what` is known of few of the cells that the table lists.
+    """
     file = folder / CELL_FILE
     if not file.is_file():
         return None
     row, values = read_cell_table(file, cell=_id_column(file), values=["center_x", "center_y"])
+    if len(cells) < _FEW_CELLS * len(row):
+        beside = what == "transcripts" and (folder / COUNT_FILE).is_file()
+        has_counts = f"; without its file of transcripts the counts of {COUNT_FILE} are read" * beside
+        logger.warning(
+            "%s has %s in only %d of the %d cells that %s lists (%.1f %%), so what is read is an "
+            "excerpt or of another segmentation%s",
+            folder, what, len(cells), len(row), CELL_FILE, 100 * len(cells) / len(row), has_counts,
+        )  # fmt: skip
     centroids: np.ndarray = values[rows_of_cells(file, cells, row)]
     check_centroids(file, cells, centroids)
     return centroids

@@ -61,6 +61,7 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
     methods = ("auto", "slide", "fixed")  # what identity is made of, as `TissueModel.embed` says
     parts = ("place", "identity")
     reads_whole_slides = True
+    has_own_niche = True
 
     def make_network(self) -> TissueNetwork:
         """Refuse: there are no random weights of such a model."""
@@ -107,15 +108,16 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
         method: str | None = None,
         settings: EmbeddingSettings | None = None,
         on_batch: Callable[[int], None] | None = None,
+        niche: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
-        """Embed all cells of a table, slide by slide."""
+        """Embed all cells of a table, slide by slide; their niche states too, as `TissueModel.embed` has them."""
         if not cells.n_cells:
             raise InputError("The AnnData has no cells.")
         model = self._model()
         counts = cells.matrix()[:, self.vocabulary.gene_token_ids]
-        slides = split_slides(counts, np.array(cells.slide_names)[cells.slides], None)
+        slides = split_slides(counts, np.array(cells.slide_names)[cells.slides], cells.places if niche else None)
         is_own = model.takes_own_identity(cast("Identity", self._method(method)), len(slides))
-        named = model.named_parts(slides, cells.n_cells, own_identity=is_own)
+        named = model.named_parts(slides, cells.n_cells, own_identity=is_own, niche=niche)
         return {WHOLE: model.joined(named), **named}
 
 

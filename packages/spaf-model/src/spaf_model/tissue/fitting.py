@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spaf_model._console import progress_bar
+from spaf_model.joint import centred, size_of
 from spaf_model.tissue.account import Account, SlideAccount
 from spaf_model.tissue.components import principal_components
 from spaf_model.tissue.config import (
@@ -21,7 +22,6 @@ from spaf_model.tissue.config import (
     NetworkConfig,
     TissueConfig,
 )
-from spaf_model.tissue.joint import centred, size_of
 from spaf_model.tissue.neighbours import Reach, closed_form, has_neighbour, neighbour_graph, no_neighbours, reach_of
 from spaf_model.tissue.network import PlaceNetwork, Trained, TrainingSlide, fit_network
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores

@@ -16,7 +16,9 @@ from spaf_model.embedding import WHOLE, refuse_not_finite, write_parts
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.inputs import CellTables, tables_of
+from spaf_model.joint import centred, size_of
 from spaf_model.model_directory import write_model_directory
+from spaf_model.niche import N_CELLS, N_SPOTS
 from spaf_model.outputs import check_key
 from spaf_model.shipped import model_path
 from spaf_model.tissue.account import Account, card_of
@@ -24,9 +26,8 @@ from spaf_model.tissue.components import principal_components
 from spaf_model.tissue.config import NetworkConfig, Preset, TissueConfig
 from spaf_model.tissue.directory import FAMILY, parts_of, read_directory
 from spaf_model.tissue.fitting import Fitted, fit_parts, size_of_place
-from spaf_model.tissue.joint import centred, size_of
 from spaf_model.tissue.neighbours import reach_of
-from spaf_model.tissue.niche import N_CELLS, N_SPOTS, niche_state
+from spaf_model.tissue.niche import niche_state
 from spaf_model.tissue.reading import SlideCells, genes_found, genes_of, places_of, read_slides, slides_of
 from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
 from spaf_model.tissue.threads import check_threads, threads

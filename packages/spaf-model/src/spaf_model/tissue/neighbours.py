@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from spaf_model.spacing import are_spots, nearest_elsewhere
 from spaf_model.tissue.components import principal_components, signs
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 RADIUS = 30.0  # um
 N_NEAREST = 10  # neighbours where the unit of the coordinates is not known
 _LATTICE_REACH = 1.05  # of the spacing of spots
-_LATTICE_SPREAD = 1.05  # of the distances to the nearest, their 90th percentile over their 10th
 _FEW, _MANY = 2.0, 200.0  # neighbours of the median cell within 30, if the unit is um
 _PATCH_RANK = 6  # neighbour whose median distance stands for a radius where there is none
 _CELLS_AT_A_TIME = 1 << 16
@@ -58,10 +58,9 @@ def reach_of(coordinates: NDArray[np.float64], radius: float | None = None) -> R
         return None
     tree = cKDTree(coordinates)
     distances = np.asarray(tree.query(coordinates, k=min(n, _PATCH_RANK + 1))[0])
-    nearest = _positive(distances)
+    nearest = nearest_elsewhere(distances)
     spacing = float(np.median(nearest))
-    low, high = np.percentile(nearest, [10, 90])
-    is_lattice = bool(high <= low * _LATTICE_SPREAD)
+    is_lattice = are_spots(nearest)
     if radius is not None:
         return Reach(radius, None, is_lattice, f"within {radius:g}, as given")
     if is_lattice and spacing > RADIUS:
@@ -76,13 +75,6 @@ def reach_of(coordinates: NDArray[np.float64], radius: float | None = None) -> R
     return Reach(
         patch, N_NEAREST, False, f"the {N_NEAREST} nearest ({around:.0f} lie within 30, so the unit is hardly um)"
     )
-
-
-def _positive(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each cell the distance to the nearest one at another place, where that is among those found."""
-    found = np.where(distances > 0, distances, np.inf).min(axis=1)
-    found = found[np.isfinite(found)]
-    return found if found.size else np.ones(1)
 
 
 def neighbour_graph(

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from spaf_model.context import SLIDE_COLUMNS, SPATIAL
 from spaf_model.context import places_of as read_places
-from spaf_model.counts import check_counts
+from spaf_model.counts import check_counts, rows_as_csr
 from spaf_model.errors import InputError
 from spaf_model.expression import ID_COLUMNS, SYMBOL_COLUMNS
 from spaf_model.gene_identity import ensembl_id, id_of
@@ -180,16 +180,7 @@ def read_counts(
 
 def _checked(chunk: Any, names: NDArray[Any]) -> Any:
     """Return rows of a matrix as CSR of float32, which must be counts."""
-    if not sparse.issparse(chunk):
-        chunk = np.asarray(chunk)
-        if chunk.dtype == np.float16:  # scipy has no sparse matrices of it
-            chunk = chunk.astype(np.float32)
-        if chunk.dtype.kind not in "biuf":
-            raise InputError(f"Counts must be numbers, not {chunk.dtype}.")
-    matrix = sparse.csr_array(chunk)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
+    matrix = rows_as_csr(chunk)
     check_counts(matrix.indptr, matrix.data, cell_names=names)
     return matrix.astype(np.float32)
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_FEW = 20  # tiles, below which an interval over them is rough
+
 
 class Interval(NamedTuple):
     """A value with the bounds of its interval; all NaN where it could not be computed."""
@@ -37,6 +39,11 @@ class Tiles:
     code: NDArray[np.int64]
     n: int
     side: float
+
+    @property
+    def are_few(self) -> bool:
+        """Whether intervals over them are rough: fewer than 20."""
+        return self.n < _FEW
 
 
 def spatial_tiles(

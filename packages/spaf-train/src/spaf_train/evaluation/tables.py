@@ -34,11 +34,12 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
         )
     if evaluation.cell_pairs is not None:
         judged = evaluation.cell_pairs.evaluation
+        rough = ", fewer than 20: intervals are rough" if judged.tiles.are_few else ""
         keys = {"radius": "um", "negatives": "against", "score": "by"}
         ordered = judged.scores.sort_values(["negatives", "radius"], kind="stable")
         tables.append(
             score_table(
-                f"Neighbouring cells ({judged.n_pairs:,} pairs, {judged.tiles.n} tiles; chance .5)",
+                f"Neighbouring cells ({judged.n_pairs:,} pairs, {judged.tiles.n} tiles{rough}; chance .5)",
                 ordered,
                 {**keys, "n_positives": "pairs"},
                 {"auroc": "AUROC", "auprc": "AUPRC"},
@@ -47,7 +48,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
         differences = judged.differences.assign(verdict=verdicts(judged.differences))
         tables.append(
             score_table(
-                "Neighbouring cells, difference on the same tissues",
+                f"Neighbouring cells, difference on the same tissues{' (rough intervals)' * judged.tiles.are_few}",
                 differences.sort_values(["negatives", "radius"], kind="stable"),
                 {"radius": "um", "negatives": "against", "score": "by", "baseline": "minus", "verdict": ""},
                 {"auroc": "AUROC"},
@@ -55,7 +56,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
         )
         tables.append(
             score_table(
-                "Probabilities at the threshold",
+                f"Probabilities at the threshold{' (rough intervals)' * judged.tiles.are_few}",
                 evaluation.cell_pairs.operating_points,
                 {**keys, "threshold": "threshold"},
                 {"sensitivity": "sensitivity", "specificity": "specificity"},
