@@ -15,6 +15,7 @@ from spaf_data import Block, BlockRef, Corpus
 from spaf_model import CONTEXT_KINDS, InputError, ReadsPairs, token_budget_batches
 from spaf_train._csr import csr_rows
 from spaf_train.stream.batch import Batch
+from spaf_train.stream.contexts import UNKNOWN
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
 from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, owned
 
@@ -117,20 +118,10 @@ class BatchStream:
         self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
         self._measured = np.zeros(vocabulary.n_tokens, dtype=bool)
         self._measured[self._token_of_gene[self._token_of_gene >= 0]] = True
-        # A family may read no context, or some kinds of it.
-        read = [kind for kind in CONTEXT_KINDS if vocabulary.context[kind]]
-        self._context = {
-            slide: np.array(
-                [vocabulary.context_id(kind, str(of[kind])) if kind in read else -1 for kind in CONTEXT_KINDS]
-            )
-            for slide, of in corpus.slides.items()
-        }
+        self._context = {slide: self._context_ids(context) for slide, context in corpus.slides.items()}
         # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
-        self._unknown = np.full(len(CONTEXT_KINDS), -1, dtype=np.int64)
-        if sampling.context_dropout > 0.0:
-            self._unknown[:] = [
-                vocabulary.context_id(kind, "unknown") if kind in read else -1 for kind in CONTEXT_KINDS
-            ]
+        dropped = dict.fromkeys(CONTEXT_KINDS, UNKNOWN) if sampling.context_dropout > 0.0 else {}
+        self._unknown = self._context_ids(dropped)
         if self.sampler.cells_per_input == 2 and not isinstance(self._nothing(), ReadsPairs):
             raise InputError(
                 f"sampling.input = {sampling.input} draws two cells as one input, and the family {model.family!r} "
