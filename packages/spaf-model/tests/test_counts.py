@@ -117,3 +117,20 @@ def test_own_tissue_models_look_at_the_type_too() -> None:
         adata = anndata.AnnData(values, obsm={"spatial": np.random.default_rng(0).uniform(0, 99, (12, 2))})
         with pytest.raises(InputError, match=sentence):
             TissueModel.fit(adata)
+
+
+def test_some_cells_are_those_of_the_matrix() -> None:
+    cells = CellCounts(
+        indptr=np.array([0, 2, 2, 5]),
+        tokens=np.array([3, 1, 0, 2, 3]),
+        counts=np.array([1, 2, 3, 4, 5], dtype=np.float32),
+        context=np.arange(12).reshape(3, 4),
+        measured=np.ones(4, dtype=bool),
+        slides=np.array([0, 1, 1]),
+    )
+    rows = np.array([2, 0, 1, 2])
+    some = cells.take(rows)
+    np.testing.assert_array_equal(some.matrix().toarray(), cells.matrix().toarray()[rows])
+    assert some.context.tolist() == cells.context[rows].tolist()
+    assert some.slides.tolist() == [1, 0, 1, 1]
+    assert cells.take(rows[:0]).n_cells == 0

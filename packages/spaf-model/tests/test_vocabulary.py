@@ -174,3 +174,17 @@ def test_vocabulary_of_genes_alone(genes: list[str], tmp_path: Path) -> None:
         _ = vocabulary.cls
     with pytest.raises(InputError, match="at least one gene"):
         Vocabulary.of_genes([])
+
+
+def test_context_is_listed_in_the_one_order_whatever_the_file_has(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    order = ["tissue", "condition", "species", "assay"]
+    assert list(vocabulary.context) == order
+    vocabulary.save(tmp_path / "vocabulary.json")
+    content = json.loads((tmp_path / "vocabulary.json").read_text())
+    content["context"] = {kind: content["context"][kind] for kind in ("condition", "tissue", "species", "assay")}
+    (tmp_path / "vocabulary.json").write_text(json.dumps(content))
+    read = Vocabulary.load(tmp_path / "vocabulary.json")
+    assert read == vocabulary
+    assert list(read.context) == order
+    with pytest.raises(InputError, match="the kinds are: tissue, condition, species, assay"):
+        vocabulary.context_id("organ", "Kidney")

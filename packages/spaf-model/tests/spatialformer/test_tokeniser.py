@@ -8,12 +8,14 @@ from spaf_model import (
     InputError,
     RankedCells,
     ReadingOptions,
+    ReadsPairs,
     SpatialFormer,
     TokenBatch,
     Vocabulary,
     rank_genes,
     sequence_lengths,
 )
+from spaf_model.spatialformer import SequencedCells
 
 
 def test_single_cells_are_laid_out_as_documented(
@@ -96,3 +98,27 @@ def test_lengths_of_sequences_are_those_of_batches(
     n_genes = ranked.n_genes
     assert sequence_lengths(n_genes[left]).tolist() == cells.mask.sum(dim=1).tolist()
     assert sequence_lengths(n_genes[left], n_genes[right]).tolist() == pairs.mask.sum(dim=1).tolist()
+
+
+def test_pairs_of_tokenised_cells_have_the_lengths_that_are_told(
+    ranked: RankedCells, context: np.ndarray, vocabulary: Vocabulary
+) -> None:
+    cells = SequencedCells(ranked, context, vocabulary)
+    assert isinstance(cells, ReadsPairs)
+    left, right = np.array([3, 1, 1]), np.array([8, 2, 1])
+    batch = cells.pair_batch(left, right)
+    assert batch.lengths.sum(dim=1).tolist() == cells.pair_lengths(left, right).tolist()
+    assert torch.equal(batch.ids, TokenBatch.from_pairs(ranked, context, left, right, vocabulary).ids)
+
+
+def test_a_batch_is_divided_without_needless_padding_and_joined(
+    ranked: RankedCells, context: np.ndarray, vocabulary: Vocabulary
+) -> None:
+    batch = TokenBatch.from_cells(ranked, context, np.arange(7), vocabulary)
+    parts = batch.split([2, 4, 1])
+    assert [part.ids.shape[0] for part in parts] == [2, 4, 1]
+    assert sum(part.n_tokens for part in parts) == batch.n_tokens
+    for part in parts:
+        assert part.mask.any(dim=0).all()
+    states = batch.joined([part.ids.unsqueeze(-1).float() for part in parts]).squeeze(-1)
+    assert torch.equal(states * batch.mask, batch.ids * batch.mask)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from spaf_model import InputError, Model, Network, Vocabulary, family, load_model, register_family
-from spaf_train import pretrain, read_config
+from spaf_train import FinetuneConfig, finetune_labels, predict_labels, pretrain, read_config
 from spaf_train.objectives import OBJECTIVES, Column, Loss, Objective, ObjectiveConfig, Scores
 from spaf_train.objectives.chance import Judgement
 from spaf_train.stream.loader import BatchStream
@@ -389,3 +389,22 @@ def test_files_without_a_family_are_of_a_spatialformer(config_path):
     table = config.as_table()
     assert table["model"].pop("family") == "spatialformer"
     assert "family" not in table
+
+
+def test_labels_are_learnt_on_it(totals, corpus, slides, tmp_path):
+    model = Totals(TotalsConfig(width=32), Vocabulary.of_genes(corpus.genes), seed=1)
+    model.save_pretrained(tmp_path / "model")
+    cells = anndata.AnnData(slides[0].X.copy(), obs=slides[0].obs[["split"]], var=slides[0].var)
+    cells.obsm["spatial"] = slides[0].obsm["spatial"]
+    cells.obs["stripe"] = np.where(cells.obsm["spatial"][:, 1] > 125, "upper", "lower")
+    config = FinetuneConfig(method="full", pooling="sum", steps=20, validate_every=5, device="cpu", token_budget=400)
+    refused = {"pooling": "pooling must be one of sum for a model of the family 'totals', not 'cls'"}
+    refused["method"] = "TotalsNetwork has no layers for adapters: fine-tune it with method=full or method=probe"
+    for option, sentence in refused.items():
+        other = dataclasses.replace(config, **{option: getattr(FinetuneConfig(), option)})
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            finetune_labels(tmp_path / "model", cells, "stripe", tmp_path / "tuned", config=other, n_replicates=20)
+        assert not (tmp_path / "tuned").exists()
+    finetune_labels(tmp_path / "model", cells, "stripe", tmp_path / "tuned", config=config, n_replicates=20)
+    predict_labels(cells, tmp_path / "tuned")
+    assert (cells.obs["label_pred"].astype(str) == cells.obs["stripe"]).mean() > 0.85
