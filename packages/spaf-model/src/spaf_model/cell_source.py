@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class CellSource:
         Positions of the cells to read, ascending; None reads all.
     by_slide
         Whether slides and places of the cells are wanted; else all cells count as one slide without places.
+    needed_context
+        Kinds of context that must be known (`context_ids`).
 
     Raises
     ------
@@ -57,10 +59,11 @@ class CellSource:
         *,
         cells: NDArray[np.int64] | None = None,
         by_slide: bool = False,
+        needed_context: Collection[str] = CONTEXT_KINDS,
     ) -> None:
         given = {kind: getattr(options, kind) for kind in CONTEXT_KINDS}
         obs = adata.obs if cells is None else adata.obs.iloc[cells]
-        self.context = context_ids(vocabulary, obs, given)  # (n_cells, 4)
+        self.context = context_ids(vocabulary, obs, given, needed=needed_context)  # (n_cells, 4)
         self.slides, self.slide_names, self.places = np.zeros(len(obs), dtype=np.int64), [""], None
         if by_slide:
             self.slides, self.slide_names = slides_of(obs, options.slide_key)
