@@ -46,7 +46,7 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         self.config = config
         self.genes = GeneEmbedding(config)
         self.values = ValueEmbedding(config)
-        self.flags = nn.Embedding(2, config.width)
+        self.flags = nn.Embedding(2, config.width) if config.generative else None
         self.technologies = TechnologyEmbedding(config) if config.n_technologies else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
@@ -79,10 +79,18 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         return hidden_BLD
 
     def embed_tokens(self, batch: ValueBatch) -> torch.Tensor:
-        """Return x_BLD that the layers start from."""
+        """Return x_BLD that the layers start from.
+
+        Raises
+        ------
+        InputError
+            If genes are asked for and the model knows no such thing.
+        """
         x_BLD: torch.Tensor = self.genes(batch.ids) + self.values(batch.values)
         if batch.asked_ids is None:
             return x_BLD
+        if self.flags is None:
+            raise InputError("This model cannot be asked for genes (generative is false).")
         return torch.cat([x_BLD, self.genes(batch.asked_ids) + self.flags.weight[ASKED]], dim=1)
 
     def streams(self, batch: ValueBatch, *, kernel: KernelName | None) -> Streams:
