@@ -4,6 +4,7 @@ from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
 from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
 from spaf_model.scgpt_spatial.experts import ExpertMixture, SingleExpert, TokensToDecode
+from spaf_model.scgpt_spatial.inference import InferenceEncoder
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
 from spaf_model.scgpt_spatial.routing import RoutingReport
@@ -23,6 +24,7 @@ __all__ = [
     "CountOutput",
     "ExpertMixture",
     "GeneValues",
+    "InferenceEncoder",
     "RoutingReport",
     "ScGPTSpatial",
     "ScGPTSpatialConfig",

@@ -125,8 +125,16 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         return summed / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
     def embedder(self, method: str, settings: EmbeddingSettings) -> Callable[[ValueBatch], torch.Tensor]:
-        """Return the way from a batch to one state a cell."""
-        return lambda batch: self.pool(self.encode(batch, kernel=settings.kernel), batch, method)
+        """Return the way from a batch to one state a cell, with weights laid out for inference."""
+        from spaf_model.scgpt_spatial.inference import InferenceEncoder  # which is made of networks
+
+        encoder = InferenceEncoder(self)
+
+        def embed(batch: ValueBatch) -> torch.Tensor:
+            hidden = encoder.encode(batch, cls_only=method == "cls", kernel=settings.kernel)
+            return self.pool(hidden, batch, method)
+
+        return embed
 
     def token_values(
         self, hidden: torch.Tensor, batch: ValueBatch, positions: torch.Tensor | None = None
