@@ -29,6 +29,7 @@ from spaf_model.family import (
     family_of,
     register_family,
 )
+from spaf_model.gene_names import GeneNames
 from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import Model, load_model
@@ -74,6 +75,7 @@ __all__ = [
     "EmbedsPairs",
     "GeneAttention",
     "GeneMatch",
+    "GeneNames",
     "InputError",
     "KernelChoice",
     "MaskedBatchNorm",

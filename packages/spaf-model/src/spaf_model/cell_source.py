@@ -69,7 +69,9 @@ class CellSource:
             self.slides, self.slide_names = slides_of(obs, options.slide_key)
             places = places_of(adata)
             self.places = places if places is None or cells is None else places[cells]
-        self.match = match_genes(adata.var, vocabulary, min_fraction=options.min_gene_fraction)
+        self.match = match_genes(
+            adata.var, vocabulary, min_fraction=options.min_gene_fraction, gene_names=options.gene_names
+        )
         self.n_cells = len(obs)
         self.n_empty = 0  # cells without any gene of the vocabulary, of those read so far
         self._names = obs.index

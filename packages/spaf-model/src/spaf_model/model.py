@@ -230,8 +230,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             whole result.
         tissue, condition, species, assay
             Context of all cells; where None, the ``obs`` column of that name. ``"unknown"`` is a value of its own.
-        layer
-            Layer with the counts; None is X.
+        layer, gene_names
+            Layer with the counts, None is X; other names of genes, asked for those not found (`spaf_model.gene_names`).
         slide_key
             Column of ``obs`` with the slide of each cell, for niches and families that read whole slides; None takes
             ``slide`` or another usual name where it is there, and else all cells of a table are one slide.
