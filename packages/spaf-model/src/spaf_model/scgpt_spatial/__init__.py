@@ -4,8 +4,10 @@ from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
 from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
 from spaf_model.scgpt_spatial.experts import ExpertMixture, SingleExpert, TokensToDecode
+from spaf_model.scgpt_spatial.expression import NicheExpression
 from spaf_model.scgpt_spatial.inference import InferenceEncoder
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
+from spaf_model.scgpt_spatial.neighbourhood import neighbourhood_weights
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
 from spaf_model.scgpt_spatial.routing import RoutingReport
 from spaf_model.scgpt_spatial.tokeniser import (
@@ -25,6 +27,7 @@ __all__ = [
     "ExpertMixture",
     "GeneValues",
     "InferenceEncoder",
+    "NicheExpression",
     "RoutingReport",
     "ScGPTSpatial",
     "ScGPTSpatialConfig",
@@ -35,5 +38,6 @@ __all__ = [
     "ValueBatch",
     "ValuedCells",
     "gene_values",
+    "neighbourhood_weights",
     "technology_names",
 ]

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
+from numpy.typing import NDArray
+
+from spaf_model._console import progress_bar
+from spaf_model.cell_source import CellSource
 from spaf_model.errors import InputError
+from spaf_model.inputs import Cells, table_of
 from spaf_model.model import Model
+from spaf_model.options import CallOptions, KernelOptions
 from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
+from spaf_model.scgpt_spatial.expression import Asked, NicheExpression, expected_expression
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
 from spaf_model.scgpt_spatial.tokeniser import (
     SPECIAL_TOKENS,
+    TECHNOLOGY,
     ScGPTSpatialTokeniser,
     n_table_rows,
     technology_names,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from spaf_model.vocabulary import Vocabulary
 
 
@@ -72,3 +83,76 @@ class ScGPTSpatial(Model[ScGPTSpatialConfig, ScGPTSpatialNetwork]):
     def tokeniser(self) -> ScGPTSpatialTokeniser:
         """What makes values of counts, and batches of cells."""
         return ScGPTSpatialTokeniser(self.vocabulary, self.config)
+
+    @overload
+    def expression(
+        self, adata: Cells, genes: Sequence[str], *, niche: Literal[False] = False, gate: float | None = None,
+        raw: bool = False, **options: Unpack[KernelOptions],
+    ) -> NDArray[np.float32]: ...  # fmt: skip
+
+    @overload
+    def expression(
+        self, adata: Cells, genes: Sequence[str], *, niche: Literal[True], gate: float | None = None,
+        raw: bool = False, **options: Unpack[KernelOptions],
+    ) -> NicheExpression: ...  # fmt: skip
+
+    def expression(
+        self,
+        adata: Cells,
+        genes: Sequence[str],
+        *,
+        niche: bool = False,
+        gate: float | None = None,
+        raw: bool = False,
+        **options: Unpack[KernelOptions],
+    ) -> NDArray[np.float32] | NicheExpression:
+        """Return what the model expects of genes, measured or not.
+
+        The state of each cell is asked by the decoder of cells. A model of counts gives means of its negative
+        binomials; one of bins, as published, gives the count that stands at that bin in the cell itself.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`; nothing is written to it. The technology of the cells is read where the model
+            has technologies: ``assay``, or the ``obs`` column of that name.
+        genes
+            Names or Ensembl ids that the model knows.
+        niche
+            Also ask the cells around each cell, by the decoder of neighbourhoods: needs ``obsm["spatial"]``. It is kept
+            apart, since what is around a cell may mislead about the cell.
+        gate
+            Weight of the niche in `NicheExpression.joined`; None takes that of the configuration.
+        raw
+            Give the numbers of the decoders as they are: bins, or logarithms beside the rate of the gene.
+        **options
+            The shared ones, as for `embed`.
+
+        Returns
+        -------
+        array, or NicheExpression
+            (n_cells, n_genes); NaN rows for cells without a gene of the model.
+
+        Raises
+        ------
+        InputError
+            If a gene is not known or asked for twice, a technology is not known, places are missing, the model has no
+            decoder of neighbourhoods, and as for `embed`.
+        """
+        call = CallOptions.of(options)
+        table = table_of(adata, call.table_key)
+        asked = Asked.of(self.vocabulary, genes)
+        gate = self.config.niche_gate if gate is None else gate
+        if not 0.0 <= gate <= 1.0:
+            raise InputError(f"gate must be from 0 to 1, not {gate!r}.")
+        if niche and not self.config.neighbourhood_decoder:
+            raise InputError("This model has no decoder of neighbourhoods (neighbourhood_decoder is false).")
+        needed = (TECHNOLOGY,) if self.config.n_technologies else ()
+        source = CellSource(table, self.vocabulary, call.reading, by_slide=niche, needed_context=needed)
+        if niche and source.places is None:
+            raise InputError("niche=True needs the places of the cells in obsm['spatial'].")
+        with progress_bar("Asking cells for genes", source.n_cells, shown=call.progress) as advance:
+            found = expected_expression(
+                self, source, asked, niche=niche, raw=raw, settings=call.settings, on_batch=advance
+            )
+        return NicheExpression(found[0], found[1], gate) if niche else found[0]
