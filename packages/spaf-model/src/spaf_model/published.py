@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaf_model.errors import InputError
-from spaf_model.scgpt_spatial.published import convert_folder
+from spaf_model.scgpt_spatial.published import convert_published_folder
 from spaf_model.spatialformer import AttentionVariant, convert_published
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def import_published(
     vocabulary, scale, from_wheel, attention
         Of a file, as for `convert_published`.
     vocabulary_wheel, gene_ids
-        Of a folder, as for `convert_folder`.
+        Of a folder, as for `convert_published_folder`.
 
     Raises
     ------
@@ -49,5 +49,5 @@ def import_published(
             f"--{surplus[0]} belongs to {kinds[is_folder]}, and {source} is {'a folder' if is_folder else 'no folder'}."
         )
     if is_folder:
-        return convert_folder(source, wheel=vocabulary_wheel, gene_ids=gene_ids)
+        return convert_published_folder(source, wheel=vocabulary_wheel, gene_ids=gene_ids)
     return convert_published(source, vocabulary=vocabulary, scale=scale, wheel=from_wheel, attention=attention)

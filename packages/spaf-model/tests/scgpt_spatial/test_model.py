@@ -1,6 +1,7 @@
 """The family behind the common face."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from spaf_model import InputError, Vocabulary, load_model
-from spaf_model.scgpt_spatial import ScGPTSpatial, ScGPTSpatialConfig
+from spaf_model import CellSource, InputError, ReadingOptions, Vocabulary, load_model
+from spaf_model.scgpt_spatial import ExpertMixture, RoutingReport, ScGPTSpatial, ScGPTSpatialConfig
 
 Run = Callable[..., int]
 
@@ -89,3 +90,42 @@ def test_configuration_and_vocabulary_must_fit(vocabulary: Vocabulary) -> None:
         ScGPTSpatial(dataclasses.replace(ScGPTSpatialConfig(), n_tokens=5), vocabulary)
     with pytest.raises(InputError, match="no special token 'pad'"):
         ScGPTSpatial(ScGPTSpatialConfig(), Vocabulary.of_genes(["A"]))
+
+
+def test_the_report_of_routes_counts_every_gene(model: ScGPTSpatial, adata: anndata.AnnData) -> None:
+    decoder = model.network.token_decoder
+    if not isinstance(decoder, ExpertMixture):
+        with pytest.raises(InputError, match="The model has one expert"):
+            model.routing_report(adata)
+        return
+    adata.obs["assay"] = ["visium", "xenium"] * 30
+    report = model.routing_report(adata, token_budget=50)
+    cells = model.tokeniser(CellSource(adata, model.vocabulary, ReadingOptions(), needed_context=("assay",)).read())
+    counts = np.zeros((3, model.config.n_experts))
+    with torch.no_grad():
+        for cell in np.flatnonzero(cells.lengths):
+            batch = cells.batch(np.array([cell]))
+            is_gene = torch.arange(batch.n_known)[None] > 0
+            tokens = model.network.tokens_to_decode(model.network.encode(batch), batch, is_gene)
+            for expert in decoder.routes(tokens).chosen.flatten().tolist():
+                counts[1 + cell % 2, expert] += 1
+    np.testing.assert_allclose(report.load, counts.sum(axis=0) / counts.sum())
+    np.testing.assert_allclose(report.by_technology[1:], counts[1:] / counts[1:].sum(axis=1, keepdims=True))
+    assert np.isnan(report.by_technology[0]).all()
+    del adata.obs["assay"]
+    with pytest.raises(InputError, match="The assay of the cells is not known"):
+        model.routing_report(adata)
+
+
+def test_what_was_measured_of_routes_is_in_info(
+    model: ScGPTSpatial, adata: anndata.AnnData, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = RoutingReport.of_counts(np.array([[3, 1]]), ["xenium"])
+    model.config = dataclasses.replace(model.config, routing_record=report.as_dict())
+    model.save_pretrained(tmp_path / "model")
+    assert run("info", tmp_path / "model", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["config"]["routing_record"]["load"] == [0.75, 0.25]
+    assert run("info", tmp_path / "model") == 0
+    assert "mutual_information_bits" in capsys.readouterr().out
+    with pytest.raises(InputError, match="routing_record must be a table or None"):
+        ScGPTSpatialConfig(routing_record=3)  # type: ignore[arg-type]

@@ -75,6 +75,7 @@ class ScGPTSpatialConfig:
     n_neighbours: int = 30  # cells that a neighbourhood is made of, of the same slide
     neighbour_weights: NeighbourWeights = "gaussian"  # of their states in it, by distance
     niche_gate: float = 0.0  # weight of the neighbourhood in an expectation of a cell that joins the two
+    routing_record: Mapping[str, Any] | None = None  # what experts are used for, where measured (`RoutingReport`)
     dropout: float = 0.1  # behind the values, attention and both maps of an MLP
     attention_dropout: float = 0.0  # on attention weights; above 0, CPU training builds them whole
 
@@ -103,6 +104,8 @@ class ScGPTSpatialConfig:
             raise InputError(f"balance_rate must be at least 0, not {self.balance_rate!r}.")
         if not 0.0 <= _checked_number("niche_gate", self.niche_gate) <= 1.0:
             raise InputError(f"niche_gate must be from 0 to 1, not {self.niche_gate!r}.")
+        if self.routing_record is not None and not isinstance(self.routing_record, Mapping):
+            raise InputError(f"routing_record must be a table or None, not {self.routing_record!r}.")
         if self.mlp_width is None:
             object.__setattr__(self, "mlp_width", self.width)
 

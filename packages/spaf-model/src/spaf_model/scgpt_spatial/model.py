@@ -6,17 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Unpack, overload
 
+import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from spaf_model._console import progress_bar
+from spaf_model.batching import token_budget_batches
 from spaf_model.cell_source import CellSource
+from spaf_model.embedding import inference
 from spaf_model.errors import InputError
 from spaf_model.inputs import Cells, table_of
 from spaf_model.model import Model
 from spaf_model.options import CallOptions, KernelOptions
 from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
+from spaf_model.scgpt_spatial.experts import ExpertMixture, count_routes
 from spaf_model.scgpt_spatial.expression import Asked, NicheExpression, expected_expression
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
+from spaf_model.scgpt_spatial.routing import RoutingReport
 from spaf_model.scgpt_spatial.tokeniser import (
     SPECIAL_TOKENS,
     TECHNOLOGY,
@@ -26,8 +32,9 @@ from spaf_model.scgpt_spatial.tokeniser import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    import anndata
 
+    from spaf_model.options import ReadingOptions
     from spaf_model.vocabulary import Vocabulary
 
 
@@ -83,6 +90,46 @@ class ScGPTSpatial(Model[ScGPTSpatialConfig, ScGPTSpatialNetwork]):
     def tokeniser(self) -> ScGPTSpatialTokeniser:
         """What makes values of counts, and batches of cells."""
         return ScGPTSpatialTokeniser(self.vocabulary, self.config)
+
+    def routing_report(self, adata: Cells, **options: Unpack[KernelOptions]) -> RoutingReport:
+        """Return which experts the genes of cells are sent to, and what that tells of their technology.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`; nothing is written to it. Technologies are read as for `expression`.
+        **options
+            The shared ones, as for `embed`.
+
+        Raises
+        ------
+        InputError
+            If the model has one expert, a technology is not known, no cell has a gene, and as for `embed`.
+        """
+        decoder = self.network.token_decoder
+        if not isinstance(decoder, ExpertMixture):
+            raise InputError("The model has one expert (n_experts is 1), so that there is nothing to report of routes.")
+        call = CallOptions.of(options)
+        source = self._decoded_source(table_of(adata, call.table_key), call.reading, by_slide=False)
+        shape = (max(self.config.n_technologies or 0, 1), self.config.n_experts)
+        counts = torch.zeros(shape, dtype=torch.float64)
+        for _, cells in source.chunks():
+            prepared = self.tokeniser(cells)
+            occupied = np.flatnonzero(prepared.lengths)
+            with inference(self.network, call.settings) as (device, budget):
+                for rows in token_budget_batches(prepared.lengths[occupied], budget):
+                    batch = prepared.batch(occupied[rows]).to(device)
+                    hidden = self.network.encode(batch, kernel=call.settings.kernel)
+                    is_gene = batch.mask
+                    is_gene[:, 0] = False
+                    tokens = self.network.tokens_to_decode(hidden, batch, is_gene)
+                    counts += count_routes(decoder.routes(tokens), tokens, shape).cpu()
+        return RoutingReport.of_counts(counts.numpy(), technology_names(self.vocabulary) or ["all"])
+
+    def _decoded_source(self, table: anndata.AnnData, options: ReadingOptions, *, by_slide: bool) -> CellSource:
+        """Return cells whose technologies the decoders can read."""
+        needed = (TECHNOLOGY,) if self.config.n_technologies else ()
+        return CellSource(table, self.vocabulary, options, by_slide=by_slide, needed_context=needed)
 
     @overload
     def expression(
@@ -147,8 +194,7 @@ class ScGPTSpatial(Model[ScGPTSpatialConfig, ScGPTSpatialNetwork]):
             raise InputError(f"gate must be from 0 to 1, not {gate!r}.")
         if niche and not self.config.neighbourhood_decoder:
             raise InputError("This model has no decoder of neighbourhoods (neighbourhood_decoder is false).")
-        needed = (TECHNOLOGY,) if self.config.n_technologies else ()
-        source = CellSource(table, self.vocabulary, call.reading, by_slide=niche, needed_context=needed)
+        source = self._decoded_source(table, call.reading, by_slide=niche)
         if niche and source.places is None:
             raise InputError("niche=True needs the places of the cells in obsm['spatial'].")
         with progress_bar("Asking cells for genes", source.n_cells, shown=call.progress) as advance:

@@ -15,7 +15,7 @@ import torch
 
 from spaf_model.errors import InputError
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
-from spaf_model.scgpt_spatial.published import convert_folder
+from spaf_model.scgpt_spatial.published import convert_published_folder
 
 if TYPE_CHECKING:
     from spaf_model.gene_names import GeneNames
@@ -51,7 +51,7 @@ def embed_data(
     adata_or_file
         Raw counts, cells x genes, or an h5ad.
     model_dir
-        A model directory, or a published folder, which is then converted in memory (`convert_folder`).
+        A model directory, or a published folder, which is then converted in memory (`convert_published_folder`).
     gene_col
         Column of ``var`` with the genes; ``"index"`` is ``var_names``.
     max_length
@@ -164,4 +164,4 @@ def _model(path: Path) -> ScGPTSpatial:
         return ScGPTSpatial.from_pretrained(path)
     if not path.is_dir():
         raise InputError(f"{path} is neither a model directory nor a published folder.")
-    return convert_folder(path)
+    return convert_published_folder(path)

@@ -14,14 +14,14 @@ import torch
 
 from spaf_model import InputError, load_model
 from spaf_model.scgpt_spatial import ScGPTSpatial, ScGPTSpatialConfig, ScGPTSpatialNetwork, ValueBatch
-from spaf_model.scgpt_spatial.published import convert_folder
+from spaf_model.scgpt_spatial.published import convert_published_folder
 from spaf_model.scgpt_spatial.published.tensors import published_name
 
 Run = Callable[..., int]
 
 
 def test_every_tensor_of_v1_is_read(published: Any) -> None:
-    model = convert_folder(published.save())
+    model = convert_published_folder(published.save())
     ours = model.network.state_dict()
     assert len(ours) == len(published.tensors)
     for name, tensor in ours.items():
@@ -73,7 +73,7 @@ def test_the_parent_in_either_layout(parent: Any, layout: str) -> None:
             name.replace("Wqkv.weight", "in_proj_weight").replace("Wqkv.bias", "in_proj_bias"): tensor
             for name, tensor in parent.tensors.items()
         }
-    model = convert_folder(parent.save())
+    model = convert_published_folder(parent.save())
     assert model.config.n_experts == 1
     assert model.config.n_technologies == 0
     assert not model.config.neighbourhood_decoder
@@ -89,7 +89,7 @@ def test_the_parent_in_either_layout(parent: Any, layout: str) -> None:
 
 def test_a_parent_without_flags_cannot_be_asked(parent: Any) -> None:
     del parent.tensors["flag_encoder.weight"]
-    model = convert_folder(parent.save())
+    model = convert_published_folder(parent.save())
     assert not model.config.generative
     one = torch.zeros((1, 1), dtype=torch.int64)
     batch = ValueBatch(one, one.float(), torch.ones(1), torch.zeros(1), torch.ones(1)).asking(one)
@@ -114,7 +114,7 @@ def test_vocabulary_of_the_wheel_and_ids_of_genes(published: Any, tmp_path: Path
 
 
 def changed(what: str) -> Callable[[Any], dict[str, Any]]:
-    """Return what spoils a folder, by name; it returns arguments of `save` or of `convert_folder`."""
+    """Return what spoils a folder, by name; it returns arguments of `save` or of `convert_published_folder`."""
 
     def spoil(published: Any) -> dict[str, Any]:
         tensors = published.tensors
@@ -195,7 +195,7 @@ def test_what_is_refused_is_one_sentence_and_nothing_is_written(
 ) -> None:
     published.save(**changed(what)(published))
     with pytest.raises(InputError, match=sentence):
-        convert_folder(published.path)
+        convert_published_folder(published.path)
     assert run("convert", published.path, "-o", tmp_path / "model") == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not (tmp_path / "model").exists()
@@ -204,40 +204,40 @@ def test_what_is_refused_is_one_sentence_and_nothing_is_written(
 def test_a_ported_folder_whose_padding_is_right(parent: Any) -> None:
     parent.args["pad_token_id"] = 40
     parent.args["hidden_size"] = parent.args.pop("embsize")
-    assert convert_folder(parent.save(args_file="config.json")).config.width == 32
+    assert convert_published_folder(parent.save(args_file="config.json")).config.width == 32
 
 
 def test_files_that_are_not_what_they_should_be(published: Any, tmp_path: Path) -> None:
     path = published.save()
     (path / "vocab.json").write_text('{"A": 0, "A": 1}')
     with pytest.raises(InputError, match=r"vocab\.json has 'A' more than once"):
-        convert_folder(path)
+        convert_published_folder(path)
     (path / "vocab.json").write_text("{")
     with pytest.raises(InputError, match=r"vocab\.json is not valid JSON"):
-        convert_folder(path)
+        convert_published_folder(path)
     with pytest.raises(InputError, match=r"is not a published folder: it has neither best_model\.pt nor args\.json"):
-        convert_folder(tmp_path)
+        convert_published_folder(tmp_path)
     published.save()
     (path / "all_dict_mean_std.csv").write_text("id,std\n0,1\n")
     with pytest.raises(InputError, match=r"has no column 'mean'; it has: std"):
-        convert_folder(path)
+        convert_published_folder(path)
     torch.save({"x": print}, path / "best_model.pt")
     with pytest.raises(InputError, match="asks for .*print and was not loaded"):
-        convert_folder(path)
+        convert_published_folder(path)
     torch.save([1, 2], path / "best_model.pt")
     with pytest.raises(InputError, match="it must hold tensors by name"):
-        convert_folder(path)
+        convert_published_folder(path)
     table = tmp_path / "none.csv"
     table.write_text("a,b\n1,2\n")
     published.save()
     with pytest.raises(InputError, match="has no column of Ensembl ids"):
-        convert_folder(path, gene_ids=table)
+        convert_published_folder(path, gene_ids=table)
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         archive.writestr("x", json.dumps({}))
     with pytest.raises(InputError, match="is not a wheel of scgpt"):
-        convert_folder(path, wheel=tmp_path / "other.whl")
+        convert_published_folder(path, wheel=tmp_path / "other.whl")
     with pytest.raises(InputError, match="is not a wheel, or is damaged"):
-        convert_folder(path, wheel=table)
+        convert_published_folder(path, wheel=table)
 
 
 def test_options_of_the_other_kind(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spaf_model.vocabulary import Vocabulary
 
 
-def convert_folder(
+def convert_published_folder(
     folder: str | Path, *, wheel: str | Path | None = None, gene_ids: str | Path | None = None
 ) -> ScGPTSpatial:
     """Make a model from a folder of the published scGPT-spatial (V1), or of its parent scGPT.
@@ -64,7 +64,7 @@ def convert_folder(
     --------
     Convert once, then use the model directory::
 
-        model = convert_folder("scGPT_spatial_v1")
+        model = convert_published_folder("scGPT_spatial_v1")
         model.save_pretrained("scgpt-spatial-v1")
     """
     path = Path(folder)
