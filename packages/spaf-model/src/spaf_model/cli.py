@@ -271,20 +271,14 @@ def convert(
         Path, typer.Argument(metavar="CKPT", help="Published SpatialFormer checkpoint, or folder of scGPT-spatial.")
     ],
     output: Annotated[Path, typer.Option("--out", "--output", "-o", help="The model directory to write.")],
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="Published token file: tokenv5.json, for v1 tokenv4.json.")
-    ] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="Token file: tokenv5.json, for v1 tokenv4.json.")] = None,
     scale: Annotated[Path | None, typer.Option(help="Published gene medians: gene_median.pkl.")] = None,
-    from_wheel: Annotated[
-        Path | None, typer.Option(help="Published wheel; instead of --vocabulary and --scale.")
-    ] = None,
+    from_wheel: Annotated[Path | None, typer.Option(help="Wheel; instead of --vocabulary and --scale.")] = None,
     attention: Annotated[
         AttentionVariant | None,
         typer.Option(help="Attention that the weights were trained with. Default: what the checkpoint records."),
     ] = None,
-    vocabulary_wheel: Annotated[
-        Path | None, typer.Option(help="Of a folder: wheel of scgpt, for the vocabulary in it instead of vocab.json.")
-    ] = None,
+    vocabulary_wheel: Annotated[Path | None, typer.Option(help="Of a folder: wheel of scgpt, not vocab.json.")] = None,
     gene_ids: Annotated[Path | None, typer.Option(help="Of a folder: table of Ensembl ids and symbols.")] = None,
 ) -> None:
     """Convert a published SpatialFormer (v1 or v2), scGPT-spatial or scGPT to a model directory.

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spaf_model import InputError
+from spaf_model.family import StepStatistics
 from spaf_model.scgpt_spatial import ExpertMixture, RoutingReport, ScGPTSpatialConfig, SingleExpert, TokensToDecode
 from spaf_model.scgpt_spatial.experts import count_routes, token_decoder
 
@@ -58,18 +59,20 @@ def test_tokens_of_a_cell_go_together_where_cells_are_routed(tokens: TokensToDec
 
 def test_counts_and_the_bias_that_balances(tokens: TokensToDecode) -> None:
     decoder = mixture(balance_rate=0.01).train()
-    assert decoder.take_counts().tolist() == [[0.0] * 4, [0.0] * 4]
-    decoder.balance(decoder.take_counts())
+    assert isinstance(decoder, StepStatistics)
     assert decoder.selection_bias is not None
+    decoder.gather_statistics()
+    decoder.move_statistics(decoder.gathered_statistics())
     assert not decoder.selection_bias.any()
     weights = decoder.routes(tokens).weights
     spread = []
     for _ in range(80):
         decoder.decode(tokens)
-        counts = decoder.take_counts()
+        counts = decoder.gathered_statistics()
         assert counts.sum() == 400
-        spread.append(float(counts.sum(dim=0).std()))
-        decoder.balance(counts)
+        decoder.move_statistics(counts)
+        assert decoder.step_counts is not None
+        spread.append(float(decoder.step_counts.sum(dim=0).std()))
     assert max(spread[-9:]) < spread[0] / 2
     assert float(decoder.selection_bias.abs().max()) <= 80 * 0.01 + 1e-6
     # The bias chooses, and does not weigh: scores that are chosen as before have the weights they had.
@@ -77,10 +80,30 @@ def test_counts_and_the_bias_that_balances(tokens: TokensToDecode) -> None:
     torch.testing.assert_close(decoder.routes(tokens).weights, weights)
     decoder.counts = False
     decoder.decode(tokens)
-    assert decoder.take_counts().sum() == 0
+    assert decoder.gathered_statistics().sum() == 0
     decoder.counts = True
     decoder.eval().decode(tokens)
-    assert decoder.take_counts().sum() == 0
+    assert decoder.gathered_statistics().sum() == 0
+    decoder.train().release_statistics()
+    decoder.decode(tokens)
+    decoder.gather_statistics()
+    assert decoder.gathered_statistics().sum() == 0
+
+
+def test_a_step_of_two_processes_is_that_of_one(tokens: TokensToDecode) -> None:
+    whole, parts = mixture().train(), mixture().train()
+    for decoder in (whole, parts):
+        decoder.gather_statistics()
+    whole.decode(tokens)
+    whole.move_statistics(whole.gathered_statistics())
+    sums = []
+    for half in (slice(0, 70), slice(70, 200)):
+        parts.gather_statistics()
+        states, cells = tokens.states_ND[half], tokens.cells_N[half]
+        parts.decode(dataclasses.replace(tokens, states_ND=states, cells_N=cells))
+        sums.append(parts.gathered_statistics())
+    parts.move_statistics(sums[0] + sums[1])
+    torch.testing.assert_close(parts.selection_bias, whole.selection_bias)
 
 
 def test_a_bias_that_no_score_outweighs_chooses_alone(tokens: TokensToDecode) -> None:
@@ -100,7 +123,7 @@ def test_without_balance_there_is_no_bias() -> None:
     decoder = mixture(balance_rate=0.0)
     assert decoder.selection_bias is None
     assert len(decoder.state_dict()) == 2 + 4 * 6
-    decoder.balance(torch.ones(2, 4))
+    decoder.move_statistics(torch.ones(8, dtype=torch.float64))
 
 
 def test_experts_without_a_token_have_gradients(tokens: TokensToDecode) -> None:

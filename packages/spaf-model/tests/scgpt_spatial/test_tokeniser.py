@@ -2,7 +2,13 @@ import numpy as np
 import torch
 
 from spaf_model import CellCounts, Vocabulary
-from spaf_model.scgpt_spatial import ScGPTSpatialConfig, ScGPTSpatialTokeniser, ValuedCells, technology_names
+from spaf_model.scgpt_spatial import (
+    ScGPTSpatialConfig,
+    ScGPTSpatialTokeniser,
+    ValueBatch,
+    ValuedCells,
+    technology_names,
+)
 from spaf_model.scgpt_spatial.tokeniser import n_table_rows
 
 
@@ -51,6 +57,26 @@ def test_genes_asked_for_are_apart(vocabulary: Vocabulary, cells: CellCounts) ->
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.asked_ids, batch.asked_ids)
     assert batch.n_tokens == int(found.lengths[chosen].sum())
+
+
+def test_a_batch_in_parts_is_the_batch(vocabulary: Vocabulary, cells: CellCounts) -> None:
+    found = tokenised(vocabulary, cells)
+    is_asked = np.random.default_rng(0).random(found.genes.tokens.size) < 0.5
+    chosen = np.arange(7)  # one of them without a gene
+    assert (found.lengths[chosen] == 0).any() or (found.lengths == 0).any()
+    for batch in (found.batch(chosen), found.split_batch(chosen, is_asked)[0]):
+        parts = batch.split([3, 0, 4])
+        assert [part.ids.shape[0] for part in parts] == [3, 0, 4]
+        assert parts[0].ids.shape[1] == int(batch.lengths[:3].max())
+        assert sum(part.n_tokens for part in parts) == batch.n_tokens
+
+        def numbered(part: ValueBatch) -> torch.Tensor:
+            asked = torch.zeros((part.ids.shape[0], 0)) if part.asked_ids is None else part.asked_ids
+            real = torch.cat([part.mask, part.asked_mask], dim=1)
+            return (torch.cat([part.ids, asked], dim=1) * real).unsqueeze(-1).float()
+
+        whole = batch.joined([numbered(part) for part in parts])
+        assert torch.equal(whole, numbered(batch))
 
 
 def test_no_cell_and_cells_without_a_technology(vocabulary: Vocabulary, cells: CellCounts) -> None:

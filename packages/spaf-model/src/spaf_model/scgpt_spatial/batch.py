@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,35 @@ class ValueBatch:
         if lengths is None:
             lengths = torch.full((n_cells,), ids.shape[1], dtype=torch.int64, device=ids.device)
         return dataclasses.replace(self, asked_ids=ids, asked_lengths=lengths)
+
+    def split(self, sizes: Sequence[int]) -> list[ValueBatch]:
+        """Return the rows as batches of these sizes, each cut to its longest cell."""
+        parts, start = [], 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            start += size
+            length = int(self.lengths[rows].max()) if size else 0
+            part = dataclasses.replace(
+                self, ids=self.ids[rows, :length], values=self.values[rows, :length], lengths=self.lengths[rows],
+                technologies=self.technologies[rows], totals=self.totals[rows],
+            )  # fmt: skip
+            if self.asked_ids is not None and self.asked_lengths is not None:
+                n_asked = int(self.asked_lengths[rows].max()) if size else 0
+                part = part.asking(self.asked_ids[rows, :n_asked], self.asked_lengths[rows])
+            parts.append(part)
+        return parts
+
+    def joined(self, states: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return hidden states (B, L, D) of the whole batch from those of the batches of `split`."""
+        n_asked = 0 if self.asked_ids is None else self.asked_ids.shape[1]
+        laid, start = [], 0
+        for part in states:
+            n_known = int(self.lengths[start : start + part.shape[0]].max()) if part.shape[0] else 0
+            start += part.shape[0]
+            known, asked = part[:, :n_known], part[:, n_known:]
+            known = F.pad(known, (0, 0, 0, self.n_known - n_known))
+            laid.append(torch.cat([known, F.pad(asked, (0, 0, 0, n_asked - asked.shape[1]))], dim=1))
+        return torch.cat(laid)
 
     def to(self, device: torch.device) -> ValueBatch:
         """Return the batch on a device."""

@@ -97,9 +97,15 @@ class SingleExpert(Expert):
 class ExpertMixture(nn.Module):
     """The decoder of several experts, each token by the best `n_active` of them.
 
-    In training it counts what goes where: `take_counts` hands that over, added up over the processes of a step if they
-    are several, and `balance` moves the bias by it. Nothing moves by itself. `counts` says whether to count; where a
-    part of the forward pass is computed a second time, it is to be set to False for that time.
+    While statistics are gathered (`spaf_model.family.StepStatistics`), training counts what goes where; at the end of a
+    step the bias of the selection moves by the counts of the whole step. Nothing moves by itself.
+
+    Attributes
+    ----------
+    counts
+        Whether to count; to be set to False while a pass is computed again for its gradients.
+    step_counts
+        How many tokens of each technology went to each expert in the last step that ended, (T, E); None before.
     """
 
     selection_bias: torch.Tensor | None
@@ -117,6 +123,7 @@ class ExpertMixture(nn.Module):
         self.register_buffer("selection_bias", bias)
         self._shape = (max(config.n_technologies or 0, 1), config.n_experts)
         self._counts: torch.Tensor | None = None
+        self.step_counts: torch.Tensor | None = None
 
     def routes(self, tokens: TokensToDecode) -> Routes:
         """Return what each token is sent to, and the weights of what comes back."""
@@ -135,8 +142,8 @@ class ExpertMixture(nn.Module):
     def decode(self, tokens: TokensToDecode) -> torch.Tensor:
         """Return a number for each token, (N,), float32."""
         routes = self.routes(tokens)
-        if self.training and self.counts:
-            self._count(routes, tokens)
+        if self.training and self.counts and self._counts is not None:
+            self._counts = self._counts + count_routes(routes, tokens, self._shape)
         numbers_N = tokens.states_ND.new_zeros(tokens.states_ND.shape[0], dtype=torch.float32)
         # An expert that nothing is sent to computes nothing, and has gradients all the same, of 0.
         for number, expert in enumerate(self.experts):
@@ -146,28 +153,32 @@ class ExpertMixture(nn.Module):
             numbers_N = numbers_N.index_add(0, rows, found.float() * routes.weights[rows, places])
         return numbers_N
 
-    @torch.no_grad()
-    def _count(self, routes: Routes, tokens: TokensToDecode) -> None:
-        counts = count_routes(routes, tokens, self._shape)
-        self._counts = counts if self._counts is None else self._counts + counts
+    def gather_statistics(self) -> None:
+        """Begin to count; what was counted before is forgotten."""
+        self._counts = torch.zeros(self._shape, dtype=torch.float64, device=self.router.weight.device)
 
-    def take_counts(self) -> torch.Tensor:
-        """Return how many tokens of each technology went to each expert since the last call, (T, E), float64."""
-        device = self.router.weight.device
-        taken = torch.zeros(self._shape, dtype=torch.float64, device=device) if self._counts is None else self._counts
-        self._counts = None
-        return taken
+    def gathered_statistics(self) -> torch.Tensor:
+        """Return what was counted, float64 (T E,)."""
+        assert self._counts is not None
+        return self._counts.flatten()
 
     @torch.no_grad()
-    def balance(self, counts: torch.Tensor) -> None:
-        """Move the bias of the selection by the counts of a step, (T, E), of all its processes."""
-        if self.selection_bias is None or not bool(counts.any()):
+    def move_statistics(self, sums: torch.Tensor) -> None:
+        """Move the bias of the selection by the counts of a step, of all its processes, and begin to count anew."""
+        self.step_counts = sums.view(self._shape)
+        self.gather_statistics()
+        if self.selection_bias is None or not bool(sums.any()):
             return
-        load_E = counts.sum(dim=0)
+        load_E = self.step_counts.sum(dim=0)
         missing_E = (load_E.mean() - load_E).sign().to(self.selection_bias)
         self.selection_bias.add_(missing_E, alpha=self.balance_rate)
 
+    def release_statistics(self) -> None:
+        """Count no longer."""
+        self._counts = None
 
+
+@torch.no_grad()
 def count_routes(routes: Routes, tokens: TokensToDecode, shape: tuple[int, int]) -> torch.Tensor:
     """Count the tokens of each technology sent to each expert, (T, E), float64; no technology counts as the first."""
     technologies_N = tokens.technologies_B.index_select(0, tokens.cells_N).clamp(min=0)

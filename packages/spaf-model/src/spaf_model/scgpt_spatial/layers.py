@@ -192,10 +192,14 @@ class Layer(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor, streams: Streams) -> torch.Tensor:
         """Transform x."""
+        return self.after_mixing(x_BLD, self.attention(self.attention_norm(x_BLD) if self.pre_norm else x_BLD, streams))
+
+    def after_mixing(self, x_BLD: torch.Tensor, mixed_BLD: torch.Tensor) -> torch.Tensor:
+        """Return the output of the layer from its input and that of its attention, each position apart."""
+        x_BLD = x_BLD + self.dropout(mixed_BLD)
         if self.pre_norm:
-            x_BLD = x_BLD + self.dropout(self.attention(self.attention_norm(x_BLD), streams))
             return x_BLD + self._mlp(self.mlp_norm(x_BLD))
-        x_BLD = self.attention_norm(x_BLD + self.dropout(self.attention(x_BLD, streams)))
+        x_BLD = self.attention_norm(x_BLD)
         y_BLD: torch.Tensor = self.mlp_norm(x_BLD + self._mlp(x_BLD))
         return y_BLD
 

@@ -212,6 +212,10 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         """Return the layers."""
         return cast("list[Layer]", list(self.layers))
 
+    def compiled(self) -> Sequence[tuple[nn.Module, str]]:
+        """Return what each layer computes behind its attention: residual sums, norms, dropout and the MLP."""
+        return [(layer, "after_mixing") for layer in self.blocks()]
+
     @property
     def adapted_layers(self) -> Sequence[str]:
         """Names of the linear maps of attention and of the MLPs behind it."""
