@@ -31,6 +31,7 @@ from spaf_model._commands import (
 )
 from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
+from spaf_model.conversion import import_published
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
 from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
@@ -40,7 +41,6 @@ from spaf_model.niche import NICHE
 from spaf_model.options import KernelOptions, SharedOptions
 from spaf_model.outputs import check_key, check_output
 from spaf_model.pairs import pair_positions, read_pair_file
-from spaf_model.published import import_published
 from spaf_model.results import DIRECTIONS
 from spaf_model.shipped import STARTER
 from spaf_model.spatialformer import COLOCALIZATION_KEY, AttentionVariant
