@@ -49,3 +49,15 @@ def test_a_context_is_one_word(vocabulary: Vocabulary, words: object) -> None:
     others = {"condition": "Disease", "species": "Human", "assay": "Xenium"}
     with pytest.raises(InputError, match=r"tissue is one word for all cells, not .*put it into obs\['tissue'\]"):
         context_ids(vocabulary, pd.DataFrame(index=["a"]), {"tissue": words, **others})  # type: ignore[dict-item]
+
+
+def test_what_is_not_needed_may_be_unknown(vocabulary: Vocabulary) -> None:
+    obs = pd.DataFrame({"assay": ["Xenium", "tomorrow's", None]}, index=["a", "b", "c"])
+    xenium = vocabulary.context_id("assay", "Xenium")
+    assert context_ids(vocabulary, obs, needed=()).tolist() == [[-1, -1, -1, xenium], [-1] * 4, [-1] * 4]
+    given = context_ids(vocabulary, obs, {"assay": "xenium"}, needed=())
+    assert given[:, 3].tolist() == [xenium] * 3
+    with pytest.raises(InputError, match="The model knows no assay 'CosMx'"):
+        context_ids(vocabulary, obs, {"assay": "CosMx"}, needed=())
+    with pytest.raises(InputError, match=r"obs\['assay'\] has no value for cell 'c'"):
+        context_ids(vocabulary, obs, needed=("assay",))

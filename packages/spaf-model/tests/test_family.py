@@ -246,9 +246,9 @@ def test_a_class_reads_directories_of_its_own_family(toy_directory: Path, direct
 
 
 def test_unknown_family_lists_the_known(toy_directory: Path) -> None:
-    assert families() == ["centred", "spatialformer", "tissue", "toy"]
+    assert families() == ["centred", "scgpt_spatial", "spatialformer", "tissue", "toy"]
     family._registered.pop("toy")
-    with pytest.raises(InputError, match="There is no family 'toy'; known families: centred, spatialformer"):
+    with pytest.raises(InputError, match="There is no family 'toy'; known families: centred, scgpt_spatial, sp"):
         load_model(toy_directory)
 
 

@@ -110,7 +110,10 @@ def test_long_lists_are_cut(directory: Path) -> None:
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2, and this spaf-model reads up to 1"),
-        ({"family": "scgpt"}, r"config\.json: There is no family 'scgpt'; known families: spatialformer"),
+        (
+            {"family": "scgpt"},
+            r"config\.json: There is no family 'scgpt'; known families: scgpt_spatial, spatialformer",
+        ),
         ({"family": 3}, r"config\.json has the family 3, which is no name"),
         ({"config": []}, "no 'config'"),
         ({"config": {"width": "wide"}}, r"config\.json: width must be"),

@@ -29,12 +29,30 @@ from spaf_model.family import (
     family_of,
     register_family,
 )
+from spaf_model.gene_names import GeneNames
 from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import Model, load_model
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
 from spaf_model.results import GeneAttention, PairEmbeddings
+from spaf_model.scgpt_spatial import (
+    HIDDEN_VALUE,
+    CellDecoder,
+    CountOutput,
+    ExpertMixture,
+    NicheExpression,
+    RoutingReport,
+    ScGPTSpatial,
+    ScGPTSpatialConfig,
+    ScGPTSpatialNetwork,
+    ScGPTSpatialTokeniser,
+    ValueBatch,
+    ValuedCells,
+    neighbourhood_weights,
+    technology_names,
+)
+from spaf_model.scgpt_spatial.published import convert_published_folder
 from spaf_model.shipped import shipped_models
 from spaf_model.spatialformer import (
     N_PREFIX,
@@ -63,23 +81,29 @@ __version__ = version("spaf-model")
 
 __all__ = [
     "CONTEXT_KINDS",
+    "HIDDEN_VALUE",
     "N_PREFIX",
     "CellCounts",
+    "CellDecoder",
     "CellGenePairs",
     "CellSource",
     "Cells",
     "ConvolutionMixer",
+    "CountOutput",
     "EmbeddingMethod",
     "EmbeddingSettings",
     "EmbedsPairs",
+    "ExpertMixture",
     "GeneAttention",
     "GeneMatch",
+    "GeneNames",
     "InputError",
     "KernelChoice",
     "MaskedBatchNorm",
     "Model",
     "Network",
     "NetworkConfig",
+    "NicheExpression",
     "PairEmbeddings",
     "PredictsColocalization",
     "PredictsExpression",
@@ -87,6 +111,11 @@ __all__ = [
     "ReadingOptions",
     "ReadsPairs",
     "ReadsWithoutGenes",
+    "RoutingReport",
+    "ScGPTSpatial",
+    "ScGPTSpatialConfig",
+    "ScGPTSpatialNetwork",
+    "ScGPTSpatialTokeniser",
     "SeparatePairs",
     "ShowsAttention",
     "SpatialFormer",
@@ -99,6 +128,8 @@ __all__ = [
     "TokenisedCells",
     "Tokeniser",
     "TrainableBatch",
+    "ValueBatch",
+    "ValuedCells",
     "Vocabulary",
     "asked",
     "average_gene_attention",
@@ -108,6 +139,7 @@ __all__ = [
     "colocalized_gene_pairs",
     "context_ids",
     "convert_published",
+    "convert_published_folder",
     "embed_cell_pairs",
     "embed_cells",
     "embed_tokenised",
@@ -116,6 +148,7 @@ __all__ = [
     "inference",
     "load_model",
     "match_genes",
+    "neighbourhood_weights",
     "rank_genes",
     "refuse_overwriting",
     "register_family",
@@ -124,6 +157,7 @@ __all__ = [
     "sequence_lengths",
     "shipped_models",
     "table_of",
+    "technology_names",
     "tl",
     "token_budget_batches",
 ]

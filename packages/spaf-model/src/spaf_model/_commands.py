@@ -76,7 +76,7 @@ def _parameters(kind: type) -> list[inspect.Parameter]:
         # A switch has no opposite: it is off unless it is named.
         names = [f"--{name.replace('_', '-')}"] if option_type is bool else []
         option = typer.Option(*names, help=about.help, min=about.least, max=about.most)
-        annotation: Any = Annotated[option_type, option]
+        annotation: Any = Annotated[about.command_type or option_type, option]
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default_of(name), annotation=annotation)
         )

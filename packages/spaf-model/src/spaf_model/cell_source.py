@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class CellSource:
         Positions of the cells to read, ascending; None reads all.
     by_slide
         Whether slides and places of the cells are wanted; else all cells count as one slide without places.
+    needed_context
+        Kinds of context that must be known (`context_ids`).
 
     Raises
     ------
@@ -57,16 +59,19 @@ class CellSource:
         *,
         cells: NDArray[np.int64] | None = None,
         by_slide: bool = False,
+        needed_context: Collection[str] = CONTEXT_KINDS,
     ) -> None:
         given = {kind: getattr(options, kind) for kind in CONTEXT_KINDS}
         obs = adata.obs if cells is None else adata.obs.iloc[cells]
-        self.context = context_ids(vocabulary, obs, given)  # (n_cells, 4)
+        self.context = context_ids(vocabulary, obs, given, needed=needed_context)  # (n_cells, 4)
         self.slides, self.slide_names, self.places = np.zeros(len(obs), dtype=np.int64), [""], None
         if by_slide:
             self.slides, self.slide_names = slides_of(obs, options.slide_key)
             places = places_of(adata)
             self.places = places if places is None or cells is None else places[cells]
-        self.match = match_genes(adata.var, vocabulary, min_fraction=options.min_gene_fraction)
+        self.match = match_genes(
+            adata.var, vocabulary, min_fraction=options.min_gene_fraction, gene_names=options.gene_names
+        )
         self.n_cells = len(obs)
         self.n_empty = 0  # cells without any gene of the vocabulary, of those read so far
         self._names = obs.index

@@ -31,6 +31,7 @@ from spaf_model._commands import (
 )
 from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
+from spaf_model.conversion import import_published
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
 from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
@@ -42,7 +43,7 @@ from spaf_model.outputs import check_key, check_output
 from spaf_model.pairs import pair_positions, read_pair_file
 from spaf_model.results import DIRECTIONS
 from spaf_model.shipped import STARTER
-from spaf_model.spatialformer import COLOCALIZATION_KEY, AttentionVariant, convert_published
+from spaf_model.spatialformer import COLOCALIZATION_KEY, AttentionVariant
 from spaf_model.tables import table_kind, write_array, write_table
 from spaf_model.vocabulary import CONTEXT_KINDS
 
@@ -266,24 +267,24 @@ def attention(
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of the published SpatialFormer.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Published SpatialFormer checkpoint, or folder of scGPT-spatial.")
+    ],
     output: Annotated[Path, typer.Option("--out", "--output", "-o", help="The model directory to write.")],
-    vocabulary: Annotated[
-        Path | None, typer.Option(help="Published token file: tokenv5.json, for v1 tokenv4.json.")
-    ] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="Token file: tokenv5.json, for v1 tokenv4.json.")] = None,
     scale: Annotated[Path | None, typer.Option(help="Published gene medians: gene_median.pkl.")] = None,
-    from_wheel: Annotated[
-        Path | None, typer.Option(help="Published wheel; instead of --vocabulary and --scale.")
-    ] = None,
+    from_wheel: Annotated[Path | None, typer.Option(help="Wheel; instead of --vocabulary and --scale.")] = None,
     attention: Annotated[
         AttentionVariant | None,
         typer.Option(help="Attention that the weights were trained with. Default: what the checkpoint records."),
     ] = None,
+    vocabulary_wheel: Annotated[Path | None, typer.Option(help="Of a folder: wheel of scgpt, not vocab.json.")] = None,
+    gene_ids: Annotated[Path | None, typer.Option(help="Of a folder: table of Ensembl ids and symbols.")] = None,
 ) -> None:
-    """Convert a checkpoint of the published SpatialFormer (v1 or v2) to a model directory.
+    """Convert a published SpatialFormer (v1 or v2), scGPT-spatial or scGPT to a model directory.
 
-    Nothing in the files can run. The same weights compute two different functions, depending on the attention they were
-    trained with; which one is taken from the checkpoint or from --attention, never guessed.
+    Nothing in the files can run. The same SpatialFormer weights compute two different functions, depending on the
+    attention they were trained with; which one is taken from the checkpoint or from --attention, never guessed.
 
     For example:
 
@@ -291,9 +292,13 @@ def convert(
     pip download --no-deps spatialformer==0.1.8
     spaf-model convert v2.ckpt --from-wheel spatialformer-0.1.8-py3-none-any.whl -o model-v2
     spaf-model convert v1.ckpt --vocabulary tokenv4.json --scale gene_median.pkl --attention explicit -o model-v1
+    spaf-model convert scGPT_spatial_v1 --gene-ids features.tsv.gz -o scgpt-spatial
     """
     check_output(output, folder=True)
-    model = convert_published(checkpoint, vocabulary=vocabulary, scale=scale, wheel=from_wheel, attention=attention)
+    model = import_published(
+        checkpoint, vocabulary=vocabulary, scale=scale, from_wheel=from_wheel, attention=attention,
+        vocabulary_wheel=vocabulary_wheel, gene_ids=gene_ids,
+    )  # fmt: skip
     model.save_pretrained(output)
     logger.info("Wrote %s, %s parameters", output, f"{model.n_parameters:,}")
 

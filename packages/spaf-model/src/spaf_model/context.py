@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,11 @@ SPATIAL = "spatial"
 
 
 def context_ids(
-    vocabulary: Vocabulary, obs: pd.DataFrame, given: Mapping[str, str | None] | None = None
+    vocabulary: Vocabulary,
+    obs: pd.DataFrame,
+    given: Mapping[str, str | None] | None = None,
+    *,
+    needed: Collection[str] = CONTEXT_KINDS,
 ) -> NDArray[np.int64]:
     """Return the ids of condition, tissue, species and assay of each cell, (n_cells, 4).
 
@@ -34,11 +38,14 @@ def context_ids(
         Table of cells; its columns ``condition``, ``tissue``, ``species`` and ``assay`` are used where present.
     given
         A name for all cells, by kind; goes before the column.
+    needed
+        Kinds that must be known. The others are -1 where nothing says them, or a column says what the model does not
+        know.
 
     Raises
     ------
     InputError
-        If a kind is neither given nor a column, a cell has no value, or a name is not in the vocabulary.
+        If a needed kind is neither given nor a column, a cell has no value, or a name is not in the vocabulary.
     """
     given = given or {}
     if not any(vocabulary.context.values()):
@@ -56,15 +63,28 @@ def context_ids(
         elif kind in obs.columns:
             codes, names = pd.factorize(obs[kind])
             empty = np.flatnonzero(codes < 0)
-            if empty.size:
+            if empty.size and kind in needed:
                 raise InputError(f"obs[{kind!r}] has no value for cell {obs.index[empty[0]]!r}.")
-            ids[:, column] = np.array([vocabulary.context_id(kind, str(name)) for name in names], dtype=np.int64)[codes]
+            of_names = [_id_or_none(vocabulary, kind, str(name), needed=kind in needed) for name in names]
+            ids[:, column] = np.array([*of_names, -1], dtype=np.int64)[codes]  # a code of -1 is the last
+        elif kind not in needed:
+            ids[:, column] = -1
         else:
             raise InputError(
                 f"The {kind} of the cells is not known: obs has no column {kind!r}; give {kind}=, "
                 f"one of: {', '.join(vocabulary.context[kind])}{_or_unknown(vocabulary, kind)}."
             )
     return ids
+
+
+def _id_or_none(vocabulary: Vocabulary, kind: str, name: str, *, needed: bool) -> int:
+    """Return the id of a name; -1 for one that is not known and not needed."""
+    try:
+        return vocabulary.context_id(kind, name)
+    except InputError:
+        if needed:
+            raise
+        return -1
 
 
 def slides_of(obs: pd.DataFrame, key: str | None = None) -> tuple[NDArray[np.int64], list[str]]:

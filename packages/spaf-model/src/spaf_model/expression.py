@@ -10,6 +10,7 @@ from scipy import sparse
 
 from spaf_model.counts import check_counts, rows_as_csr
 from spaf_model.errors import InputError
+from spaf_model.gene_names import GeneNames, looks_like_mouse, read_gene_names, with_model_names
 
 if TYPE_CHECKING:
     import anndata
@@ -21,16 +22,20 @@ SYMBOL_COLUMNS = ("gene_name", "gene_names", "gene_symbol", "gene_symbols", "fea
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
 
 
-def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: float) -> GeneMatch:
+def match_genes(
+    var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: float, gene_names: GeneNames | None = None
+) -> GeneMatch:
     """Find the genes of ``var`` in a vocabulary, by names or Ensembl ids, whichever find most.
 
     Names are looked for in the index and in the usual columns of gene symbols; ids in the usual columns of Ensembl ids.
+    Those that are not found are looked for by their other names, where a table gives them.
 
     Raises
     ------
     InputError
         If too few genes match (see `Vocabulary.match`), or a gene stands in the input twice.
     """
+    other_names = {} if gene_names is None else read_gene_names(gene_names)
     symbol_sources: list[Any] = [var.index, *_columns(var, SYMBOL_COLUMNS)]
     id_sources: list[Any] = [None, *_columns(var, ID_COLUMNS)]
     sources = [
@@ -46,8 +51,18 @@ def match_genes(var: pd.DataFrame, vocabulary: Vocabulary, *, min_fraction: floa
         match = vocabulary.look_up(*source)
         return len(match.matched), len(match.joined)
 
+    if other_names:
+        sources = [with_model_names(*source, other_names, vocabulary) for source in sources]
     symbols, gene_ids = max(sources, key=found)
-    best = vocabulary.match(symbols, gene_ids, min_fraction=min_fraction)
+    try:
+        best = vocabulary.match(symbols, gene_ids, min_fraction=min_fraction)
+    except InputError as error:
+        if any(looks_like_mouse(*source, vocabulary) for source in sources):
+            raise InputError(
+                f"{str(error).rstrip('.')}; these look like genes of mouse: give their human orthologs in a table with "
+                "the columns name and gene (gene_names, --gene-names), since capitals would take some for others."
+            ) from error
+        raise
     if best.duplicated:
         raise InputError(
             f"Gene {best.duplicated[0]!r} occurs more than once among the genes of the input "

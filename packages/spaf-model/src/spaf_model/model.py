@@ -32,7 +32,7 @@ from spaf_model.niche import NICHE, check_places
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
 from spaf_model.shipped import STARTER, model_path
-from spaf_model.vocabulary import Vocabulary
+from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
     import anndata
@@ -73,6 +73,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     reads_whole_slides: ClassVar[bool] = False  # whether all cells of a table must be read together
     new_vocabulary: ClassVar[Callable[..., Vocabulary]] = Vocabulary.build  # of a new model; takes what that takes
     has_own_niche: ClassVar[bool] = False  # whether `embed_counts` takes ``niche=True``; else `niche_states` makes it
+    needed_context: ClassVar[tuple[str, ...]] = CONTEXT_KINDS  # that an embedding needs, of what the vocabulary knows
 
     def __init__(self, config: ConfigT, vocabulary: Vocabulary, seed: int = 0) -> None:
         self._set_parts(config, vocabulary)
@@ -229,8 +230,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             whole result.
         tissue, condition, species, assay
             Context of all cells; where None, the ``obs`` column of that name. ``"unknown"`` is a value of its own.
-        layer
-            Layer with the counts; None is X.
+        layer, gene_names
+            Layer with the counts, None is X; other names of genes, asked for those not found (`spaf_model.gene_names`).
         slide_key
             Column of ``obs`` with the slide of each cell, for niches and families that read whole slides; None takes
             ``slide`` or another usual name where it is there, and else all cells of a table are one slide.
@@ -337,8 +338,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         *,
         with_places: bool = False,
     ) -> CellSource:
-        by_slide = self.reads_whole_slides or with_places
-        source = CellSource(adata, self.vocabulary, options, cells=cells, by_slide=by_slide)
+        by_slide, needed = self.reads_whole_slides or with_places, self.needed_context
+        source = CellSource(adata, self.vocabulary, options, cells=cells, by_slide=by_slide, needed_context=needed)
         if with_places:
             check_places(source.places, adata.obs_names.tolist())
         return source

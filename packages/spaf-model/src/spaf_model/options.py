@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
+import pandas as pd
+
 from spaf_model.errors import InputError
+from spaf_model.gene_names import GeneNames
 from spaf_model.kernels import KernelName
 
 Precision = Literal["fp32", "bf16"]
@@ -20,6 +24,7 @@ class About:
     least: float | None = None
     most: float | None = None
     in_command: bool = True  # whether the command line has it
+    command_type: Any = None  # there; None: that of the argument
 
 
 class SharedOptions(TypedDict, total=False):
@@ -35,6 +40,10 @@ class SharedOptions(TypedDict, total=False):
         About("obs column with the slide of each cell, for whole-slide models and niches. Default: slide, sample, .."),
     ]
     table_key: Annotated[str | None, About("Table of a SpatialData.", in_command=False)]
+    gene_names: Annotated[
+        GeneNames | None,
+        About("Table of other names of genes: columns name (in the data) and gene.", command_type=Path | None),
+    ]
     min_gene_fraction: Annotated[float, About("Least share of genes found.", least=0.0, most=1.0)]
     strict: Annotated[bool, About("Refuse cells without any gene of the model.")]
     token_budget: Annotated[
@@ -61,12 +70,18 @@ class ReadingOptions:
     assay: str | None = None
     layer: str | None = None  # with the counts; None: X
     slide_key: str | None = None  # obs column of slides; None: "slide", where it is there
+    gene_names: GeneNames | None = None  # other names of genes (`spaf_model.gene_names`)
     min_gene_fraction: float = 0.5  # least share of genes that must match
     strict: bool = False  # refuse cells without any gene of the vocabulary
 
     def as_record(self) -> dict[str, Any]:
         """Return the options that are set, as plain values."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.gene_names, (Mapping, pd.DataFrame)):
+            values["gene_names"] = f"a table of {len(self.gene_names)}"
+        elif self.gene_names is not None:
+            values["gene_names"] = str(self.gene_names)
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)

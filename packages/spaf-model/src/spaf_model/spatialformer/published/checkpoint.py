@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import pickle
-import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spaf_model.checkpoints import check_tensors, read_weights_only, sha256_of
 from spaf_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,28 +56,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     FileNotFoundError
         If there is no such file.
     """
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        # Mapped, so that the optimiser's state, twice the size of the weights, is never read.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        asked_for = re.search(r"GLOBAL (\S+)", str(error))
-        if asked_for:
-            raise InputError(
-                f"{path} asks for {asked_for[1]} and was not loaded: "
-                "only tensors, plain containers and numbers are read from a checkpoint."
-            ) from error
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path} is not a checkpoint, or is damaged: {reason}") from error
+    sha256 = sha256_of(path)
+    content = read_weights_only(path)
     tensors = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not tensors:
         raise InputError(f"{path} is not a Lightning checkpoint: it has no 'state_dict'.")
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise InputError(f"{path} has a {type(tensor).__name__} under {name!r} where a tensor is expected.")
-        if not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"{path}: the tensor {name} has values that are not finite.")
+    check_tensors(path, tensors)
     hyper_parameters = content.get("hyper_parameters")
     step = content.get("global_step")
     return Checkpoint(

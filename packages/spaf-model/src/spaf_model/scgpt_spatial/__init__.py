@@ -1,0 +1,43 @@
+"""scGPT-spatial: its configuration, tokeniser, network, importer of published checkpoints, and the model."""
+
+from spaf_model.scgpt_spatial.batch import ValueBatch
+from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
+from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
+from spaf_model.scgpt_spatial.experts import ExpertMixture, SingleExpert, TokensToDecode
+from spaf_model.scgpt_spatial.expression import NicheExpression
+from spaf_model.scgpt_spatial.inference import InferenceEncoder
+from spaf_model.scgpt_spatial.model import ScGPTSpatial
+from spaf_model.scgpt_spatial.neighbourhood import neighbourhood_weights
+from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
+from spaf_model.scgpt_spatial.routing import RoutingReport
+from spaf_model.scgpt_spatial.tokeniser import (
+    HIDDEN_VALUE,
+    PREFIX_VALUE,
+    ScGPTSpatialTokeniser,
+    ValuedCells,
+    technology_names,
+)
+from spaf_model.scgpt_spatial.values import GeneValues, gene_values
+
+__all__ = [
+    "HIDDEN_VALUE",
+    "PREFIX_VALUE",
+    "CellDecoder",
+    "CountOutput",
+    "ExpertMixture",
+    "GeneValues",
+    "InferenceEncoder",
+    "NicheExpression",
+    "RoutingReport",
+    "ScGPTSpatial",
+    "ScGPTSpatialConfig",
+    "ScGPTSpatialNetwork",
+    "ScGPTSpatialTokeniser",
+    "SingleExpert",
+    "TokensToDecode",
+    "ValueBatch",
+    "ValuedCells",
+    "gene_values",
+    "neighbourhood_weights",
+    "technology_names",
+]

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from spaf_model.scgpt_spatial import neighbourhood_weights
+
+
+def slow(
+    places: np.ndarray, slides: np.ndarray, k: int, weights: str, width: float | None, among: np.ndarray
+) -> np.ndarray:
+    """A distance at a time."""
+    expected = np.zeros((len(places), len(places)))
+    for slide in set(slides.tolist()):
+        nearest = {}
+        for cell in np.flatnonzero(slides == slide):
+            others = [other for other in np.flatnonzero((slides == slide) & among) if other != cell]
+            distances = {other: float(np.linalg.norm(places[cell] - places[other])) for other in others}
+            nearest[cell] = dict(sorted(distances.items(), key=lambda item: item[1])[:k])
+        reach = width or 0.5 * float(np.median([max(found.values()) for found in nearest.values()]))
+        for cell, found in nearest.items():
+            weight = {
+                other: 1.0 if weights == "uniform" else np.exp(-(distance**2) / (2 * reach**2))
+                for other, distance in found.items()
+            }
+            for other, value in weight.items():
+                expected[cell, other] = value / sum(weight.values())
+    return expected
+
+
+@pytest.mark.parametrize("weights", ["uniform", "gaussian"])
+@pytest.mark.parametrize("width", [None, 0.4])
+def test_agrees_with_the_slow_twin(weights: str, width: float | None) -> None:
+    rng = np.random.default_rng(0)
+    places, slides = rng.random((40, 2)), rng.integers(0, 2, 40)
+    among = rng.random(40) < 0.8
+    found = neighbourhood_weights(places, slides, n_neighbours=6, weights=weights, width=width, among=among)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.toarray(), slow(places, slides, 6, weights, width, among), atol=1e-6)
+
+
+def test_cells_in_one_place_without_a_place_and_alone() -> None:
+    places = np.array([[0.0, 0.0]] * 5 + [[np.nan, 0.0]] + [[1.0, 1.0]])
+    slides = np.array([0, 0, 0, 0, 0, 0, 1])
+    found = neighbourhood_weights(places, slides, n_neighbours=2).toarray()
+    assert np.diag(found).tolist() == [0.0] * 7
+    np.testing.assert_allclose(found[:5].sum(axis=1), 1.0, rtol=1e-6)
+    assert (found[:5] > 0).sum(axis=1).tolist() == [2] * 5
+    assert not found[5:].any()
+    assert not found[:, 5:].any()
