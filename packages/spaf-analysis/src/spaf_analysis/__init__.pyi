@@ -5,6 +5,7 @@ from .cell_pairs import CellPairBenchmark, benchmark_cell_pairs
 from .clusters import cluster, marker_genes, umap
 from .errors import InputError
 from .gene_pairs import GenePairs, enriched_gene_pairs
+from .niches import judge_niches, niche_state
 from .report import Report, ReportOptions, Section, make_report, render_html, write_report
 from .run import run_stages
 from .spatial_genes import morans_i, spatially_variable_genes
@@ -20,10 +21,12 @@ __all__ = [
     "benchmark_cell_pairs",
     "cluster",
     "enriched_gene_pairs",
+    "judge_niches",
     "make_report",
     "marker_genes",
     "morans_i",
     "one_table",
+    "niche_state",
     "pl",
     "render_html",
     "run_stages",

@@ -22,6 +22,10 @@ MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
 PROPORTIONS = "proportions"
+NICHE_STATE = "X_SpaF_niche"
+NICHES = "spaf_niche"
+NICHE_DIFFERENCES = "spaf_niche_differences"
+TYPE_PAIRS = "type_pairs"
 
 __all__ = [
     "CELL_PAIRS",
@@ -34,6 +38,9 @@ __all__ = [
     "GENE_PAIRS",
     "MORANS_I",
     "NEIGHBORS",
+    "NICHES",
+    "NICHE_DIFFERENCES",
+    "NICHE_STATE",
     "N_TRANSCRIPTS",
     "PROPORTIONS",
     "SLIDE",
@@ -41,6 +48,7 @@ __all__ = [
     "SPATIAL",
     "SPLIT",
     "TRAIN",
+    "TYPE_PAIRS",
     "UMAP",
     "VALIDATION",
 ]
