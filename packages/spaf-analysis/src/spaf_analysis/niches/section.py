@@ -145,7 +145,8 @@ def _rows(adata: Any, groups: str) -> pd.DataFrame:
     shares = pd.crosstab(adata.obs[NICHES], adata.obs[groups].astype(str), normalize="index")
     rows = []
     for name, (_, row) in zip(described.index.astype(str), described.iterrows(), strict=True):
-        most = shares.loc[[name]].squeeze(axis=0).sort_values(ascending=False, kind="stable").head(3)
+        of_niche = pd.Series(shares.loc[[name]].to_numpy()[0], index=shares.columns)
+        most = of_niche.sort_values(ascending=False, kind="stable").head(3)
         rows.append(
             {
                 "niche": str(name), "n_cells": int(row["n_cells"]), "share": float(row["share"]),
