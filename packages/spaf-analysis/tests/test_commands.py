@@ -18,6 +18,7 @@ COMMANDS = {
     "cell-pairs": (FEW, "auroc"),
     "gene-pairs": (("--min-cells", 2), "fdr"),
     "niches": (("--n-domains", 4), "niche"),
+    "type-pairs": (("--cell-type", "split"), "ratio"),
 }
 
 
@@ -49,7 +50,7 @@ def test_the_ending_says_what_is_written(stages, tmp_path, call, command):
     adata = ad.read_h5ad(tmp_path / "out.h5ad")
     assert "X_SpaF" in adata.obsm
     added = {"clusters": adata.obs, "spatial-genes": adata.var, "cell-pairs": adata.uns, "gene-pairs": adata.uns}
-    added["niches"] = adata.obs
+    added |= {"niches": adata.obs, "type-pairs": adata.uns}
     keys = {"niches": "spaf_niche", "clusters": "spaf_cluster", "spatial-genes": "morans_i"}
     assert keys.get(command, command.replace("-", "_")) in added[command]
     assert stages.embedded.read_bytes() == before
@@ -91,6 +92,9 @@ def test_cell_pairs_of_a_model_or_of_an_embedding_alone(stages, call):
     alone = json.loads(call("cell-pairs", stages.embedded, *FEW, "--radius", 20, "--json")[1])
     assert "model" not in {row["score"] for row in alone["scores"]}
     assert {row["radius"] for row in alone["scores"]} == {20.0}
+    beside = json.loads(call("cell-pairs", stages.embedded, *FEW, "--cell-type", "split", "--json")[1])
+    assert beside["type_pairs"]["types"] == ["gap", "train", "validation"]
+    assert beside["scores"] == json.loads(call("cell-pairs", stages.embedded, *FEW, "--json")[1])["scores"]
 
 
 def test_a_graph_says_how_far_neighbours_are_apart(stages, tmp_path, call):
@@ -132,7 +136,8 @@ def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
     monkeypatch.setattr(ad, "read_h5ad", None)
-    code, printed, said = call(command, "embedded.h5ad", *words)
+    asked = COMMANDS[command][0] if command == "type-pairs" else ()  # what must be given
+    code, printed, said = call(command, "embedded.h5ad", *asked, *words)
     assert (code, printed) == (2, "")
     assert sentence in said
     assert said.count("\n") == 1
@@ -154,6 +159,8 @@ def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeyp
         (("niches", "embedded.h5ad", "--inputs", "all"), "inputs must be one of both, embedding, expression"),
         (("niches", "embedded.h5ad", "--radius", "1"), "radius 1 reaches no other cell for most cells"),
         (("niches", "twice.h5ad"), "3 cells have the name of another one, the first is 'a'"),
+        (("type-pairs", "embedded.h5ad", "--cell-type", "none"), "obs has no column 'none' (cell_type); it has: "),
+        (("cell-pairs", "embedded.h5ad", "--cell-type", "none"), "obs has no column 'none' (--cell-type); it has: "),
         (("cell-pairs", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
         (("cell-pairs", "embedded.h5ad", "--radius", "90"), "90 um"),
         (("cell-pairs", "embedded.h5ad", "--model", "beginner"), "beginner"),

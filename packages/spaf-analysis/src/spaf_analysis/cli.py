@@ -23,6 +23,7 @@ from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.niches.command import niches_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
+from spaf_analysis.type_pairs.command import type_pairs_command
 
 app = typer.Typer(
     help="From a spatial run to embeddings and a report that can be read.",
@@ -169,6 +170,7 @@ app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
 app.command("deconvolve")(deconvolve_command)
 app.command("niches")(niches_command)
+app.command("type-pairs")(type_pairs_command)
 
 
 def _announce(stage: str) -> None:

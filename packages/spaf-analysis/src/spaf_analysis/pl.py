@@ -6,6 +6,7 @@ from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
 from spaf_analysis.spatial_genes.plot import spatial_gene
+from spaf_analysis.type_pairs.plot import type_pairs
 
 __all__ = [
     "cell_pairs",
@@ -16,5 +17,6 @@ __all__ = [
     "niches",
     "proportion",
     "spatial_gene",
+    "type_pairs",
     "umap",
 ]

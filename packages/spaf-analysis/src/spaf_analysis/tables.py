@@ -19,6 +19,8 @@ from spaf_model import Model, load_model
 if TYPE_CHECKING:
     from spaf_model import Cells
 
+GRID_SPREAD = 1.05  # of distances that are one and the same on a grid: their 90th percentile over their 10th
+_LEAST_SPOTS = 20
 MAX_CATEGORIES = 500  # that a column of labels can have
 _NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 
@@ -175,6 +177,25 @@ def check_cell_names(adata: ad.AnnData) -> None:
         )
 
 
+def nearest_distances(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the distance from each cell to the nearest other one of its slide; none of a slide with one cell."""
+    nearest = [np.zeros(0)]
+    for name in np.unique(slide):
+        of_slide = coordinates[slide == name]
+        if len(of_slide) > 1:
+            nearest.append(np.asarray(cKDTree(of_slide).query(of_slide, k=2)[0])[:, 1])
+    return np.concatenate(nearest)
+
+
+def grid_spacing(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> float | None:
+    """Return how far apart spots on a grid are, in the unit of the coordinates; None of cells, which lie anywhere."""
+    nearest = nearest_distances(coordinates, slide)
+    if len(nearest) < _LEAST_SPOTS:
+        return None
+    low, middle, high = np.percentile(nearest, [10, 50, 90])
+    return float(middle) if 0 < high <= low * GRID_SPREAD else None
+
+
 def check_radius(coordinates: NDArray[np.float64], slide: NDArray[np.generic], radius: float, option: str) -> None:
     """Raise `InputError` for a radius that is not above 0, or within which most cells have no other one.
 
@@ -182,12 +203,8 @@ def check_radius(coordinates: NDArray[np.float64], slide: NDArray[np.generic], r
     """
     if not 0 < radius < float("inf"):
         raise InputError(f"{option} must be above 0 um, not {radius:g}.")
-    nearest = []
-    for name in np.unique(slide):
-        of_slide = coordinates[slide == name]
-        if len(of_slide) > 1:
-            nearest.append(np.asarray(cKDTree(of_slide).query(of_slide, k=2)[0])[:, 1])
-    median = float(np.median(np.concatenate(nearest))) if nearest else float("inf")
+    nearest = nearest_distances(coordinates, slide)
+    median = float(np.median(nearest)) if len(nearest) else float("inf")
     if median > radius:
         raise InputError(
             f"{option} {radius:g} reaches no other cell for most cells: the nearest one is {median:.4g} away in the "

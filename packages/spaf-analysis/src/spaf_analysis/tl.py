@@ -7,5 +7,16 @@ from spaf_analysis.gene_pairs import gene_pairs
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
 from spaf_analysis.spatial_genes import spatial_genes
+from spaf_analysis.type_pairs.tool import type_pairs
 
-__all__ = ["cell_pairs", "cluster", "deconvolve", "gene_pairs", "niche_differences", "niches", "spatial_genes", "umap"]
+__all__ = [
+    "cell_pairs",
+    "cluster",
+    "deconvolve",
+    "gene_pairs",
+    "niche_differences",
+    "niches",
+    "spatial_genes",
+    "type_pairs",
+    "umap",
+]

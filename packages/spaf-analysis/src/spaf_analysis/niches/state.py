@@ -12,6 +12,7 @@ from sklearn.preprocessing import normalize
 
 from spaf_analysis.defaults import N_NEIGHBORS, NICHE_SCALES
 from spaf_analysis.metrics import log_normalize, pearson_embedding
+from spaf_analysis.tables import GRID_SPREAD
 
 N_COMPONENTS = 30
 MAX_GENES = 2_000
@@ -19,7 +20,6 @@ MAX_FITTED = 50_000  # cells that components of expression are fitted on
 _CHUNK = 8_000_000  # dense values at a time
 _CLIP = 10.0
 _RING = 9  # more spots than asked for, so that those of a whole ring are found
-_GRID_SPREAD = 1.05  # of distances that are one and the same on a grid
 
 
 def neighbour_weights(
@@ -53,7 +53,7 @@ def neighbour_weights(
     distance, found = cKDTree(coordinates).query(coordinates, k=k + 1, workers=n_threads)
     distance, found = np.reshape(distance, (n, k + 1)), np.reshape(found, (n, k + 1)).astype(np.int32)
     if k > n_neighbors and _on_grid(distance):
-        reach = distance[:, n_neighbors] * _GRID_SPREAD
+        reach = distance[:, n_neighbors] * GRID_SPREAD
         kept = distance <= min(np.median(reach), np.inf if radius is None else radius)
     else:
         distance, found = distance[:, : n_neighbors + 1], found[:, : n_neighbors + 1]
@@ -72,7 +72,7 @@ def _on_grid(distance: NDArray[np.float64]) -> bool:
     if distance.shape[1] < 2:
         return False
     low, high = np.percentile(distance[:, 1], [10, 90])
-    return bool(0 < high <= low * _GRID_SPREAD)
+    return bool(0 < high <= low * GRID_SPREAD)
 
 
 def niche_state(

@@ -69,6 +69,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
+    from spaf_analysis.type_pairs.section import TypePairsSection
 
     return (
         AccountSection,
@@ -78,6 +79,7 @@ def default_sections() -> tuple[type[Section], ...]:
         RegionsSection,
         TrainingSection,
         CellPairsSection,
+        TypePairsSection,
         GenePairsSection,
         DeconvolutionSection,
         ProvenanceSection,
