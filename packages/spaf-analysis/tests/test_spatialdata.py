@@ -28,6 +28,7 @@ def test_every_tool_writes_into_the_table_that_is_named(store):
     tl.cell_pairs(store, table_key="cells", n_replicates=5, max_pairs=50)
     tl.niches(store, table_key="cells", n_domains=2)
     tl.type_pairs(store, table_key="cells", cell_type="type")
+    tl.integrate(store, table_key="cells", batch="split", label="type", use_harmony=False, n_replicates=5)
     table = store.tables["cells"]
     assert "spaf_cluster" in table.obs
     assert np.isfinite(table.obsm["X_SpaF_umap"]).all()
@@ -45,6 +46,7 @@ def test_every_tool_writes_into_the_table_that_is_named(store):
         pl.umap(store, table_key="cells"),
         pl.niches(store, table_key="cells"),
         pl.type_pairs(store, table_key="cells"),
+        pl.integration(store, table_key="cells"),
         pl.niche_composition(store, "type", table_key="cells"),
         pl.spatial_gene(store, "LEFT1", table_key="cells"),
         *pl.cell_pairs(store, table_key="cells"),

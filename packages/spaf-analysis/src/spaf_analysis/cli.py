@@ -20,6 +20,7 @@ from spaf_analysis.deconvolution.command import deconvolve_command
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
+from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.niches.command import niches_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
@@ -77,6 +78,7 @@ def report(
     n_domains: Annotated[int | None, _N_DOMAINS] = None,
     label: Annotated[str | None, typer.Option(help="Column of obs with regions: niches are judged against it.")] = None,
     cell_type: Annotated[str | None, typer.Option(help="Column of obs with cell types; default: the clusters.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Column of obs with what is to be mixed; default: slides.")] = None,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: Annotated[int, _SEED] = 0,
@@ -91,7 +93,7 @@ def report(
     from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
 
     options = ReportOptions(
-        key=key, gene=gene, resolution=resolution, n_domains=n_domains, label=label, cell_type=cell_type,
+        key=key, gene=gene, resolution=resolution, n_domains=n_domains, label=label, cell_type=cell_type, batch=batch,
         max_pairs=max_pairs, n_replicates=replicates, seed=seed,
     )  # fmt: skip
     check_places(out, summary)
@@ -169,6 +171,7 @@ app.command("spatial-genes")(spatial_genes_command)
 app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
 app.command("deconvolve")(deconvolve_command)
+app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)
 

@@ -26,6 +26,7 @@ NICHE_STATE = "X_SpaF_niche"
 NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
 TYPE_PAIRS = "type_pairs"
+INTEGRATION = "integration"
 
 __all__ = [
     "CELL_PAIRS",
@@ -36,6 +37,7 @@ __all__ = [
     "ENRICHMENT",
     "GAP",
     "GENE_PAIRS",
+    "INTEGRATION",
     "MORANS_I",
     "NEIGHBORS",
     "NICHES",

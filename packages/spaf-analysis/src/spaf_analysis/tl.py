@@ -4,6 +4,7 @@ from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
 from spaf_analysis.spatial_genes import spatial_genes
@@ -14,6 +15,7 @@ __all__ = [
     "cluster",
     "deconvolve",
     "gene_pairs",
+    "integrate",
     "niche_differences",
     "niches",
     "spatial_genes",

@@ -17,6 +17,7 @@ class ReportOptions:
     n_domains: int | None = None  # number of niches; None: the one halves of the tissue agree on
     label: str | None = None  # column of obs with regions, which niches are judged against
     cell_type: str | None = None  # column of obs with cell types; None: the clusters of the embedding
+    batch: str | None = None  # column of obs with what is to be mixed; None: the slides
     max_pairs: int = MAX_PAIRS  # positive cell pairs judged at each radius
     n_replicates: int = N_REPLICATES  # resampled tissues behind each interval
     umap_cells: int = 50_000  # a larger table is subsampled for the UMAP

@@ -66,6 +66,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
+    from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
@@ -76,6 +77,7 @@ def default_sections() -> tuple[type[Section], ...]:
         TissueSection,
         ClustersSection,
         NichesSection,
+        IntegrationSection,
         RegionsSection,
         TrainingSection,
         CellPairsSection,
@@ -132,7 +134,7 @@ def make_report(
     step("reading the results of the stages")
     inputs = read_inputs(embedded, model=model, run=run, build=build, key=options.key)
     adata = inputs.adata
-    for name, column in (("label", options.label), ("cell_type", options.cell_type)):
+    for name, column in (("label", options.label), ("cell_type", options.cell_type), ("batch", options.batch)):
         if column is not None:
             labels_of(adata, column, name)
     context = Context(inputs, options, started, step)
