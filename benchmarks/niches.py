@@ -3,8 +3,8 @@
     python benchmarks/niches.py [NAME=SLIDE.h5ad:COLUMN ..] [--seeds 5] [--cells 1000000] [--dimensions 64] [--write]
 
 A slide has counts in X, places in obsm["spatial"] in any unit, and regions in the column of obs; cells with "Excluded"
-or without a value in it are left out. The own-tissue model (preset ``neighbours``) is fitted on the slide
-itself. As many domains as there are regions are asked of every method. Intervals go over seeds of the clustering and over
+or without a value in it are left out. The own-tissue model (preset ``neighbours``) is fitted on the slide itself. As
+many domains as there are regions are asked of every method. Intervals go over seeds of the clustering and over
 resampled tiles of tissue; differences to PCA averaged twice over 15 neighbours are paired. NAME goes into the results,
 the path does not.
 
