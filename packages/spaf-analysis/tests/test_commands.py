@@ -17,6 +17,8 @@ COMMANDS = {
     "spatial-genes": ((), "morans_i"),
     "cell-pairs": (FEW, "auroc"),
     "gene-pairs": (("--min-cells", 2), "fdr"),
+    "niches": (("--n-domains", 4), "niche"),
+    "type-pairs": (("--cell-type", "split"), "ratio"),
 }
 
 
@@ -48,7 +50,8 @@ def test_the_ending_says_what_is_written(stages, tmp_path, call, command):
     adata = ad.read_h5ad(tmp_path / "out.h5ad")
     assert "X_SpaF" in adata.obsm
     added = {"clusters": adata.obs, "spatial-genes": adata.var, "cell-pairs": adata.uns, "gene-pairs": adata.uns}
-    keys = {"clusters": "spaf_cluster", "spatial-genes": "morans_i"}
+    added |= {"niches": adata.obs, "type-pairs": adata.uns}
+    keys = {"niches": "spaf_niche", "clusters": "spaf_cluster", "spatial-genes": "morans_i"}
     assert keys.get(command, command.replace("-", "_")) in added[command]
     assert stages.embedded.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.h5ad", "out.parquet"]
@@ -89,6 +92,9 @@ def test_cell_pairs_of_a_model_or_of_an_embedding_alone(stages, call):
     alone = json.loads(call("cell-pairs", stages.embedded, *FEW, "--radius", 20, "--json")[1])
     assert "model" not in {row["score"] for row in alone["scores"]}
     assert {row["radius"] for row in alone["scores"]} == {20.0}
+    beside = json.loads(call("cell-pairs", stages.embedded, *FEW, "--cell-type", "split", "--json")[1])
+    assert beside["type_pairs"]["types"] == ["gap", "train", "validation"]
+    assert beside["scores"] == json.loads(call("cell-pairs", stages.embedded, *FEW, "--json")[1])["scores"]
 
 
 def test_a_graph_says_how_far_neighbours_are_apart(stages, tmp_path, call):
@@ -130,13 +136,15 @@ def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
     monkeypatch.setattr(ad, "read_h5ad", None)
-    code, printed, said = call(command, "embedded.h5ad", *words)
+    asked = COMMANDS[command][0] if command == "type-pairs" else ()  # what must be given
+    code, printed, said = call(command, "embedded.h5ad", *asked, *words)
     assert (code, printed) == (2, "")
     assert sentence in said
     assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["embedded.h5ad"]
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -144,6 +152,15 @@ def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeyp
         (("clusters", "text.h5ad"), "text.h5ad cannot be read as an h5ad file"),
         (("clusters", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
         (("clusters", "embedded.h5ad", "--resolution", "-1"), "resolution must be above 0, not -1"),
+        (("niches", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
+        (("niches", "embedded.h5ad", "--label", "none"), "obs has no column 'none' (--label); it has: "),
+        (("niches", "embedded.h5ad", "--label", "slide"), "obs column 'slide' (--label) holds only 'sim'"),
+        (("niches", "embedded.h5ad", "--condition", "slide"), "give both --condition and --donor"),
+        (("niches", "embedded.h5ad", "--inputs", "all"), "inputs must be one of both, embedding, expression"),
+        (("niches", "embedded.h5ad", "--radius", "1"), "radius 1 reaches no other cell for most cells"),
+        (("niches", "twice.h5ad"), "3 cells have the name of another one, the first is 'a'"),
+        (("type-pairs", "embedded.h5ad", "--cell-type", "none"), "obs has no column 'none' (cell_type); it has: "),
+        (("cell-pairs", "embedded.h5ad", "--cell-type", "none"), "obs has no column 'none' (--cell-type); it has: "),
         (("cell-pairs", "embedded.h5ad", "--key", "X_none"), "obsm has no embedding 'X_none'; it has: "),
         (("cell-pairs", "embedded.h5ad", "--radius", "90"), "90 um"),
         (("cell-pairs", "embedded.h5ad", "--model", "beginner"), "beginner"),
@@ -153,6 +170,10 @@ def test_wrong_input_is_one_sentence(stages, tmp_path, monkeypatch, call, words,
     monkeypatch.chdir(tmp_path)
     shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
     (tmp_path / "text.h5ad").write_text("words")
+    if "twice.h5ad" in words:
+        adata = ad.read_h5ad(stages.embedded)
+        adata.obs_names = ["a"] * 4 + adata.obs_names[4:].tolist()
+        adata.write_h5ad(tmp_path / "twice.h5ad")
     code, printed, said = call(*words, "-o", "out.csv")
     assert (code, printed) == (2, "")
     assert sentence in said
@@ -173,7 +194,7 @@ def test_pairs_that_cannot_be_judged_give_no_table_but_a_reason(stages, tmp_path
     assert result["separation"] is None
 
 
-@pytest.mark.parametrize("command", ["spatial-genes", "cell-pairs"])
+@pytest.mark.parametrize("command", ["spatial-genes", "cell-pairs", "niches"])
 def test_logarithms_are_no_counts(stages, tmp_path, call, command):
     adata = ad.read_h5ad(stages.embedded)
     adata.X = adata.X.astype(np.float32).log1p()
@@ -189,3 +210,21 @@ def test_cells_are_not_judged_by_themselves(stages, tmp_path, call):
     code, _, said = call(*words)
     assert code == 2
     assert "holds the cells that are judged" in said
+
+
+def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
+    adata = ad.read_h5ad(stages.embedded)
+    x = adata.obsm["spatial"][:, 0]
+    strip = np.minimum(4 * (x - x.min()) // np.ptp(x), 3).astype(int)
+    adata.obs["region"] = np.where(strip > 1, "right", "left")
+    adata.obs["donor"] = [f"d{one}" for one in strip]
+    adata.obs["condition"] = np.where(strip % 2 == 1, "odd", "even")
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    words = ("--label", "region", "--condition", "condition", "--donor", "donor", "--cell-type", "region")
+    code, printed, said = call("niches", tmp_path / "in.h5ad", "-k", 3, *words, "--replicates", 20, "--json")
+    assert (code, said) == (0, "")
+    result = json.loads(printed)
+    assert result["n_domains"] == len(result["niches"]) == 3
+    assert {row["method"] for row in result["judged"]} >= {"niches, both", "PCA averaged twice"}
+    assert {row["kind"] for row in result["differences"]["table"]} == {"abundance", "composition", "gene"}
+    assert result["differences"]["smallest_p"] == pytest.approx(1 / 3)

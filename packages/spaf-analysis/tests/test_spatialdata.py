@@ -26,6 +26,9 @@ def test_every_tool_writes_into_the_table_that_is_named(store):
     tl.spatial_genes(store, table_key="cells")
     tl.gene_pairs(store, table_key="cells", min_cells=1)
     tl.cell_pairs(store, table_key="cells", n_replicates=5, max_pairs=50)
+    tl.niches(store, table_key="cells", n_domains=2)
+    tl.type_pairs(store, table_key="cells", cell_type="type")
+    tl.integrate(store, table_key="cells", batch="split", label="type", use_harmony=False, n_replicates=5)
     table = store.tables["cells"]
     assert "spaf_cluster" in table.obs
     assert np.isfinite(table.obsm["X_SpaF_umap"]).all()
@@ -33,12 +36,18 @@ def test_every_tool_writes_into_the_table_that_is_named(store):
     assert table.uns["gene_pairs"]["n_tested"] == 2
     assert len(table.uns["cell_pairs"]["scores"])
     assert "spaf_cluster" not in store.tables["other"].obs
+    assert table.obs["spaf_niche"].nunique() == 2
+    assert "X_SpaF_niche" in table.obsm
     assert len(marker_genes(store, table_key="cells")) == table.obs["spaf_cluster"].nunique()
     assert len(spatially_variable_genes(store, table_key="cells"))
     assert enriched_gene_pairs(store, table_key="cells").n_tested == 2
     for drawn in (
         pl.clusters(store, table_key="cells"),
         pl.umap(store, table_key="cells"),
+        pl.niches(store, table_key="cells"),
+        pl.type_pairs(store, table_key="cells"),
+        pl.integration(store, table_key="cells"),
+        pl.niche_composition(store, "type", table_key="cells"),
         pl.spatial_gene(store, "LEFT1", table_key="cells"),
         *pl.cell_pairs(store, table_key="cells"),
     ):

@@ -20,8 +20,11 @@ from spaf_analysis.deconvolution.command import deconvolve_command
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
+from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
+from spaf_analysis.niches.command import niches_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
+from spaf_analysis.type_pairs.command import type_pairs_command
 
 app = typer.Typer(
     help="From a spatial run to embeddings and a report that can be read.",
@@ -34,6 +37,7 @@ app = typer.Typer(
 _JSON = typer.Option("--json", help="Print the key numbers as JSON.")
 _GENE = typer.Option(help="Gene on the tissue map; default: the one with the strongest spatial pattern.")
 _RESOLUTION = typer.Option(help="Resolution of the clusters; higher gives more.")
+_N_DOMAINS = typer.Option(help="Number of niches; default: the one that halves of the tissue agree on.")
 _SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.")
 
 
@@ -71,6 +75,10 @@ def report(
     key: Annotated[str, typer.Option(help="Embedding in obsm.")] = EMBEDDING,
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
+    n_domains: Annotated[int | None, _N_DOMAINS] = None,
+    label: Annotated[str | None, typer.Option(help="Column of obs with regions: niches are judged against it.")] = None,
+    cell_type: Annotated[str | None, typer.Option(help="Column of obs with cell types; default: the clusters.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Column of obs with what is to be mixed; default: slides.")] = None,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: Annotated[int, _SEED] = 0,
@@ -85,8 +93,9 @@ def report(
     from spaf_analysis.report import ReportOptions, check_places, make_report, write_report
 
     options = ReportOptions(
-        key=key, gene=gene, resolution=resolution, max_pairs=max_pairs, n_replicates=replicates, seed=seed
-    )
+        key=key, gene=gene, resolution=resolution, n_domains=n_domains, label=label, cell_type=cell_type, batch=batch,
+        max_pairs=max_pairs, n_replicates=replicates, seed=seed,
+    )  # fmt: skip
     check_places(out, summary)
     with _progress() as step:
         made = make_report(embedded, model=model, run=run, build=build, options=options, progress=step)
@@ -162,6 +171,9 @@ app.command("spatial-genes")(spatial_genes_command)
 app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
 app.command("deconvolve")(deconvolve_command)
+app.command("integrate")(integrate_command)
+app.command("niches")(niches_command)
+app.command("type-pairs")(type_pairs_command)
 
 
 def _announce(stage: str) -> None:

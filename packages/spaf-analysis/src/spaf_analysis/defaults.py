@@ -3,3 +3,6 @@
 N_NEIGHBORS = 15  # cells in the neighbourhood of a cell
 MAX_PAIRS = 2_000  # positive cell pairs judged at each radius, as by spaf-train evaluate
 N_REPLICATES = 1_000  # resampled tissues behind each interval
+NICHE_SCALES = (1, 2, 4)  # times that the mean over a cell and its neighbours is taken
+MAX_NICHES = 15  # domains tried where their number is not given
+N_PERMUTATIONS = 9_999  # of donors, where there are more arrangements than that

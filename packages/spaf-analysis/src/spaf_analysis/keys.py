@@ -22,6 +22,11 @@ MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
 PROPORTIONS = "proportions"
+NICHE_STATE = "X_SpaF_niche"
+NICHES = "spaf_niche"
+NICHE_DIFFERENCES = "spaf_niche_differences"
+TYPE_PAIRS = "type_pairs"
+INTEGRATION = "integration"
 
 __all__ = [
     "CELL_PAIRS",
@@ -32,8 +37,12 @@ __all__ = [
     "ENRICHMENT",
     "GAP",
     "GENE_PAIRS",
+    "INTEGRATION",
     "MORANS_I",
     "NEIGHBORS",
+    "NICHES",
+    "NICHE_DIFFERENCES",
+    "NICHE_STATE",
     "N_TRANSCRIPTS",
     "PROPORTIONS",
     "SLIDE",
@@ -41,6 +50,7 @@ __all__ = [
     "SPATIAL",
     "SPLIT",
     "TRAIN",
+    "TYPE_PAIRS",
     "UMAP",
     "VALIDATION",
 ]

@@ -4,6 +4,21 @@ from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
+from spaf_analysis.integrate.plot import integration
+from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
 from spaf_analysis.spatial_genes.plot import spatial_gene
+from spaf_analysis.type_pairs.plot import type_pairs
 
-__all__ = ["cell_pairs", "clusters", "gene_pairs", "proportion", "spatial_gene", "umap"]
+__all__ = [
+    "cell_pairs",
+    "clusters",
+    "gene_pairs",
+    "integration",
+    "niche_composition",
+    "niche_differences",
+    "niches",
+    "proportion",
+    "spatial_gene",
+    "type_pairs",
+    "umap",
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 import spaf_model
 from spaf_analysis.errors import InputError
@@ -17,6 +18,11 @@ from spaf_model import Model, load_model
 
 if TYPE_CHECKING:
     from spaf_model import Cells
+
+GRID_SPREAD = 1.05  # of distances that are one and the same on a grid: their 90th percentile over their 10th
+_LEAST_SPOTS = 20
+MAX_CATEGORIES = 500  # that a column of labels can have
+_NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 
 
 def table_of(data: Cells, table_key: str | None = None) -> ad.AnnData:
@@ -118,3 +124,89 @@ def embed_where_missing(adata: ad.AnnData, key: str, model: Model[Any, Any] | st
 def loaded(model: Model[Any, Any] | str | Path) -> Model[Any, Any]:
     """Return a model by itself, its directory, or the name of one that comes with spaf-model."""
     return model if isinstance(model, Model) else load_model(model)
+
+
+def labels_of(adata: ad.AnnData, column: str, option: str, *, least: int = 2) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the code of each cell in a column of `obs`, -1 where it has no value, and the names of the codes.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    column
+        Of `obs`; words for no value, such as "nan", are none.
+    option
+        What names the column, for messages.
+    least
+        Different values that are needed.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, it has too few values to compare, or so many that it is no label.
+    """
+    if column not in adata.obs:
+        raise InputError(
+            f"obs has no column {column!r} ({option}); it has: {', '.join(map(str, adata.obs)) or 'nothing'}."
+        )
+    values = adata.obs[column]
+    texts = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    texts = texts.where(~texts.str.casefold().isin(_NO_VALUE), "")
+    names = sorted(set(texts) - {""})
+    if len(names) > MAX_CATEGORIES:
+        raise InputError(
+            f"obs column {column!r} ({option}) has {len(names):,} different values among {adata.n_obs:,} cells, and at "
+            f"most {MAX_CATEGORIES} can be labels; name a column of groups."
+        )
+    if len(names) < least:
+        said = f"only {names[0]!r}" if names else "no value"
+        raise InputError(
+            f"obs column {column!r} ({option}) holds {said}; at least {least} different values are needed."
+        )
+    rank = {name: code for code, name in enumerate(names)}
+    return np.array([rank.get(text, -1) for text in texts], dtype=np.int64), names
+
+
+def check_cell_names(adata: ad.AnnData) -> None:
+    """Raise `InputError` where two cells have one name: results could not be told apart."""
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()]
+        raise InputError(
+            f"{len(twice)} cells have the name of another one, the first is {str(twice[0])!r}; make names unique "
+            "(obs_names_make_unique) first."
+        )
+
+
+def nearest_distances(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return the distance from each cell to the nearest other one of its slide; none of a slide with one cell."""
+    nearest = [np.zeros(0)]
+    for name in np.unique(slide):
+        of_slide = coordinates[slide == name]
+        if len(of_slide) > 1:
+            nearest.append(np.asarray(cKDTree(of_slide).query(of_slide, k=2)[0])[:, 1])
+    return np.concatenate(nearest)
+
+
+def grid_spacing(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> float | None:
+    """Return how far apart spots on a grid are, in the unit of the coordinates; None of cells, which lie anywhere."""
+    nearest = nearest_distances(coordinates, slide)
+    if len(nearest) < _LEAST_SPOTS:
+        return None
+    low, middle, high = np.percentile(nearest, [10, 50, 90])
+    return float(middle) if 0 < high <= low * GRID_SPREAD else None
+
+
+def check_radius(coordinates: NDArray[np.float64], slide: NDArray[np.generic], radius: float, option: str) -> None:
+    """Raise `InputError` for a radius that is not above 0, or within which most cells have no other one.
+
+    Such a radius is mostly one in um for coordinates in pixels.
+    """
+    if not 0 < radius < float("inf"):
+        raise InputError(f"{option} must be above 0 um, not {radius:g}.")
+    nearest = nearest_distances(coordinates, slide)
+    median = float(np.median(nearest)) if len(nearest) else float("inf")
+    if median > radius:
+        raise InputError(
+            f"{option} {radius:g} reaches no other cell for most cells: the nearest one is {median:.4g} away in the "
+            f"median; obsm[{SPATIAL!r}] must be in um (is it in pixels?), or give a larger radius."
+        )

@@ -4,6 +4,21 @@ from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.integrate.tool import integrate
+from spaf_analysis.niches.comparison import niche_differences
+from spaf_analysis.niches.tool import niches
 from spaf_analysis.spatial_genes import spatial_genes
+from spaf_analysis.type_pairs.tool import type_pairs
 
-__all__ = ["cell_pairs", "cluster", "deconvolve", "gene_pairs", "spatial_genes", "umap"]
+__all__ = [
+    "cell_pairs",
+    "cluster",
+    "deconvolve",
+    "gene_pairs",
+    "integrate",
+    "niche_differences",
+    "niches",
+    "spatial_genes",
+    "type_pairs",
+    "umap",
+]

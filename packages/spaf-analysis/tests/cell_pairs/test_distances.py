@@ -9,6 +9,7 @@ import pytest
 import spaf_data
 from spaf_analysis.cell_pairs import benchmark_cell_pairs
 from spaf_analysis.cell_pairs.section import pair_headline, pair_numbers
+from spaf_analysis.cell_pairs.tool import distances_of
 from spaf_analysis.report.inputs import read_inputs
 from spaf_data import Distances
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
@@ -65,3 +66,14 @@ def test_distances_come_from_the_corpus_of_the_build_or_from_its_record(stages, 
     record["parameters"]["options"]["radius"] = 120.0
     (build / "build.json").write_text(json.dumps(record))
     assert distances(build) == Distances(positive=120.0)
+
+
+def test_spots_on_a_grid_are_neighbours_one_spacing_away(tissue):
+    """Of spots 200 um apart none would be within the 50 um of cells."""
+    del tissue.uns["spatial_neighbors"]
+    assert distances_of(tissue) == Distances()
+    column, row = np.meshgrid(np.arange(20), np.arange(15))
+    tissue.obsm["spatial"] = 200.0 * np.c_[column.ravel(), row.ravel()]
+    assert distances_of(tissue).positive == pytest.approx(210)
+    benchmark = benchmark_cell_pairs(tissue, max_pairs=40, n_replicates=10)
+    assert 210.0 in set(benchmark.evaluation.scores["radius"])

@@ -13,7 +13,7 @@ from spaf_analysis.clusters.section import ClustersSection
 from spaf_analysis.report import Card, Picture, Section
 from spaf_analysis.report.inputs import read_inputs
 
-OPTIONS = ReportOptions(max_pairs=60, n_replicates=50, resolution=0.5)
+OPTIONS = ReportOptions(max_pairs=60, n_replicates=50, resolution=0.5, n_domains=3)
 
 
 @pytest.fixture(scope="module")

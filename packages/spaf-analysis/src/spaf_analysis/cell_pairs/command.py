@@ -10,7 +10,7 @@ import typer
 from spaf_analysis.commands import JSON, KEY, OUT, SEED, SOURCE, check_result, print_json, write_result
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import CELL_PAIRS, EMBEDDING
+from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, TYPE_PAIRS
 
 
 def cell_pairs_command(
@@ -33,6 +33,10 @@ def cell_pairs_command(
         float | None,
         typer.Option(help="Largest distance of neighbours in um; default: the radius of the cell graph, or 30."),
     ] = None,
+    cell_type: Annotated[
+        str | None, typer.Option(help="Column of obs: also which cell types lie around which (type-pairs).")
+    ] = None,
+    donor: Annotated[str | None, typer.Option(help="Column of obs with donors, for cell types.")] = None,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: SEED = 0,
@@ -50,21 +54,27 @@ def cell_pairs_command(
     import pandas as pd
 
     from spaf_analysis.cell_pairs.tool import cell_pairs
-    from spaf_analysis.tables import read_table
+    from spaf_analysis.tables import labels_of, read_table
+    from spaf_analysis.type_pairs.tool import type_pairs
     from spaf_data import Distances
 
     check_result(source, out, as_json=as_json)
     if train is not None and train.exists() and source.exists() and train.samefile(source):
         raise InputError(f"--train {train} holds the cells that are judged; give another slide, or leave it out.")
     adata, other = read_table(source), None if train is None else read_table(train)
+    for option, column in (("--cell-type", cell_type), ("--donor", donor)):
+        if column is not None:
+            labels_of(adata, column, option, least=1)
     cell_pairs(
         adata, model, key=key, train=other, radii=tuple(radius) if radius else None,
         distances=None if positive_radius is None else Distances(positive=positive_radius),
         max_pairs=max_pairs, n_replicates=replicates, seed=seed, key_added=key_added,
     )  # fmt: skip
     judged = adata.uns[key_added]
+    if cell_type is not None:
+        type_pairs(adata, cell_type=cell_type, donor=donor, seed=seed)
     if "scores" not in judged and out is not None and out.suffix != ".h5ad":
         raise InputError(f"there is no table to write: cell pairs were not judged, since {judged['reason']}.")
     write_result(adata, pd.DataFrame(judged.get("scores", [])), out)
     if as_json:
-        print_json(judged)
+        print_json(judged if cell_type is None else judged | {"type_pairs": adata.uns[TYPE_PAIRS]})

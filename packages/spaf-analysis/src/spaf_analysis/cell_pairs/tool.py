@@ -26,13 +26,14 @@ from spaf_analysis.metrics import (
     centring_cells,
     drawn_tissue,
 )
-from spaf_analysis.tables import loaded, places_of, slide_names, table_of
+from spaf_analysis.tables import grid_spacing, loaded, places_of, slide_names, table_of
 from spaf_data import Distances
 from spaf_model import EmbedsPairs, Model, check_key
 
 if TYPE_CHECKING:
     from spaf_model import Cells
 
+_OF_SPACING = 1.05  # radius of neighbours among spots, so that rounding parts none
 MAX_FITTED_CELLS = EvaluationOptions().max_fitted_cells
 
 
@@ -173,10 +174,17 @@ def cell_pairs(
 
 
 def distances_of(table: ad.AnnData) -> Distances:
-    """Return the distances that follow the radius of a table's cell graph; the usual ones without such a graph."""
+    """Return the distances that follow the radius of a table's cell graph.
+
+    Without such a graph the usual ones; of spots on a grid that are further apart than these reach, one spacing.
+    """
     parameters = dict(table.uns.get(NEIGHBORS, {})).get("params", {})
     radius = parameters.get("radius") if parameters.get("method") == "radius" else None
-    return Distances() if radius is None else Distances(positive=float(radius))
+    if radius is not None:
+        return Distances(positive=float(radius))
+    spacing = grid_spacing(places_of(table), slide_names(table))
+    usual = Distances()
+    return usual if spacing is None or spacing <= usual.positive else Distances(positive=_OF_SPACING * spacing)
 
 
 def _regions(table: ad.AnnData) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

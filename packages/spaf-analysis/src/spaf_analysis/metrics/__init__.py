@@ -38,6 +38,7 @@ from spaf_train.evaluation import (
     percentile_interval,
     radii_of,
     spatial_tiles,
+    tile_draws,
     verdict,
 )
 
@@ -79,5 +80,6 @@ __all__ = [
     "percentile_interval",
     "radii_of",
     "spatial_tiles",
+    "tile_draws",
     "verdict",
 ]

@@ -13,6 +13,7 @@ from spaf_analysis.report.inputs import read_inputs
 from spaf_analysis.report.options import ReportOptions
 from spaf_analysis.report.section import Context, Section
 from spaf_analysis.report.slides import values_of
+from spaf_analysis.tables import labels_of
 
 Progress = Callable[[str], None]
 
@@ -65,16 +66,22 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
+    from spaf_analysis.integrate.section import IntegrationSection
+    from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
+    from spaf_analysis.type_pairs.section import TypePairsSection
 
     return (
         AccountSection,
         TissueSection,
         ClustersSection,
+        NichesSection,
+        IntegrationSection,
         RegionsSection,
         TrainingSection,
         CellPairsSection,
+        TypePairsSection,
         GenePairsSection,
         DeconvolutionSection,
         ProvenanceSection,
@@ -127,6 +134,9 @@ def make_report(
     step("reading the results of the stages")
     inputs = read_inputs(embedded, model=model, run=run, build=build, key=options.key)
     adata = inputs.adata
+    for name, column in (("label", options.label), ("cell_type", options.cell_type), ("batch", options.batch)):
+        if column is not None:
+            labels_of(adata, column, name)
     context = Context(inputs, options, started, step)
     made = tuple(context.section(kind) for kind in (default_sections() if sections is None else sections))
     sizes = {
