@@ -128,7 +128,7 @@ def test_what_is_decided_on_was_not_trained_on(apart, corpus, tmp_path):
     assert sum(ref.n_owned for ref in inner.block_refs("train")) == (tissue.part == "train").sum()
     assert sum(ref.n_owned for ref in inner.block_refs("validation")) == (tissue.part == "validation").sum()
     before = SpatialFormer.from_pretrained(apart)
-    assert refit_apart(model, tissue, ("train",), corpus.distances, 0)
+    assert refit_apart(model, tissue, ("train",), corpus.distances, FinetuneConfig())
     found = compare(before, model, tissue, corpus.distances, 0)
     assert 0.0 < found.cosine < 1.0
     assert found.better == (found.other > found.cosine) or not found.better

@@ -35,18 +35,10 @@ class FinetuneConfig:
     rank: int = 64  # lora: rank of the adapters
     alpha: float = 128.0  # lora: the adapters count alpha / rank
     dropout: float = 0.05  # lora: dropout before the adapters
-    regularisation: float | None = (
-        None  # L2 penalty of the regression (1 / C); None: labels: chosen on inner folds; pairs: 1
-    )
-    features: Features = (
-        "auto"  # labels: what the head reads; auto: log counts, with the embedding where that is better
-    )
-    pooling: str | None = (
-        None  # labels: which embedding of a cell the head reads, a method of the model; None: its first
-    )
-    balance_classes: bool | None = (
-        None  # labels: rare classes count as much as frequent ones; None: where that is better
-    )
+    regularisation: float | None = None  # L2 penalty (1 / C); None: labels: chosen on folds; pairs: 1, read apart 10
+    features: Features = "auto"  # labels: what the head reads; auto: counts, with the embedding where that is better
+    pooling: str | None = None  # labels: which embedding is read, one of `Model.methods`; None: the first
+    balance_classes: bool | None = None  # labels: rare classes count as much as others; None: where that is better
     learning_rate: float | None = None  # None: 1e-3 for full, 3e-3 for lora
     warmup_steps: int = 20  # steps over which the learning rate rises; it falls as a cosine to a hundredth
     weight_decay: float = 0.01  # of weight matrices
@@ -54,7 +46,7 @@ class FinetuneConfig:
     steps: int = 1000  # most optimizer steps
     validate_every: int = 50  # steps between two validations
     patience: int = 5  # validations without a better one after which training stops
-    best_metric: BestMetric | None = None  # what is best: the least loss, or the most of None: macro_f1 or auroc_pairs
+    best_metric: BestMetric | None = None  # what the best weights are best in; None: macro_f1 or auroc_pairs
     validation_inputs: int = 2048  # pairs: inputs of the validation split looked at, the same each time
     probe_inputs: int = 10_000  # pairs: inputs of the training split that the probe is fitted on
     token_budget: int = 4096  # most tokens of a batch, padding included

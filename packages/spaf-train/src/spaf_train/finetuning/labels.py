@@ -157,7 +157,7 @@ def finetune_labels(
             logger.info("%s", tuning.decision)
             if tuning.probe is not None:
                 head = head_of(inputs, tuning.probe, BOTH)
-                embedding = embedded(model, cells, pooling)
+                embedding = embedded(model, cells, labels, pooling)
         predictions["fine-tuned model"] = _predict(head, inputs, embedding, judged)
         if head is not given:
             predictions["probe of the model as given"] = _predict(given, inputs, inputs.embedding, judged)
@@ -208,9 +208,17 @@ def _table(
     return pd.DataFrame({**facts, **columns}, index=adata.obs_names[judged])
 
 
-def embedded(model: Model[Any, Any], cells: CellCounts, pooling: str) -> NDArray[np.float32]:
-    """Return the embedding of all cells by a method of the model."""
-    return model.embed_counts(cells, method=pooling)[""]
+def embedded(
+    model: Model[Any, Any], cells: CellCounts, labels: LabelledCells, pooling: str
+) -> NDArray[np.float32]:  # fmt: skip
+    """Return the embedding of the cells with a part and a label, (n_cells, D); others are NaN, or embedded as well."""
+    if model.reads_whole_slides:
+        return model.embed_counts(cells, method=pooling)[""]
+    used = np.concatenate([labels.cells(part) for part in (TRAIN, *labels.judged)])
+    found = model.embed_counts(cells.take(used), method=pooling)[""]
+    states = np.full((cells.n_cells, found.shape[1]), np.nan, dtype=np.float32)
+    states[used] = found
+    return states
 
 
 def _read(
@@ -232,7 +240,7 @@ def _read(
         labels=labels,
         cells=cells,
         pooling=pooling,
-        embedding=embedded(model, cells, pooling),
+        embedding=embedded(model, cells, labels, pooling),
         counts=counts,
         log_counts=np.nan_to_num(log_counts),
         folds=inner_folds(rows, coordinates=places, slide=slide, groups=groups, seed=config.seed),
@@ -268,7 +276,7 @@ def _baselines(
     twin = random_twin(model, config.seed)
     for name, states in (
         ("probe of the embedding alone", inputs.embedding),
-        ("probe of random weights", embedded(twin, inputs.cells, inputs.pooling)),
+        ("probe of random weights", embedded(twin, inputs.cells, inputs.labels, inputs.pooling)),
     ):
         predictions[name] = predicted_by_probe([Block(states)], inputs.codes, rows, judged, inputs.folds, settings)
     return predictions

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spaf_data import Distances
     from spaf_train.evaluation.cell_pairs import PairScore
     from spaf_train.evaluation.options import EvaluationOptions
+    from spaf_train.finetuning.config import FinetuneConfig
 
 TRAIN, STOP, DECIDE = "train", "validation", "decide"
 _HELD = 0.3  # of the training cells of each slide
@@ -102,14 +103,14 @@ def calibrated(
 
 
 def refit_apart(
-    model: SpatialFormer, tissue: TrainingTissue, parts: tuple[str, ...], distances: Distances, seed: int
+    model: SpatialFormer, tissue: TrainingTissue, parts: tuple[str, ...], distances: Distances, config: FinetuneConfig
 ) -> bool:
     """Fit the weights and the offset of a head that compares two states, in place; False where there are no pairs.
 
     The head is linear in the products of the projected states, so that this is a logistic regression.
     """
     rows = np.flatnonzero(np.isin(tissue.part, parts))
-    pairs = _pairs_of(tissue.cells, rows, distances, _FITTED_PAIRS, seed)
+    pairs = _pairs_of(tissue.cells, rows, distances, _FITTED_PAIRS, config.seed)
     if pairs is None:
         return False
     left, right, labels = pairs.labelled(distances.positive)
@@ -119,7 +120,9 @@ def refit_apart(
         projected = head.project(torch.from_numpy(states).to(device)).double().cpu().numpy()  # type: ignore[operator]
     products = projected[left] * projected[right]
     scale = products.std(axis=0) + 1e-12
-    fitted = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2_000).fit(products / scale, labels)
+    fitted = LogisticRegression(C=1.0 / (config.regularisation or 10.0), class_weight="balanced", max_iter=2_000).fit(
+        products / scale, labels
+    )
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(fitted.coef_[0] / scale))  # type: ignore[operator]
         head.slope.fill_(1.0)  # type: ignore[operator]

@@ -196,7 +196,7 @@ def _choose(
         return every, nothing, f"{few}, so the calibrated cosine of embeddings was taken.", {}
     if model.config.pair_input == "separate":
         fit = nothing
-        refit_apart(model, tissue, (TRAIN,), distances, seed)
+        refit_apart(model, tissue, (TRAIN,), distances, config)
     else:
         with TemporaryDirectory() as folder:
             inner = with_known_contexts(tissue.write(data, Path(folder) / "corpus"), model.vocabulary, context)
@@ -213,7 +213,7 @@ def _choose(
         kept = "so the calibrated cosine of embeddings is what was kept"
         return every, fit, f"The {what} did not beat the cosine of embeddings ({told}), {kept}.", numbers
     if model.config.pair_input == "separate":
-        refit_apart(model, tissue, (TRAIN, STOP, DECIDE, "gap"), distances, seed)
+        refit_apart(model, tissue, (TRAIN, STOP, DECIDE, "gap"), distances, config)
     return None, fit, f"The {what} beat the cosine of embeddings ({told}) and is what was kept.", numbers
 
 
