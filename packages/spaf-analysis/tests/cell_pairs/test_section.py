@@ -70,3 +70,30 @@ def test_intervals_over_few_tiles_are_marked_in_the_tables():
         cells = [cell for row in wording._rows(judged) for cell in row["auroc"].values()]
         assert all(("rough" in cell) is rough for cell in cells)
         assert wording.pair_numbers(judged)["pair_intervals_rough"] is rough
+
+
+def test_the_headline_compares_with_the_best_baseline():
+    judged = benchmark(0.01, 0.05)
+    scores = judged.evaluation.scores
+    best = scores[scores["score"] == "PCA cosine"].assign(score="neighbours, closed form", auroc=0.75)
+    lost = judged.evaluation.differences
+    lost = lost[lost["baseline"] == "PCA cosine"].assign(
+        baseline="neighbours, closed form", auroc=-0.05, auroc_low=-0.07, auroc_high=-0.03
+    )
+    evaluation = replace(
+        judged.evaluation,
+        scores=pd.concat([scores, best]),
+        differences=pd.concat([judged.evaluation.differences, lost]),
+    )
+    judged = replace(judged, evaluation=evaluation)
+    headline = wording.pair_headline(judged)
+    assert "worse than the 0.750 of the best baseline (“neighbours in closed form, cosine”)" in headline
+
+
+def test_few_tiles_are_no_verdict():
+    judged = benchmark(0.01, 0.05)
+    judged = replace(judged, evaluation=replace(judged.evaluation, tiles=Tiles([], 12, 50.0)))
+    assert "with too little tissue to compare it with the 0.700" in wording.pair_headline(judged)
+    sentences = wording.pair_verdicts(judged)
+    assert "The held-out region has 12 tiles of tissue, too few for any verdict." in sentences
+    assert not any("the model wins" in sentence for sentence in sentences)

@@ -45,6 +45,6 @@ def test_the_page_says_how_the_model_came_to_be(fitted):
     assert "a model of the family “tissue”" in page
     assert "The model was fitted in one go" in page
     assert "Learning curves" not in page
-    assert "Cosine of embeddings minus PCA cosine" in page
+    assert "Cosine of embeddings minus the best of the others" in page
     assert "Pair head" not in page
     assert "the model has learnt nothing" not in page, "less was fitted, which is not that nothing was learnt"

@@ -27,6 +27,20 @@ def test_a_stored_model_embeds_behind_the_face_of_all_families(slide, tmp_path, 
     np.testing.assert_array_equal(other.obsm["again"], one.obsm["X_SpaF"])
 
 
+def test_a_model_with_a_network_that_was_read_can_be_stored_again(simulated, tmp_path):
+    slide = simulated(1_600)
+    model = TissueModel.fit(slide, network=NetworkConfig(widths=(8,), steps=2, batch=32))
+    assert model.network is not None
+    model.save_pretrained(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    loaded.card += "More."
+    loaded.save_pretrained(tmp_path / "again")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "again"))
+    assert set(first) == set(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert TissueModel.from_pretrained(tmp_path / "again").card.endswith("More.")
+
+
 def test_the_command_writes_the_parts(run, slide, tmp_path):
     TissueModel.fit(slide, "neighbours").save_pretrained(tmp_path / "model")
     slide.write_h5ad(tmp_path / "slide.h5ad")

@@ -1,7 +1,7 @@
 """Pre-training and fine-tuning of spatial single-cell foundation models."""
 
 from .evaluation import Evaluation, EvaluationOptions, evaluate
-from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels
+from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels, predict_pairs
 from .gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
 from .objectives import Column, Objective, ObjectivesConfig, objective_columns
 from .pretraining.config import PretrainConfig, presets, read_config
@@ -58,6 +58,7 @@ __all__ = [
     "make_optimizer",
     "objective_columns",
     "predict_labels",
+    "predict_pairs",
     "presets",
     "pretrain",
     "pretrain_tissue",

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from spaf_train.evaluation import spatial_tiles
-from spaf_train.evaluation.classification import baseline_predictions, classification_scores, evaluate_predictions
+from spaf_train.evaluation.classification import classification_scores, evaluate_predictions, prediction_differences
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -38,17 +38,18 @@ def test_intervals_hold_the_value_and_perfect_predictions_have_none():
     assert guess["accuracy_low"] < guess["accuracy"] < guess["accuracy_high"]
 
 
-def test_baselines_see_training_cells_alone():
+def test_differences_are_paired_and_few_tiles_are_no_verdict():
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 200)
-    counts = rng.poisson(np.where(labels[:, None] == np.arange(6) % 2, 6, 1))
-    fit, judged = np.arange(120), np.arange(120, 200)
-    predictions = baseline_predictions(counts, labels, fit, judged)
-    assert set(predictions) == {"most frequent class", "PCA, 15 neighbours", "PCA, logistic regression"}
-    assert (predictions["PCA, logistic regression"] == labels[judged]).mean() > 0.9
-    assert (predictions["most frequent class"] == np.bincount(labels[:120]).argmax()).all()
-    hidden = labels.copy()
-    hidden[judged] = -1
-    first_only = baseline_predictions(counts, hidden, fit, judged[:1])
-    for name, predicted in predictions.items():
-        assert first_only[name][0] == predicted[0]
+    labels = rng.integers(0, 3, 400)
+    places = rng.random((400, 2)) * 1000
+    guesses = np.where(rng.random(400) < 0.7, labels, (labels + 1) % 3)
+    predictions = {"mine": labels, "same": labels, "guess": guesses}
+    many = prediction_differences(labels, predictions, 3, spatial_tiles(places), n_replicates=200, seed=0)
+    many = many.set_index("baseline")
+    assert many.loc["same", ["macro_f1", "macro_f1_low", "macro_f1_high"]].tolist() == [0.0, 0.0, 0.0]
+    assert many["verdict"].to_dict() == {"same": "tied", "guess": "better"}
+    expected = 1.0 - f1_score(labels, guesses, average="macro")
+    assert many.loc["guess", "macro_f1"] == pytest.approx(expected)
+    few = prediction_differences(labels, predictions, 3, spatial_tiles(places, side=300.0), n_replicates=200, seed=0)
+    assert few["n_tiles"].tolist() == [16, 16]
+    assert few["verdict"].tolist() == ["unknown", "unknown"]

@@ -7,11 +7,11 @@ import pytest
 from spaf_data import Distances
 from spaf_train.evaluation import (
     BASELINES,
+    RANDOM,
     EvaluationOptions,
     PlacedCells,
     cells_in_pairs,
     centred_cosine,
-    centring_cells,
     drawn_tissue,
     judge_cell_pairs,
     judged_pairs,
@@ -41,7 +41,7 @@ def regions(tissue, order=None):
 def judged(tissue, order=None):
     held_out, fitted = regions(tissue, order)
     embedding = np.log1p(held_out.counts.toarray())
-    scores = {"mine": centred_cosine(embedding, np.log1p(fitted.counts.toarray()).mean(axis=0))}
+    scores = {"mine": centred_cosine(embedding, held_out.slide)}
     return judge_cell_pairs(judged_pairs(held_out, OPTIONS, Distances()), held_out, fitted, scores, options=OPTIONS)
 
 
@@ -55,7 +55,8 @@ def test_any_score_stands_beside_all_baselines_with_differences(tissue):
         expected = result.interval("mine", 30.0, "easy").value - result.interval(name, 30.0, "easy").value
         assert minus.value == pytest.approx(expected)
         assert minus.low <= minus.value <= minus.high
-    assert result.interval("PCA pair network", 30.0, "easy").value > 0.6
+    for name in ("PCA pair network", "z-scored PCA of the judged slide", "neighbours, closed form"):
+        assert result.interval(name, 30.0, "easy").value > 0.6
 
 
 def test_the_order_of_the_cells_changes_nothing(tissue):
@@ -73,13 +74,32 @@ def test_only_cells_in_pairs_need_be_read(tissue):
     assert len(used) < len(held_out)
 
 
-def test_the_centre_is_of_the_same_cells_in_any_order(tissue):
-    _, fitted = regions(tissue)
-    usable = np.arange(len(fitted)) % 3 > 0
-    order = np.random.default_rng(1).permutation(len(fitted))
-    one = centring_cells(fitted, usable, 0)
-    other = order[centring_cells(fitted.take(order), usable[order], 0)]
-    assert set(one) == set(other.tolist()) == set(np.flatnonzero(usable))
+def test_each_cell_is_seen_from_the_centre_of_its_slide():
+    rng = np.random.default_rng(0)
+    slide = np.repeat(["a", "b"], 50)
+    states = rng.normal(size=(100, 4)) + 10.0 * (slide == "b")[:, None]
+    used = np.arange(0, 100, 2)
+    left, right = rng.integers(0, 100, (2, 200))
+    found = centred_cosine(states, slide, used)(left, right)
+    centred = np.vstack([states[:50] - states[used[used < 50]].mean(0), states[50:] - states[used[used >= 50]].mean(0)])
+    norms = np.linalg.norm(centred, axis=1)
+    np.testing.assert_allclose(found, (centred[left] * centred[right]).sum(1) / norms[left] / norms[right])
+    moved = states + 7.0 * (slide == "a")[:, None]
+    np.testing.assert_allclose(centred_cosine(moved, slide, used)(left, right), found)
+    np.testing.assert_allclose(states, moved - 7.0 * (slide == "a")[:, None])
+
+
+def test_a_random_encoder_is_a_baseline_and_not_judged(tissue):
+    held_out, fitted = regions(tissue)
+    rng = np.random.default_rng(0)
+    scores = {
+        "mine": centred_cosine(np.log1p(held_out.counts.toarray()), held_out.slide),
+        RANDOM: centred_cosine(rng.normal(size=(len(held_out), 3)), held_out.slide),
+    }
+    result = judge_cell_pairs(judged_pairs(held_out, OPTIONS, Distances()), held_out, fitted, scores, options=OPTIONS)
+    assert set(result.differences["score"]) == {"mine"}
+    assert set(result.differences["baseline"]) == {*BASELINES, RANDOM}
+    assert result.difference("mine", RANDOM, 30.0, "easy").value > 0.1
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from spaf_model import SpatialFormer, TokenBatch, rank_genes
 from spaf_train.finetuning import FinetuneConfig
 from spaf_train.finetuning.adapters import adapted, training_mode
 
-CONFIG = FinetuneConfig(rank=2, alpha=8.0, dropout=0.1)
+CONFIG = FinetuneConfig(method="lora", rank=2, alpha=8.0, dropout=0.1)
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, TissueModel
 from spaf_train import FinetuneConfig, finetune_labels, predict_labels
-from spaf_train.finetuning import LabelHead, labelled_cells
-from spaf_train.finetuning import labels as label_tuning
+from spaf_train.evaluation.probing import Block, fit_probe
+from spaf_train.finetuning import LabelHead, fit_with_patience, label_tuning, labelled_cells
+from spaf_train.finetuning import labels as label_module
 
 FAST = {"steps": 12, "validate_every": 4, "token_budget": 2000, "warmup_steps": 2, "threads": 1, "device": "cpu"}
 
@@ -31,9 +30,14 @@ def test_probe_learns_what_is_planted(model_dir, cells, tmp_path):
     result = finetune(model_dir, cells, tmp_path / "out")
     assert score(result, "fine-tuned model") > score(result, "most frequent class") + 0.2
     assert score(result, "PCA, logistic regression") > 0.9
+    told = result.predictions
+    assert set(told.columns) == {"part", "label", *result.scores["score"]}
+    assert (told["label"] == cells.obs["cell_type"].loc[told.index]).all()
+    right = (told["fine-tuned model"] == told["label"]).mean()
+    assert right == pytest.approx(score(result, "fine-tuned model", measure="accuracy"))
     assert set(result.scores["score"]) == {
-        "fine-tuned model", "most frequent class", "PCA, 15 neighbours", "PCA, logistic regression",
-        "probe of random weights",
+        "fine-tuned model", "log counts, logistic regression", "most frequent class", "PCA, 15 neighbours",
+        "PCA, logistic regression", "probe of the embedding alone", "probe of random weights",
     }  # fmt: skip
     before = load_file(model_dir / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
@@ -41,13 +45,24 @@ def test_probe_learns_what_is_planted(model_dir, cells, tmp_path):
     assert "Fine-tuned for labels: cell_type" in SpatialFormer.from_pretrained(tmp_path / "out").card
 
 
+@pytest.fixture
+def always_kept(monkeypatch):
+    """An encoder that was trained is kept whatever it is worth."""
+    monkeypatch.setattr(label_tuning, "is_clearly_better", lambda *_, **__: True)
+
+
 @pytest.mark.parametrize(("method", "learning_rate"), [("lora", 0.01), ("full", 0.003)])
-def test_training_learns_and_leaves_a_model_directory(model_dir, cells, tmp_path, method, learning_rate):
+def test_training_learns_and_leaves_a_model_directory(model_dir, cells, tmp_path, always_kept, method, learning_rate):
     options = {**FAST, "method": method, "rank": 2, "alpha": 4.0, "steps": 40, "learning_rate": learning_rate}
+    options |= {"features": "embedding", "regularisation": 1000.0, "best_metric": "loss"}
     result = finetune(model_dir, cells, tmp_path / "out", config=options)
     assert score(result, "fine-tuned model") > score(result, "most frequent class") + 0.2
     assert "probe of the model as given" in set(result.scores["score"])
     assert result.fit.best["loss"] < result.fit.history[0]["loss"]
+    assert result.record["kept"] == method
+    before = load_file(model_dir / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
     model = SpatialFormer.from_pretrained(tmp_path / "out")
     assert "no longer" in model.card
     record = json.loads((tmp_path / "out" / "finetune.json").read_text())
@@ -55,8 +70,118 @@ def test_training_learns_and_leaves_a_model_directory(model_dir, cells, tmp_path
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_that_does_not_beat_the_probe_hands_the_probe_back(model_dir, cells, tmp_path, method):
+    probed = finetune(model_dir, cells, tmp_path / "probe", config=FAST)
+    result = finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": method, "rank": 2})
+    before = load_file(model_dir / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for file in ("label_head.safetensors",):
+        first, second = (load_file(tmp_path / name / file) for name in ("probe", "out"))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert score(result, "fine-tuned model") == score(probed, "fine-tuned model")
+    assert f"trained by {method} did not beat the probe" in result.decision
+    assert result.record["kept"] == "probe"
+    assert "did not beat the probe" in SpatialFormer.from_pretrained(tmp_path / "out").card
+
+
+def test_what_is_kept_is_decided_on_training_cells(model_dir, cells, tmp_path, monkeypatch):
+    seen = {}
+
+    def watch(network, objectives, train, validation, config, **options):
+        seen["rows"] = np.concatenate([train._rows, validation._rows])
+        return fit_with_patience(network, objectives, train, validation, config, **options)
+
+    monkeypatch.setattr(label_tuning, "fit_with_patience", watch)
+    finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": "full"})
+    assert set(cells.obs["split"].iloc[seen["rows"]]) == {"train"}
+    assert 0 < seen["rows"].size < (cells.obs["split"] == "train").sum()
+
+
+def test_too_few_cells_to_tell_are_not_trained_on(model_dir, cells, tmp_path):
+    train = np.flatnonzero(cells.obs["split"] == "train")
+    cells.obs.loc[cells.obs_names[train[24:]], "split"] = "gap"
+    result = finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": "full"})
+    assert result.decision.startswith("24 training cells are too few to hold out some")
+    assert result.fit.steps == 0
+
+
+def test_the_default_is_never_below_log_counts_here(model_dir, cells, tmp_path):
+    result = finetune(model_dir, cells, tmp_path / "out")
+    minus = result.differences.set_index("baseline").loc["log counts, logistic regression"]
+    assert minus["macro_f1_high"] >= 0.0
+    assert result.record["head"]["reads"] in ("counts", "both")
+    assert set(result.record["head"]["on_folds"]) == {"counts", "both"}
+    assert set(result.differences["verdict"]) <= {"better", "worse", "tied", "unknown"}
+
+
+def test_few_tiles_are_no_verdict(model_dir, cells, tmp_path):
+    cells.obsm["spatial"] = cells.obsm["spatial"] / 5.0
+    result = finetune(model_dir, cells, tmp_path / "out", gap=5.0)
+    assert result.differences["n_tiles"].max() < 20
+    assert set(result.differences["verdict"]) == {"unknown"}
+    assert "tiles are too few for a verdict" in SpatialFormer.from_pretrained(tmp_path / "out").card
+
+
+@pytest.mark.parametrize("features", ["embedding", "counts", "both"])
+def test_what_the_head_reads_can_be_given(model_dir, cells, tmp_path, features):
+    result = finetune(model_dir, cells, tmp_path / "out", config={"features": features})
+    head = LabelHead.load(tmp_path / "out")
+    n_genes = 0 if head.counts is None else len(head.counts.genes)
+    assert (head.n_embedding, n_genes) == {"embedding": (16, 0), "counts": (0, 24), "both": (16, 24)}[features]
+    version = json.loads((tmp_path / "out" / "labels.json").read_text())["format_version"]
+    assert version == (1 if features == "embedding" else 2)
+    predict_labels(cells, tmp_path / "out")
+    held = (cells.obs["split"] == "validation").to_numpy()
+    right = (cells.obs["label_pred"].astype(str) == cells.obs["cell_type"])[held].mean()
+    assert right == pytest.approx(score(result, "fine-tuned model", measure="accuracy"))
+
+
+def test_heads_of_the_first_format_are_read(model_dir, cells, tmp_path):
+    finetune(model_dir, cells, tmp_path / "out", config={"features": "embedding"})
+    content = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert content == {"format_version": 1, "label": "cell_type", "classes": ["lower", "upper"], "pooling": "cls"}
+    weights = load_file(tmp_path / "out" / "label_head.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == {"weight": (2, 16), "bias": (2,)}
+    predict_labels(cells, tmp_path / "out")
+    assert cells.obs["label_pred"].notna().all()
+
+
+def test_other_panels_are_read_as_far_as_they_go(model_dir, cells, tmp_path):
+    finetune(model_dir, cells, tmp_path / "out", config={"features": "counts"})
+    predict_labels(cells, tmp_path / "out")
+    fewer = cells[:, 4:].copy()
+    predict_labels(fewer, tmp_path / "out")
+    assert (fewer.obs["label_pred"].astype(str) == cells.obs["label_pred"].astype(str)).mean() > 0.9
+    with pytest.raises(InputError, match="measures 8 of the 24 genes that the labels were learnt from"):
+        predict_labels(cells[:, :8].copy(), tmp_path / "out")
+
+
+@pytest.fixture
+def tissue_dir(cells, tmp_path):
+    model = TissueModel.fit(cells[cells.obs["split"] == "train"].copy(), "neighbours")
+    model.save_pretrained(tmp_path / "tissue")
+    return tmp_path / "tissue"
+
+
+def test_a_model_of_another_family_is_probed_and_not_trained(tissue_dir, cells, tmp_path):
+    result = finetune(tissue_dir, cells, tmp_path / "out", config={"features": "both"})
+    assert score(result, "fine-tuned model") > 0.9
+    assert LabelHead.load(tmp_path / "out").pooling == "fixed"
+    predict_labels(cells, tmp_path / "out")
+    held = (cells.obs["split"] == "validation").to_numpy()
+    right = (cells.obs["label_pred"].astype(str) == cells.obs["cell_type"])[held].mean()
+    assert right == pytest.approx(score(result, "fine-tuned model", measure="accuracy"))
+    for method, what in (("full", "trained"), ("lora", "adapted")):
+        with pytest.raises(InputError, match=f"family 'tissue' cannot be {what} by batches of labelled cells"):
+            finetune(tissue_dir, cells, tmp_path / method, config={"method": method})
+    with pytest.raises(InputError, match="pooling 'slide' gives each table axes of its own"):
+        finetune(tissue_dir, cells, tmp_path / "slide", config={"pooling": "slide"})
+
+
 @pytest.mark.parametrize("method", ["probe", "lora"])
-def test_predictions_are_those_that_were_judged(model_dir, cells, tmp_path, method):
+def test_predictions_are_those_that_were_judged(model_dir, cells, tmp_path, always_kept, method):
     result = finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": method, "rank": 2})
     predict_labels(cells, tmp_path / "out")
     held = (cells.obs["split"] == "validation").to_numpy()
@@ -181,7 +306,7 @@ def test_a_class_that_the_model_cannot_read_is_refused_before_the_work(
     model_dir, cells, dark, tmp_path, method, parts, monkeypatch
 ):
     n = dark(parts)
-    monkeypatch.setattr(label_tuning, "_baselines", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(label_module, "_baselines", lambda *_: pytest.fail("the work has begun"))
     with pytest.raises(InputError, match=rf"No training cell of 'dark' \({n} cells\) has a gene of the model"):
         finetune(model_dir, cells, tmp_path / "out", config={**FAST, "method": method, "rank": 2})
     assert not (tmp_path / "out").exists()
@@ -233,15 +358,16 @@ def test_a_failure_while_writing_leaves_nothing(model_dir, cells, tmp_path, monk
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_head_is_scaling_and_regression_in_one_map(tmp_path, n_classes):
+def test_head_is_the_probe_in_one_map(tmp_path, n_classes):
     rng = np.random.default_rng(0)
-    embedding = rng.normal(3.0, [1.0, 5.0, 0.1], (200, 3))
+    embedding = rng.normal(3.0, [1.0, 5.0, 0.1], (200, 3)).astype(np.float32)
     codes = rng.integers(0, n_classes, 200)
-    scaler = StandardScaler().fit(embedding)
-    regression = LogisticRegression().fit(scaler.transform(embedding), codes)
+    rows, blocks = np.arange(200), [Block(embedding)]
+    probe = fit_probe(blocks, codes, rows, n_classes, penalty=1e-2, balanced=False)
     names = tuple(f"c{code}" for code in range(n_classes))
-    head = LabelHead.from_logistic((scaler, regression), label="type", classes=names, pooling="cls")
-    expected = regression.predict_proba(scaler.transform(embedding))
+    head = LabelHead.from_probe(probe, label="type", classes=names, pooling="cls", counts=None)
+    logits = probe.logits(blocks, rows)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(head.probabilities(embedding), expected, atol=1e-4)
     head.save(tmp_path)
     again = LabelHead.load(tmp_path)
@@ -252,7 +378,7 @@ def test_head_is_scaling_and_regression_in_one_map(tmp_path, n_classes):
 def test_heads_that_are_missing_or_damaged(model_dir, cells, tmp_path):
     with pytest.raises(InputError, match="predicts no labels: it has no labels.json"):
         predict_labels(cells, model_dir)
-    finetune(model_dir, cells, tmp_path / "out")
+    finetune(model_dir, cells, tmp_path / "out", config={"features": "both"})
     weights = tmp_path / "out" / "label_head.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
@@ -263,7 +389,8 @@ def test_heads_that_are_missing_or_damaged(model_dir, cells, tmp_path):
     broken = dataclasses.replace(head, weight=head.weight * np.float32("nan"))
     with pytest.raises(InputError, match="'cell_type' has weights that are NaN or infinite"):
         broken.save(tmp_path / "out")
-    save_file({"weight": broken.weight, "bias": broken.bias}, weights)
+    tensors = {"counts_share": head.counts.share, "counts_mean": head.counts.mean}
+    save_file({"weight": broken.weight, "bias": broken.bias, **tensors}, weights)
     with pytest.raises(InputError, match="label_head.safetensors cannot be used: it holds weights that are NaN"):
         predict_labels(cells, tmp_path / "out")
     weights.write_bytes(content)
@@ -271,8 +398,9 @@ def test_heads_that_are_missing_or_damaged(model_dir, cells, tmp_path):
     text = labels.read_text()
     for old, new, sentence in (
         ('"lower",', "", "does not fit the 1 classes"),
-        ('"cls"', '"mean"', "labels.json is damaged"),
-        ('"format_version": 1', '"format_version": 9', "format version 9"),
+        ('"cls"', '"mean"', "labels.json is damaged: pooling 'mean' is none of cls, gene"),
+        ('"cls"', "3", "labels.json is damaged"),
+        ('"format_version": 2', '"format_version": 9', "format version 9"),
     ):
         labels.write_text(text.replace(old, new))
         with pytest.raises(InputError, match=sentence):

@@ -29,7 +29,14 @@ def scripted(monkeypatch, network, make_stream):
             given = {"method": "full", "steps": 100, "validate_every": 3, "patience": 2, "learning_rate": 0.01}
             stream, config = make_stream(), FinetuneConfig(**given | options)
             return fit_with_patience(
-                network, ObjectivesConfig(), stream, stream, config, ranks=ALONE, validation_inputs=10
+                network,
+                ObjectivesConfig(),
+                stream,
+                stream,
+                config,
+                ranks=ALONE,
+                validation_inputs=10,
+                best_metric=config.best_metric or "loss",
             )
 
     return Scripted

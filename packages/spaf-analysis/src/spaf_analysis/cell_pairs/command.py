@@ -38,6 +38,9 @@ def cell_pairs_command(
     ] = None,
     donor: Annotated[str | None, typer.Option(help="Column of obs with donors, for cell types.")] = None,
     max_pairs: Annotated[int, typer.Option(help="Pairs of neighbours judged at each radius, at most.")] = MAX_PAIRS,
+    tower: Annotated[
+        bool, typer.Option("--tower/--no-tower", help="Train a small network as a baseline; some ten seconds.")
+    ] = True,
     replicates: Annotated[int, typer.Option(help="Resampled tissues behind each interval.")] = N_REPLICATES,
     seed: SEED = 0,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = CELL_PAIRS,
@@ -68,7 +71,7 @@ def cell_pairs_command(
     cell_pairs(
         adata, model, key=key, train=other, radii=tuple(radius) if radius else None,
         distances=None if positive_radius is None else Distances(positive=positive_radius),
-        max_pairs=max_pairs, n_replicates=replicates, seed=seed, key_added=key_added,
+        max_pairs=max_pairs, tower=tower, n_replicates=replicates, seed=seed, key_added=key_added,
     )  # fmt: skip
     judged = adata.uns[key_added]
     if cell_type is not None:

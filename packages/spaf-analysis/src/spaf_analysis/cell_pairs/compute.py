@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,22 @@ from spaf_analysis.metrics import (
     EMBEDDING,
     LOGISTIC,
     MODEL,
+    NEIGHBOURS,
     NETWORK,
+    OWN_PCA,
     PCA,
     PEARSON,
+    RANDOM,
+    TOWER,
+    Z_PCA,
+    CalibratedCosine,
     CellPairEvaluation,
     EvaluationOptions,
     PairScore,
     PlacedCells,
     can_be_judged,
+    cells_in_pairs,
+    centred_cosine,
     judge_cell_pairs,
     judged_pairs,
 )
@@ -32,8 +41,13 @@ SCORES = {
     EMBEDDING: "the model, cosine of embeddings",
     PCA: "PCA, cosine",
     PEARSON: "Pearson residual PCA, cosine",
+    OWN_PCA: "PCA of the judged slide, cosine",
+    Z_PCA: "z-scored PCA of the judged slide, cosine",
+    NEIGHBOURS: "neighbours in closed form, cosine",
     LOGISTIC: "PCA, logistic regression on pairs",
     NETWORK: "PCA, pair network",
+    TOWER: "tower, cosine",
+    RANDOM: "random encoder, cosine",
 }
 
 
@@ -97,7 +111,9 @@ def judge(
     judged: PlacedCells,
     fitted: PlacedCells,
     scores: Mapping[str, PairScore],
+    embeddings: Mapping[str, NDArray[np.floating]],
     *,
+    head: CalibratedCosine | None = None,
     options: EvaluationOptions = EvaluationOptions(),
     distances: Distances = Distances(),
 ) -> CellPairBenchmark:
@@ -111,6 +127,10 @@ def judge(
         Cells that baselines are fitted on, of the same genes.
     scores
         Functions of the two cells of each pair, rows of `judged`; see `judge_cell_pairs`.
+    embeddings
+        Of the judged cells: their cosine is judged, seen from the centre of each slide, behind the scores.
+    head
+        Of a model whose pairs are told by the cosine of its embeddings: judged as the model.
     options
         Radii, numbers of pairs and replicates, seed.
     distances
@@ -133,8 +153,18 @@ def judge(
     if not can_be_judged(pairs):
         far = f"{distances.hard_min:g} µm apart"
         return CellPairBenchmark(None, f"the validation region is too small to hold cells {far}", *sizes)
-    evaluation = judge_cell_pairs(pairs, judged, fitted, scores, options=options, distances=distances)
+    used = cells_in_pairs(pairs)
+    cosines = {name: centred_cosine(states, judged.slide, used) for name, states in embeddings.items()}
+    if head is not None:
+        scores = {MODEL: partial(_calibrated, head, cosines[EMBEDDING]), **scores}
+    evaluation = judge_cell_pairs(pairs, judged, fitted, {**scores, **cosines}, options=options, distances=distances)
     return CellPairBenchmark(evaluation, "", *sizes)
+
+
+def _calibrated(
+    head: CalibratedCosine, cosine: PairScore, left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    return head.probability(cosine(left, right))
 
 
 def separation(judged: PlacedCells, fitted: PlacedCells) -> float:

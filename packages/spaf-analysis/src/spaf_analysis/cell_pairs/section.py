@@ -14,11 +14,17 @@ from spaf_analysis.cell_pairs.tool import benchmark_cell_pairs
 from spaf_analysis.metrics import (
     BASELINES,
     EMBEDDING,
+    FURTHER_BASELINES,
     LOGISTIC,
     MODEL,
+    NEIGHBOURS,
     NETWORK,
+    OWN_PCA,
     PCA,
     PEARSON,
+    RANDOM,
+    TOWER,
+    Z_PCA,
     Interval,
     verdict,
 )
@@ -35,9 +41,15 @@ NAMES = {
     EMBEDDING: "embedding",
     PCA: "pca",
     PEARSON: "pearson",
+    OWN_PCA: "own_pca",
+    Z_PCA: "z_pca",
+    NEIGHBOURS: "neighbours",
     LOGISTIC: "logistic",
     NETWORK: "network",
+    TOWER: "tower",
+    RANDOM: "random",
 }
+_COMPARED = (*BASELINES, *FURTHER_BASELINES)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ positives and negatives 1 : 1, so 0.5 is chance.
 {%- if tiles.are_few %} Intervals are rough: they come from {{ tiles.n | count }} tiles of tissue.{% endif %}</caption>
 <thead><tr><th class="text">Neighbours within</th><th>Pairs</th>
 {% for label in scores.values() %}<th>{{ label }}</th>{% endfor %}
-<th>{{ first }} minus PCA cosine</th></tr></thead>
+<th>{{ first }} minus the best of the others</th></tr></thead>
 <tbody>
 {% for row in rows %}
 {% if loop.changed(row.negatives) %}
@@ -111,17 +123,20 @@ positives and negatives 1 : 1, so 0.5 is chance.
 <p>At most {{ section.options.max_pairs | count }} pairs of neighbours at each radius, drawn by seed
 {{ section.options.seed }} from {{ section.benchmark.n_validation | count }} held-out cells.
 {%- if has_head %} <b>Pair head</b>: the model reads both cells and gives the probability that they are neighbours.
-{%- endif %} <b>Cosine of embeddings</b>: similarity of the two
-embeddings, centred on the training cells. <b>PCA, cosine</b>: the same for 30 principal components of log-normalised
-counts, fitted on {{ section.benchmark.n_train | count }} training cells. <b>Pearson residual PCA</b>: the same for 50
-principal components of analytic Pearson residuals. <b>Logistic regression</b>: trained on pairs of the training region
-within {{ section.benchmark.main_radius | figure(0) }} µm, from differences and products of the principal components.
-<b>Pair network</b>: a small neural network trained on the same question with 50 components.</p>
+{%- endif %} <b>Cosine</b> is that of two embeddings, seen from the centre of the judged slide. <b>PCA</b>: 30 principal
+components of log-normalised counts, fitted on {{ section.benchmark.n_train | count }} training cells; <b>Pearson
+residual PCA</b>: 50 of analytic Pearson residuals. <b>PCA of the judged slide</b>: 30 components of the held-out cells
+themselves, plain or of z-scores. <b>Neighbours in closed form</b>: what a training cell shares with the mean of its
+neighbours. <b>Logistic regression</b>: trained on pairs of the training region within
+{{ section.benchmark.main_radius | figure(0) }} µm, from differences and products of the principal components.
+<b>Pair network</b>: a small neural network trained on the same question with 50 components. <b>Tower</b>: a small
+network trained by contrast of neighbours, with 1,500 training cells or more. <b>Random encoder</b>: the model with
+random weights.</p>
 <p>Intervals come from {{ section.options.n_replicates | count }} resampled tissues, put together from
 {{ tiles.n | count }} square tiles of {{ tiles.side | figure(0) }} µm drawn with replacement. Pairs share cells and
 cells share surroundings, so resampling pairs one by one would give intervals that are much too narrow. All scores and
 differences are computed on the same resampled tissues.
-{%- if tiles.are_few %} With fewer than 20 tiles the intervals are rough.{% endif %}</p>
+{%- if tiles.are_few %} With fewer than 20 tiles the intervals are rough, and no ground for a verdict.{% endif %}</p>
 {% endif %}
 """
 
@@ -140,17 +155,17 @@ differences are computed on the same resampled tissues.
         return pair_numbers(self.benchmark)
 
     def sentences(self) -> tuple[str, ...]:
-        """Say how well neighbours are told apart, and whether PCA does as well."""
+        """Say how well neighbours are told apart, and whether the best baseline does as well."""
         return (pair_headline(self.benchmark),)
 
     def cards(self) -> tuple[Card, ...]:
-        """Show the AUROC beside that of PCA."""
-        radius, known = self.benchmark.main_radius, pair_numbers(self.benchmark)
-        auroc = known[f"pair_auroc_{radius:g}um"]
-        if auroc is None:
+        """Show the AUROC beside that of the best baseline."""
+        radius = self.benchmark.main_radius
+        ours, best = _judged(self.benchmark, self.benchmark.first, "easy"), strongest(self.benchmark, "easy")
+        if ours is None:
             return ()
-        pca = known[f"pair_auroc_{radius:g}um_pca"]
-        return (Card(figure(auroc, 3), f"AUROC of neighbours within {radius:.0f} µm; PCA {figure(pca, 3)}"),)
+        beside = "" if best is None else f"; {SCORES[best[0]]} {figure(best[1].value, 3)}"
+        return (Card(figure(ours.value, 3), f"AUROC of neighbours within {radius:.0f} µm{beside}"),)
 
     def view(self) -> dict[str, Any]:
         """Return verdicts and the rows of the tables."""
@@ -169,7 +184,7 @@ differences are computed on the same resampled tissues.
 
 
 def pair_headline(benchmark: CellPairBenchmark) -> str:
-    """Write one sentence for the summary: how well neighbours are told apart, and whether PCA does as well."""
+    """Write one sentence for the summary: how well neighbours are told apart, and whether the best baseline does so."""
     if benchmark.evaluation is None:
         return f"How well the model recognises neighbouring cells could not be judged: {benchmark.reason}."
     sentences = (_headline(benchmark, negatives) for negatives in far_of(benchmark.distances))
@@ -185,9 +200,12 @@ def pair_verdicts(benchmark: CellPairBenchmark) -> list[str]:
     sentences = []
     radius = benchmark.main_radius
     for negatives, far in far_of(benchmark.distances).items():
-        parts = [_comparison(benchmark, baseline, negatives) for baseline in BASELINES]
+        parts = [_comparison(benchmark, baseline, negatives) for baseline in _COMPARED]
         if any(parts):
             sentences.append(f"Neighbours within {radius:g} µm against cells {far}: {'; '.join(filter(None, parts))}.")
+    tiles = benchmark.evaluation.tiles
+    if tiles.are_few:
+        sentences.append(f"The held-out region has {tiles.n} tiles of tissue, too few for any verdict.")
     return sentences + not_judged(benchmark)
 
 
@@ -224,7 +242,7 @@ def pair_numbers(benchmark: CellPairBenchmark) -> dict[str, Any]:
         for score, short in NAMES.items():
             if score != MODEL:
                 summary |= interval_entry(f"{name}{ending}_{short}", _judged(benchmark, score, negatives))
-        for baseline in BASELINES:
+        for baseline in _COMPARED:
             minus = _judged(benchmark, benchmark.first, negatives, minus=baseline)
             summary |= interval_entry(f"{name}{ending}_minus_{NAMES[baseline]}", minus)
     summary["not_judged"] = not_judged(benchmark)
@@ -246,21 +264,42 @@ def far_of(distances: Distances) -> dict[str, str]:
 def _headline(benchmark: CellPairBenchmark, negatives: str) -> str:
     """Write the headline for one kind of negatives, or nothing where the held-out region has none."""
     radius, far = benchmark.main_radius, far_of(benchmark.distances)
-    ours, pca = (_judged(benchmark, score, negatives) for score in (benchmark.first, PCA))
-    difference = _judged(benchmark, benchmark.first, negatives, minus=PCA)
-    if ours is None or pca is None or difference is None:
+    ours, best = _judged(benchmark, benchmark.first, negatives), strongest(benchmark, negatives)
+    if ours is None or best is None:
         return ""
+    name, theirs, difference = best
     outcome = {
         "better": "better than",
         "worse": "worse than",
         "tied": "which cannot be told apart from",
         "unknown": "with too little tissue to compare it with",
-    }[verdict(difference)]
+    }[_verdict(benchmark, difference)]
     return (
         f"In tissue held out from training, its cell-pair score ranks neighbours (within {radius:g} µm) above "
-        f"cells {far[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {pca.value:.3f} of a principal "
-        "component analysis, which needs no training."
+        f"cells {far[negatives]} with an AUROC of {interval_text(ours)}, {outcome} the {theirs.value:.3f} of the best "
+        f"baseline (“{SCORES[name]}”)."
     )
+
+
+def strongest(
+    benchmark: CellPairBenchmark, negatives: str, radius: float | None = None, measure: str = "auroc"
+) -> tuple[str, Interval, Interval] | None:
+    """Return the best baseline, its value, and what the first score has more; at the main radius if none is given."""
+    evaluation, radius = benchmark.evaluation, benchmark.main_radius if radius is None else radius
+    if evaluation is None:
+        return None
+    found = []
+    for name in _COMPARED:
+        try:
+            theirs = evaluation.interval(name, radius, negatives, measure)
+            found.append((name, theirs, evaluation.difference(benchmark.first, name, radius, negatives, measure)))
+        except KeyError:
+            continue
+    return max(found, key=lambda one: one[1].value, default=None)
+
+
+def _verdict(benchmark: CellPairBenchmark, difference: Interval) -> str:
+    return verdict(difference, None if benchmark.evaluation is None else benchmark.evaluation.tiles.n)
 
 
 def _comparison(benchmark: CellPairBenchmark, baseline: str, negatives: str) -> str:
@@ -272,7 +311,7 @@ def _comparison(benchmark: CellPairBenchmark, baseline: str, negatives: str) -> 
         "worse": "the model loses against",
         "tied": "the model ties with",
         "unknown": "no verdict against",
-    }[verdict(difference)]
+    }[_verdict(benchmark, difference)]
     return f"{outcome} “{SCORES[baseline]}”, difference in AUROC {interval_text(difference, signed=True)}"
 
 
@@ -306,7 +345,7 @@ def _pictures(benchmark: CellPairBenchmark) -> tuple[Picture, ...]:
 
 
 def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
-    """Rows of the tables of cell pairs: the case, then for each measure the scores and the difference to PCA."""
+    """Rows of the tables: the case, then for each measure the scores and the difference to the best baseline."""
     evaluation = benchmark.evaluation
     assert evaluation is not None, "asked for by who has one"
     rows, judged, rough = [], _judged_scores(benchmark), evaluation.tiles.are_few
@@ -315,20 +354,16 @@ def _rows(benchmark: CellPairBenchmark) -> list[dict[str, Any]]:
     for negatives in far:
         for case in cases[cases.negatives == negatives].to_dict(orient="records"):
             radius = float(case["radius"])
-            values = {
-                measure: {
+            values = {}
+            for measure in ("auroc", "auprc"):
+                best = strongest(benchmark, negatives, radius, measure)
+                values[measure] = {
                     **{
                         score: _cell(evaluation.interval(score, radius, negatives, measure), rough=rough)
                         for score in judged
                     },
-                    "difference": _cell(
-                        evaluation.difference(benchmark.first, PCA, radius, negatives, measure),
-                        signed=True,
-                        rough=rough,
-                    ),
+                    "difference": Markup() if best is None else _cell(best[2], signed=True, rough=rough),
                 }
-                for measure in ("auroc", "auprc")
-            }
             rows.append({"negatives": far[negatives], "radius": radius, "n": case["n_positives"], **values})
     return rows
 

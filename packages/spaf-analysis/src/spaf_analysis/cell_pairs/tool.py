@@ -19,12 +19,13 @@ from spaf_analysis.metrics import (
 )
 from spaf_analysis.metrics import (
     MODEL,
+    RANDOM,
+    CalibratedCosine,
     EvaluationOptions,
     PairScore,
     PlacedCells,
-    centred_cosine,
-    centring_cells,
     drawn_tissue,
+    random_twin,
 )
 from spaf_analysis.tables import grid_spacing, loaded, places_of, slide_names, table_of
 from spaf_data import Distances
@@ -47,6 +48,7 @@ def benchmark_cell_pairs(
     distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
+    tower: bool = True,
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
     table_key: str | None = None,
@@ -54,9 +56,10 @@ def benchmark_cell_pairs(
     """Judge cell-pair scores on held-out cells, beside baselines.
 
     What is judged: the model's probability that two cells are neighbours, where there is a model, and the cosine of an
-    embedding, of this or any other model. Beside them, on the same pairs, stand the baselines of `judge_cell_pairs`.
-    Whatever is fitted (centre, components, regression, network) is fitted on training cells. `spaf_train.evaluate`
-    gives the same figures for a corpus of the same cells.
+    embedding, of this or any other model, seen from the centre of each judged slide. Beside them, on the same pairs,
+    stand the baselines of `judge_cell_pairs` and, where there is a model, one of its shape with random weights.
+    Whatever learns of places is fitted on training cells. `spaf_train.evaluate` gives the same figures for a corpus of
+    the same cells.
 
     Parameters
     ----------
@@ -80,6 +83,9 @@ def benchmark_cell_pairs(
         Largest number of positive pairs at each radius.
     max_fitted_cells
         About how many training cells are fitted on; of more, whole tiles of tissue are drawn.
+    tower
+        Train a small network by contrast of neighbours as a baseline, where there are 1,500 training cells; it takes
+        some ten seconds.
     n_replicates
         Number of resampled tissues behind each interval.
     seed
@@ -103,7 +109,7 @@ def benchmark_cell_pairs(
     if train is not None and other is table:
         raise InputError("train holds the cells that are judged; give another slide, or leave it out for obs['split'].")
     distances = distances_of(table) if distances is None else distances
-    options = EvaluationOptions(radii=radii, max_pairs=max_pairs, n_replicates=n_replicates, seed=seed)
+    options = EvaluationOptions(radii=radii, max_pairs=max_pairs, tower=tower, n_replicates=n_replicates, seed=seed)
     model = None if model is None else loaded(model)
     held_out, fitted = _regions(table) if train is None else (np.arange(table.n_obs), np.arange(other.n_obs))
     embedding = _embedding(table, key, model)
@@ -116,13 +122,13 @@ def benchmark_cell_pairs(
     fitted_cells = PlacedCells.of(other.X[fitted][:, other_genes], fitted_places[drawn], fitted_slides[drawn])
 
     scores: dict[str, PairScore] = {}
-    if isinstance(model, EmbedsPairs):
+    head = None if model is None else CalibratedCosine.find(model.source)
+    if head is None and isinstance(model, EmbedsPairs):
         scores[MODEL] = _pair_head(model, table, held_out)
-    known = embedding[fitted] if other is table else _embedding(other, key, model)[fitted]
-    centring = centring_cells(fitted_cells, np.asarray(np.isfinite(known).all(axis=1)), seed)
-    centre = known[centring].mean(axis=0) if len(centring) else np.zeros(known.shape[1])
-    scores[COSINE] = centred_cosine(embedding[held_out], centre)
-    return judge(judged_cells, fitted_cells, scores, options=options, distances=distances)
+    embeddings = {COSINE: embedding[held_out]}
+    if model is not None:
+        embeddings[RANDOM] = np.nan_to_num(_embedding_of(random_twin(model, seed), table, held_out))
+    return judge(judged_cells, fitted_cells, scores, embeddings, head=head, options=options, distances=distances)
 
 
 def cell_pairs(
@@ -135,6 +141,7 @@ def cell_pairs(
     distances: Distances | None = None,
     max_pairs: int = MAX_PAIRS,
     max_fitted_cells: int = MAX_FITTED_CELLS,
+    tower: bool = True,
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
     table_key: str | None = None,
@@ -147,7 +154,7 @@ def cell_pairs(
 
     Parameters
     ----------
-    adata, model, key, train, radii, distances, max_pairs, max_fitted_cells, n_replicates, seed, table_key
+    adata, model, key, train, radii, distances, max_pairs, max_fitted_cells, tower, n_replicates, seed, table_key
         As for `benchmark_cell_pairs`.
     key_added
         Key of `uns` to write.
@@ -162,12 +169,12 @@ def cell_pairs(
     distances = distances_of(table) if distances is None else distances
     judged = benchmark_cell_pairs(
         table, model, key=key, train=None if train is None else table_of(train, table_key), radii=radii,
-        distances=distances, max_pairs=max_pairs, max_fitted_cells=max_fitted_cells, n_replicates=n_replicates,
-        seed=seed,
+        distances=distances, max_pairs=max_pairs, max_fitted_cells=max_fitted_cells, tower=tower,
+        n_replicates=n_replicates, seed=seed,
     )  # fmt: skip
     source = model.source if isinstance(model, Model) else "" if model is None else str(model)
     parameters = {
-        "key": key, "model": source, "max_pairs": max_pairs, "max_fitted_cells": max_fitted_cells,
+        "key": key, "model": source, "max_pairs": max_pairs, "max_fitted_cells": max_fitted_cells, "tower": tower,
         "n_replicates": n_replicates, "seed": seed, "distances": asdict(distances),
     }  # fmt: skip
     table.uns[key_added] = judged.stored() | {"parameters": parameters}
@@ -203,9 +210,17 @@ def _embedding(table: ad.AnnData, key: str, model: Model[Any, Any] | None) -> ND
         return np.asarray(table.obsm[key], dtype=np.float64)
     if model is None:
         raise InputError(f"obsm has no embedding {key!r}; it has: {', '.join(table.obsm) or 'nothing'}.")
+    return _embedding_of(model, table, np.arange(table.n_obs))
+
+
+def _embedding_of(model: Model[Any, Any], table: ad.AnnData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what a model gives for some cells; one that reads whole slides reads all."""
     read = ad.AnnData(table.X, obs=table.obs, var=table.var)
-    model.embed(read, key_added=key)
-    return np.asarray(read.obsm[key], dtype=np.float64)
+    whole = model.reads_whole_slides
+    read = read if whole else read[rows].copy()
+    model.embed(read, key_added="X")
+    found = np.asarray(read.obsm["X"], dtype=np.float64)
+    return found[rows] if whole else found
 
 
 def _shared_genes(table: ad.AnnData, other: ad.AnnData) -> tuple[NDArray[np.int64] | slice, NDArray[np.int64] | slice]:

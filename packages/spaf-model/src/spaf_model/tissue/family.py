@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -94,6 +95,12 @@ class TissueFamily(Model[TissueConfig, TissueNetwork]):
             assert not own, "refused for several"
             method = "fixed"
         super().embed(adata, method=method, **options)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a model directory as `TissueModel` does: the closed form once, though the network holds it too."""
+        model = self._model()
+        model.card = self.card
+        model.save_pretrained(path)
 
     def _model(self) -> TissueModel:
         return TissueModel(

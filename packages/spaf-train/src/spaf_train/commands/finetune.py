@@ -32,7 +32,10 @@ def finetune_command(
     task: Annotated[Task, typer.Option(help="Pairs of neighbouring cells, or labels of cells.")],
     data: Annotated[Path, typer.Option("--data", help="pairs: folder of a corpus; labels: an h5ad with raw counts.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to make.")],
-    method: Annotated[str, typer.Option(help="lora, full or probe.")] = "lora",
+    method: Annotated[
+        str,
+        typer.Option(help="probe; lora or full train the encoder too, which is kept only if it beats the probe."),
+    ] = "probe",
     rank: Annotated[int, typer.Option(help="lora: rank of the adapters.")] = 64,
     alpha: Annotated[float, typer.Option(help="lora: the adapters count alpha / rank.")] = 128.0,
     dropout: Annotated[float, typer.Option(help="lora: dropout before the adapters.")] = 0.05,
@@ -114,9 +117,19 @@ def finetune_command(
     keys = {"radius": "um", "negatives": "against"} if task is Task.pairs else {"part": "part"}
     measures = PAIR_MEASURES if task is Task.pairs else LABEL_MEASURES
     wide_console().print(score_table(f"{task} on held-out cells", result.scores, {**keys, "score": "by"}, measures))
+    if not result.differences.empty:
+        shown = {**keys, "score": "by", "baseline": "minus", "verdict": ""}
+        typer.echo("")
+        wide_console().print(score_table("difference on the same tissues", result.differences, shown, _first(measures)))
     if dataclasses.asdict(result.fit)["history"]:
-        typer.echo(f"{result.fit.steps} steps; the weights are those of step {result.fit.best_step}.")
+        typer.echo(f"{result.fit.steps} steps of training; the best was step {result.fit.best_step}.")
+    if result.decision:
+        typer.echo(result.decision)
     typer.echo(f"The model is in {out}.")
+
+
+def _first(measures: dict[str, str]) -> dict[str, str]:
+    return dict(list(measures.items())[:1])
 
 
 def predict_labels_command(

@@ -9,15 +9,18 @@ from spaf_train.evaluation.baselines import (
     pearson_embedding,
 )
 from spaf_train.evaluation.bootstrap import (
+    ENOUGH_TILES,
     Interval,
     Tiles,
     pair_weights,
     percentile_interval,
     spatial_tiles,
     tile_draws,
+    verdict,
 )
+from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
-from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs, verdict
+from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
 from spaf_train.evaluation.evaluate import Evaluation, evaluate
@@ -25,16 +28,15 @@ from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, sc
 from spaf_train.evaluation.judging import (
     BASELINES,
     EMBEDDING,
+    FURTHER_BASELINES,
     LOGISTIC,
     MODEL,
     NETWORK,
     PCA,
     PEARSON,
-    PlacedCells,
+    RANDOM,
     cells_in_pairs,
     centred_cosine,
-    centring_cells,
-    drawn_tissue,
     judge_cell_pairs,
     judged_pairs,
 )
@@ -43,18 +45,29 @@ from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
 from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_judged, matched_pairs, radii_of
+from spaf_train.evaluation.placed_cells import PlacedCells, drawn_tissue
+from spaf_train.evaluation.random_encoder import random_twin
+from spaf_train.evaluation.slide_baselines import NEIGHBOURS, OWN_PCA, TOWER, Z_PCA
 from spaf_train.evaluation.tables import evaluation_tables
 
 __all__ = [
     "BASELINES",
     "EMBEDDING",
+    "ENOUGH_TILES",
+    "FURTHER_BASELINES",
     "LOGISTIC",
     "MODEL",
     "NEGATIVES",
+    "NEIGHBOURS",
     "NETWORK",
+    "OWN_PCA",
     "PCA",
     "PEARSON",
     "RADII",
+    "RANDOM",
+    "TOWER",
+    "Z_PCA",
+    "CalibratedCosine",
     "CellPairEvaluation",
     "CorpusCells",
     "Discrimination",
@@ -74,7 +87,6 @@ __all__ = [
     "can_be_judged",
     "cells_in_pairs",
     "centred_cosine",
-    "centring_cells",
     "cosine",
     "discrimination",
     "drawn_tissue",
@@ -95,6 +107,7 @@ __all__ = [
     "pearson_embedding",
     "percentile_interval",
     "radii_of",
+    "random_twin",
     "read_cells",
     "read_tissue",
     "reliability_table",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_FEW = 20  # tiles, below which an interval over them is rough
+ENOUGH_TILES = 20  # below which an interval over them is rough, and no ground for a verdict
 
 
 class Interval(NamedTuple):
@@ -43,7 +43,7 @@ class Tiles:
     @property
     def are_few(self) -> bool:
         """Whether intervals over them are rough: fewer than 20."""
-        return self.n < _FEW
+        return self.n < ENOUGH_TILES
 
 
 def spatial_tiles(
@@ -159,3 +159,15 @@ def interval_columns(**measures: NDArray[np.floating]) -> dict[str, float]:
         interval = percentile_interval(values[0], values[1:])
         columns |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return columns
+
+
+def verdict(difference: Interval, n_tiles: int | None = None) -> str:
+    """Say what an interval of a difference allows: "better", "worse" or "tied".
+
+    "unknown" without an interval and, where the number of tiles behind it is told, with fewer than 20 of them.
+    """
+    if not np.isfinite(difference.low) or (n_tiles is not None and n_tiles < ENOUGH_TILES):
+        return "unknown"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "tied"

@@ -148,15 +148,6 @@ def evaluate_cell_pairs(
     return CellPairEvaluation(pd.DataFrame(rows), pd.DataFrame(differences), tiles, len(pairs), values)
 
 
-def verdict(difference: Interval) -> str:
-    """Say what an interval of a difference allows: "better", "worse" or "tied"; "unknown" without an interval."""
-    if not np.isfinite(difference.low):
-        return "unknown"
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "tied"
-
-
 def _score_rows(
     name: str, function: PairScore, pairs: MatchedPairs, cells: NDArray[np.integer]
 ) -> dict[str, NDArray[np.floating]]:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
 from spaf_train._csr import csr_rows
-from spaf_train.evaluation.judging import drawn_tissue
+from spaf_train.evaluation.placed_cells import drawn_tissue
 
 if TYPE_CHECKING:
     from spaf_data import BlockRef, Corpus

@@ -1,22 +1,15 @@
-"""How well cell labels are predicted, with intervals over tissue, and what is predicted without a trained encoder."""
+"""How well cell labels are predicted, with intervals over tissue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from spaf_train.evaluation.baselines import pca_embedding
-from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
-
-N_NEIGHBORS = 15
+from spaf_train.evaluation.bootstrap import Interval, Tiles, interval_columns, tile_draws, verdict
 
 
 class ClassificationScores(NamedTuple):
@@ -79,55 +72,51 @@ def evaluate_predictions(
     draws = np.vstack([np.ones(tiles.n), tile_draws(tiles, n_replicates=n_replicates, seed=seed)])
     rows = []
     for name, predicted in predictions.items():
-        of_tile = np.zeros((tiles.n, n_classes * n_classes))
-        np.add.at(of_tile, (tiles.code, labels * n_classes + predicted), 1.0)
-        scores = classification_scores((draws @ of_tile).reshape(-1, n_classes, n_classes))
+        scores = _drawn_scores(labels, predicted, n_classes, tiles, draws)
         rows.append({"score": name, "n": labels.size, **interval_columns(**scores._asdict())})
     return pd.DataFrame(rows)
 
 
-def baseline_predictions(
-    counts: Any,
+def prediction_differences(
     labels: NDArray[np.integer],
-    fit_cells: NDArray[np.integer],
-    cells: NDArray[np.integer],
+    predictions: Mapping[str, NDArray[np.integer]],
+    n_classes: int,
+    tiles: Tiles,
     *,
-    regularisation: float = 1.0,
-) -> dict[str, NDArray[np.integer]]:
-    """Predict classes without a trained encoder.
+    n_replicates: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare the first prediction with every other one, on the same resampled tissues.
 
-    Parameters
-    ----------
-    counts
-        Cells x genes.
-    labels
-        Class codes of all cells; those of `fit_cells` are looked at, and no others.
-    fit_cells
-        Cells to fit on.
-    cells
-        Cells to predict.
-    regularisation
-        Of the logistic regression, 1 / C.
+    The parameters are those of `evaluate_predictions`.
 
     Returns
     -------
-    dict
-        The most frequent class; the 15 nearest neighbours, and a logistic regression, in 30 principal components.
+    pandas.DataFrame
+        A row for each other name: `score, baseline, n_tiles`, then `macro_f1` (first minus other) with its bounds and
+        the same for the other measures, and `verdict`, of macro-F1 (see `verdict`).
     """
-    known = labels[fit_cells]
-    pca = pca_embedding(counts, fit_cells).coordinates
-    neighbors = KNeighborsClassifier(n_neighbors=min(N_NEIGHBORS, known.size)).fit(pca[fit_cells], known)
-    logistic = logistic_classifier(regularisation).fit(pca[fit_cells], known)
-    return {
-        "most frequent class": np.full(len(cells), np.bincount(known).argmax()),
-        f"PCA, {N_NEIGHBORS} neighbours": neighbors.predict(pca[cells]),
-        "PCA, logistic regression": logistic.predict(pca[cells]),
-    }
+    draws = np.vstack([np.ones(tiles.n), tile_draws(tiles, n_replicates=n_replicates, seed=seed)])
+    scores = {name: _drawn_scores(labels, one, n_classes, tiles, draws) for name, one in predictions.items()}
+    first = next(iter(predictions))
+    rows = []
+    for name in list(predictions)[1:]:
+        minus = {measure: value - getattr(scores[name], measure) for measure, value in scores[first]._asdict().items()}
+        columns = interval_columns(**minus)
+        found = Interval(columns["macro_f1"], columns["macro_f1_low"], columns["macro_f1_high"])
+        rows.append(
+            {"score": first, "baseline": name, "n_tiles": tiles.n, **columns, "verdict": verdict(found, tiles.n)}
+        )
+    return pd.DataFrame(rows)
 
 
-def logistic_classifier(regularisation: float = 1.0, *, balanced: bool = True) -> Any:
-    """Return a pipeline of scaling and logistic regression; both learn from what `fit` is given and nothing else."""
-    weight = "balanced" if balanced else None
-    return make_pipeline(
-        StandardScaler(), LogisticRegression(C=1.0 / regularisation, max_iter=5_000, class_weight=weight)
-    )
+def _drawn_scores(
+    labels: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    n_classes: int,
+    tiles: Tiles,
+    draws: NDArray[np.float64],
+) -> ClassificationScores:
+    of_tile = np.zeros((tiles.n, n_classes * n_classes))
+    np.add.at(of_tile, (tiles.code, labels * n_classes + predicted), 1.0)
+    return classification_scores((draws @ of_tile).reshape(-1, n_classes, n_classes))

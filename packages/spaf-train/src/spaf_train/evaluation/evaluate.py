@@ -14,8 +14,8 @@ import pandas as pd
 from spaf_data import Corpus
 from spaf_model import InputError, SpatialFormer
 from spaf_train._record import fingerprint, run_record
-from spaf_train.evaluation.bootstrap import Interval, spatial_tiles
-from spaf_train.evaluation.cell_pairs import verdict
+from spaf_train.evaluation.bootstrap import Interval, spatial_tiles, verdict
+from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
 from spaf_train.evaluation.judging import MODEL
@@ -81,7 +81,9 @@ class Evaluation:
                 "n_tiles": judged.tiles.n,
                 "tile_um": judged.tiles.side,
                 "scores": table_rows(judged.scores),
-                "differences": table_rows(judged.differences.assign(verdict=verdicts(judged.differences))),
+                "differences": table_rows(
+                    judged.differences.assign(verdict=verdicts(judged.differences, judged.tiles.n))
+                ),
                 "operating_points": table_rows(self.cell_pairs.operating_points),
                 "calibration": table_rows(self.cell_pairs.calibration),
                 "reliability": table_rows(self.cell_pairs.reliability),
@@ -141,10 +143,8 @@ def evaluate(
     options = options.following(source.distances)
     judged_corpus = with_known_contexts(source, model.vocabulary, context or {})
     fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
-    max_genes = model.config.max_genes
     cells, tokens = readable_cells(judged_corpus, options.split, model, options.max_cells, options.seed)
     fitted = read_tissue(fitted_corpus, TRAIN, max_cells=options.max_fitted_cells, seed=options.seed)
-    fitted_tokens = tokenise(fitted, fitted_corpus, model.vocabulary, max_genes=max_genes)
     tiles = spatial_tiles(cells.coordinates, cells.slide)
 
     n_with_gene = other.gene_statistics["n_cells"].reindex(other.genes).fillna(0).to_numpy(dtype=np.float64)
@@ -166,8 +166,10 @@ def evaluate(
     paired, paired_tokens = cells, tokens
     if n_cells > options.max_cells:
         paired, paired_tokens = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
+    head = CalibratedCosine.find(model.source)
+    heads = {} if head is None else {MODEL: head}
     cell_pairs = evaluate_pair_models(
-        {MODEL: model}, paired_tokens, paired, fitted, fitted_tokens, options, source.distances
+        {MODEL: model}, paired_tokens, paired, fitted, options, source.distances, heads=heads
     )
     parameters = {
         "model": name,
@@ -220,10 +222,10 @@ def readable_cells(
     return cells.take(rows), tokens.take(rows)
 
 
-def verdicts(differences: pd.DataFrame) -> list[str]:
+def verdicts(differences: pd.DataFrame, n_tiles: int | None = None) -> list[str]:
     """Say of each row of a table of differences what the interval of its AUROC allows; see `verdict`."""
     columns = zip(differences["auroc"], differences["auroc_low"], differences["auroc_high"], strict=True)
-    return [verdict(Interval(*values)) for values in columns]
+    return [verdict(Interval(*values), n_tiles) for values in columns]
 
 
 def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

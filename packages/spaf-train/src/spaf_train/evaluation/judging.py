@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,8 @@ from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, eval
 from spaf_train.evaluation.pair_network import N_COMPONENTS as NETWORK_COMPONENTS
 from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import MatchedPairs, can_be_judged, matched_pairs
+from spaf_train.evaluation.placed_cells import HasPlaces, PlacedCells, in_one_order
+from spaf_train.evaluation.slide_baselines import NEIGHBOURS, OWN_PCA, TOWER, Z_PCA, slide_embeddings
 
 if TYPE_CHECKING:
     from spaf_train.evaluation.options import EvaluationOptions
@@ -31,63 +32,11 @@ logger = logging.getLogger(__name__)
 
 MODEL, EMBEDDING = "model", "embedding cosine"
 PCA, PEARSON, LOGISTIC, NETWORK = "PCA cosine", "Pearson residual PCA cosine", "PCA logistic", "PCA pair network"
-BASELINES = (PCA, PEARSON, LOGISTIC, NETWORK)
+RANDOM = "random encoder"
+BASELINES = (PCA, PEARSON, OWN_PCA, Z_PCA, NEIGHBOURS, LOGISTIC, NETWORK)
+FURTHER_BASELINES = (TOWER, RANDOM)  # with enough training cells, and of a model
 # Positive pairs that the logistic model learns from: it is cheap, so it gets more than are judged.
 _FITTED_PAIRS = 20_000
-_CENTRING_CELLS = 2_000
-_TILE = 300.0  # um, of the tissue that is drawn where there are more cells than are asked for
-
-
-class HasPlaces(Protocol):
-    """Counts of cells and where they are."""
-
-    @property
-    def counts(self) -> sparse.csr_matrix:
-        """Cells x genes."""
-
-    @property
-    def coordinates(self) -> NDArray[np.float64]:
-        """(n_cells, 2), um."""
-
-    @property
-    def slide(self) -> NDArray[np.str_]:
-        """(n_cells,)."""
-
-
-@dataclass(frozen=True)
-class PlacedCells:
-    """Cells with counts and places, in the form in which a corpus has them too.
-
-    Attributes
-    ----------
-    counts
-        Cells x genes.
-    coordinates
-        (n_cells, 2), um. Of single precision, as a corpus holds them: the same cells are the same wherever they are
-        read.
-    slide
-        (n_cells,).
-    """
-
-    counts: sparse.csr_matrix
-    coordinates: NDArray[np.float64]
-    slide: NDArray[np.str_]
-
-    @classmethod
-    def of(cls, counts: Any, coordinates: NDArray[np.floating], slide: NDArray[np.str_] | None = None) -> PlacedCells:
-        """Return cells from arrays, on one slide if None is named."""
-        matrix = sparse.csr_matrix(counts)
-        if not matrix.has_sorted_indices:
-            matrix = matrix.sorted_indices()
-        places = np.asarray(coordinates, dtype=np.float32)[:, :2].astype(np.float64)
-        return cls(matrix, places, np.full(len(places), "") if slide is None else np.asarray(slide, dtype=str))
-
-    def __len__(self) -> int:
-        return len(self.slide)
-
-    def take(self, rows: NDArray[np.integer]) -> PlacedCells:
-        """Return some of the cells."""
-        return PlacedCells(sparse.csr_matrix(self.counts[rows]), self.coordinates[rows], self.slide[rows])
 
 
 def judged_pairs(cells: HasPlaces, options: EvaluationOptions, distances: Distances) -> MatchedPairs:
@@ -114,26 +63,29 @@ def judge_cell_pairs(
     options: EvaluationOptions,
     distances: Distances = Distances(),
 ) -> CellPairEvaluation:
-    """Judge scores of cell pairs beside baselines that are fitted on other cells.
+    """Judge scores of cell pairs beside baselines.
 
-    The baselines are always the same: the cosine of principal components of log-normalised counts, the cosine of those
-    of analytic Pearson residuals, and on the first a logistic regression and a small network that are trained to tell
-    neighbours. Which of them is the strongest depends on the tissue. One that there is nothing to train on is left out,
-    with a warning.
+    The baselines are always the same (`BASELINES`): the cosine of principal components of log-normalised counts, and of
+    analytic Pearson residuals, fitted on the training cells; on the first a logistic regression and a small network
+    that are trained to tell neighbours; the cosine of principal components of the judged slide itself, plain and
+    z-scored; of what training cells share with their neighbours in closed form; and, with enough training cells, of a
+    multilayer perceptron trained by contrast of neighbours (`TOWER`). Every cosine is seen from the centre of the
+    judged slide. Which of them is the strongest depends on the tissue. One that there is nothing to train on is left
+    out, with a warning.
 
     Parameters
     ----------
     pairs
         What `judged_pairs` draws from `judged`, with a negative for some of them (`can_be_judged`).
     judged
-        Cells to judge on.
+        Cells to judge on. Principal components of the judged slide are of all of these.
     fitted
-        Training cells, of the same genes: baselines are fitted on these and no others.
+        Training cells, of the same genes: whatever learns of places is fitted on these and no others.
     scores
         What is judged: for each name a function of the two cells of each pair, as rows of `judged`. The first is
-        compared with every other one, the others with the baselines.
+        compared with every other one, the others with the baselines; `RANDOM` is a baseline itself.
     options
-        Number of replicates and seed.
+        Number of replicates, seed, and whether there is to be a tower.
     distances
         Of negatives, and the radius that trained baselines are fitted for.
 
@@ -149,65 +101,47 @@ def judge_cell_pairs(
     training = PlacedCells.of(fitted.counts, fitted.coordinates, fitted.slide)
     training = training.take(in_one_order(training))
     baselines = _baselines(known.take(used), training, distances, options.seed)
-    beside = {name: partial(_of_places, score, place) for name, score in baselines.items()}
+    beside: dict[str, PairScore] = {name: partial(_of_places, score, place) for name, score in baselines.items()}
+    order = in_one_order(known)
+    for name, states in slide_embeddings(
+        known.take(order), training, distances, seed=options.seed, tower=options.tower
+    ).items():
+        embedding = np.empty_like(states)
+        embedding[order] = states
+        beside[name] = centred_cosine(embedding, known.slide, used)
     first = next(iter(scores))
-    compared = {name: tuple(beside) for name in scores}
-    compared[first] = (*(name for name in scores if name not in (first, EMBEDDING)), *beside)
+    own = [name for name in scores if name != RANDOM]
+    beyond = (*beside, *(name for name in scores if name == RANDOM))
+    compared = dict.fromkeys(own, beyond)
+    compared[first] = (*(name for name in own if name not in (first, EMBEDDING)), *beyond)
     return evaluate_cell_pairs(
         pairs, known.coordinates, {**scores, **beside}, comparisons=compared, slide=known.slide,
         n_replicates=options.n_replicates, seed=options.seed,
     )  # fmt: skip
 
 
-def centred_cosine(embedding: NDArray[np.floating], centre: NDArray[np.floating]) -> PairScore:
-    """Return a score of pairs: the cosine of two rows of an embedding, seen from its centre."""
-    return partial(cosine, np.asarray(embedding, dtype=np.float64) - centre)
-
-
-def centring_cells(fitted: HasPlaces, usable: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """Return the training cells (rows of `fitted`) whose mean embedding is the centre: some 2,000 usable ones."""
-    order = in_one_order(fitted)
-    readable = order[usable[order]]
-    return np.sort(np.random.default_rng(seed).permutation(readable)[:_CENTRING_CELLS])
-
-
-def drawn_tissue(
-    coordinates: NDArray[np.floating],
-    slide: NDArray[np.str_],
-    *,
-    max_cells: int,
-    distances: Distances = Distances(),
-    seed: int = 0,
-) -> NDArray[np.int64]:
-    """Return the rows of about as many cells as are asked for, whole tiles of tissue so that neighbours stay together.
+def centred_cosine(
+    embedding: NDArray[np.floating], slide: NDArray[np.generic], cells: NDArray[np.integer] | None = None
+) -> PairScore:
+    """Return a score of pairs: the cosine of two rows of an embedding, each seen from the centre of its slide.
 
     Parameters
     ----------
-    coordinates
-        (n_cells, 2), um.
+    embedding
+        (n_cells, n_dimensions).
     slide
         The slide of each cell.
-    max_cells
-        All rows where there are no more; else tiles by chance until so many are reached.
-    distances
-        Tiles are 300 um wide, or ten radii of neighbours where that is more.
-    seed
-        Of the draw, which does not depend on the order of the cells.
+    cells
+        Those whose mean is the centre, such as `cells_in_pairs`; all if None.
     """
-    if len(slide) <= max_cells:
-        return np.arange(len(slide))
-    side = max(_TILE, 10.0 * distances.positive)
-    cell = np.floor(np.asarray(coordinates, dtype=np.float32).astype(np.float64)[:, :2] / side).astype(np.int64)
-    code = np.unique(slide, return_inverse=True)[1].ravel()
-    _, tile, size = np.unique(np.column_stack([code, cell]), axis=0, return_inverse=True, return_counts=True)
-    order = np.random.default_rng([seed, len(size)]).permutation(len(size))
-    before = np.cumsum(size[order]) - size[order]
-    return np.flatnonzero(np.isin(tile.ravel(), order[before < max_cells]))
-
-
-def in_one_order(cells: HasPlaces) -> NDArray[np.int64]:
-    """Return the cells by slide and place: what is fitted in this order is the same wherever cells come from."""
-    return np.lexsort((cells.coordinates[:, 1], cells.coordinates[:, 0], cells.slide)).astype(np.int64)
+    values = np.array(embedding, dtype=np.float64)
+    of_centre = np.zeros(len(values), dtype=bool)
+    of_centre[slice(None) if cells is None else cells] = True
+    for name in np.unique(slide):
+        here = slide == name
+        if (here & of_centre).any():
+            values[here] -= values[here & of_centre].mean(axis=0)
+    return partial(cosine, values)
 
 
 def _of_places(
@@ -225,8 +159,8 @@ def _baselines(judged: PlacedCells, fitted: PlacedCells, distances: Distances, s
     pca = wide[:, :N_COMPONENTS]
     pearson = pearson_embedding(counts, np.concatenate([fitted.slide, judged.slide]), training).coordinates
     scores: dict[str, PairScore] = {
-        PCA: partial(cosine, pca[n_fitted:]),
-        PEARSON: partial(cosine, pearson[n_fitted:]),
+        PCA: centred_cosine(pca[n_fitted:], judged.slide),
+        PEARSON: centred_cosine(pearson[n_fitted:], judged.slide),
     }
     radius = distances.positive
     to_fit = matched_pairs(

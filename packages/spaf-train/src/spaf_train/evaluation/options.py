@@ -27,6 +27,7 @@ class EvaluationOptions:
     threshold: float = 0.5  # of the probability that two cells are neighbours, for specificity
     masked_fraction: float = 0.15  # chance of a gene to be hidden
     max_gene_pairs: int = 50_000  # about how many gene pairs are judged
+    tower: bool = True  # train a small network by contrast of neighbours, as a baseline; some ten seconds
     n_replicates: int = 1_000  # resampled tissues behind each interval
     seed: int = 0  # of the draws of cells, pairs, hidden genes and tissues
 

@@ -20,15 +20,17 @@ from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore
 from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.judging import (
     EMBEDDING,
+    RANDOM,
     cells_in_pairs,
     centred_cosine,
-    centring_cells,
     judge_cell_pairs,
     judged_pairs,
 )
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged
+from spaf_train.evaluation.random_encoder import random_twin
 
 if TYPE_CHECKING:
+    from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
     from spaf_train.evaluation.cells import CorpusCells, TokenCells
     from spaf_train.evaluation.options import EvaluationOptions
 
@@ -63,9 +65,10 @@ def evaluate_pair_models(
     tokens: TokenCells,
     judged: CorpusCells,
     fitted: CorpusCells,
-    fitted_tokens: TokenCells,
     options: EvaluationOptions,
     distances: Distances = Distances(),
+    *,
+    heads: Mapping[str, CalibratedCosine] | None = None,
 ) -> PairHeadEvaluation | None:
     """Judge the pair head and the embedding of models, beside the baselines of `judge_cell_pairs`.
 
@@ -78,13 +81,13 @@ def evaluate_pair_models(
     judged
         Cells to judge on.
     fitted
-        Training cells: baselines and the centre of the embedding are fitted on these and no others.
-    fitted_tokens
-        The same as the models read them.
+        Training cells: baselines are fitted on these.
     options
         Radii, numbers of pairs and replicates, threshold, seed.
     distances
         Of the corpus: of negatives, and the radius that trained baselines are fitted for and calibration is judged at.
+    heads
+        Of the models whose pairs are told by the cosine of their embeddings, in place of their own head.
 
     Returns
     -------
@@ -105,15 +108,18 @@ def evaluate_pair_models(
     scores: dict[str, PairScore] = {}
     embeddings: dict[str, NDArray[np.float32]] = {}
     for name, model in models.items():
-        if name == first or model.config.pair_input == "separate":
+        if name == first or name in (heads or {}) or model.config.pair_input == "separate":
             embeddings[name] = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
-        if model.config.pair_input == "separate":
-            scores[name] = partial(_compared, model, embeddings[name], place)
-        else:
-            scores[name] = partial(_read_together, model, tokens, place)
-    embedding = np.zeros((len(judged), embeddings[first].shape[1]), dtype=np.float32)
-    embedding[used] = embeddings[first]
-    scores[EMBEDDING] = centred_cosine(embedding, _centre(models[first], fitted, fitted_tokens, seed))
+        scores[name] = pair_head_score(model, tokens, place, embeddings.get(name))
+    cosines = {
+        name: centred_cosine(_on(judged, used, states), judged.slide, used) for name, states in embeddings.items()
+    }
+    for name, head in (heads or {}).items():
+        scores[name] = partial(_calibrated, head, cosines[name])
+    scores[EMBEDDING] = cosines[first]
+    twin = random_twin(models[first], seed)
+    random = embed_cells(twin.network, twin.vocabulary, tokens.ranked, tokens.context)
+    scores[RANDOM] = centred_cosine(_on(judged, used, random), judged.slide, used)
     evaluation = judge_cell_pairs(pairs, judged, fitted, scores, options=options, distances=distances)
     points: list[dict[str, object]] = []
     errors: list[dict[str, object]] = []
@@ -170,6 +176,44 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
     return _Items(joined, np.concatenate(right), labels, [("neighbour", positive), *per_kind.items()])
 
 
+def pair_head_score(
+    model: SpatialFormer,
+    tokens: TokenCells,
+    place: NDArray[np.int64],
+    states: NDArray[np.float32] | None = None,
+) -> PairScore:
+    """Return the probability of a model's pair head as a score of pairs.
+
+    Parameters
+    ----------
+    model
+        Of either kind of `pair_input`.
+    tokens
+        Cells as it reads them.
+    place
+        Which of those each cell that a pair may name is.
+    states
+        Their embeddings, where they are known.
+    """
+    if model.config.pair_input != "separate":
+        return partial(_read_together, model, tokens, place)
+    if states is None:
+        states = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
+    return partial(_compared, model, states, place)
+
+
+def _on(cells: CorpusCells, used: NDArray[np.int64], states: NDArray[np.float32]) -> NDArray[np.float32]:
+    whole = np.zeros((len(cells), states.shape[1]), dtype=np.float32)
+    whole[used] = states
+    return whole
+
+
+def _calibrated(
+    head: CalibratedCosine, cosine: PairScore, left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    return head.probability(cosine(left, right))
+
+
 def _compared(
     model: SpatialFormer,
     states: NDArray[np.float32],
@@ -194,10 +238,3 @@ def _read_together(
         model.network, model.vocabulary, tokens.ranked, tokens.context, place[left], place[right]
     )  # fmt: skip
     return both.probabilities.astype(np.float64)
-
-
-def _centre(model: SpatialFormer, fitted: CorpusCells, tokens: TokenCells, seed: int) -> NDArray[np.float64]:
-    """Return the mean embedding of some training cells."""
-    some = tokens.take(centring_cells(fitted, tokens.ranked.n_genes > 0, seed))
-    embeddings = embed_cells(model.network, model.vocabulary, some.ranked, some.context)
-    return np.asarray(embeddings.astype(np.float64).mean(axis=0))

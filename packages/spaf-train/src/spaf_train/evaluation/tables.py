@@ -45,7 +45,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
                 {"auroc": "AUROC", "auprc": "AUPRC"},
             )
         )
-        differences = judged.differences.assign(verdict=verdicts(judged.differences))
+        differences = judged.differences.assign(verdict=verdicts(judged.differences, judged.tiles.n))
         tables.append(
             score_table(
                 f"Neighbouring cells, difference on the same tissues{' (rough intervals)' * judged.tiles.are_few}",

@@ -1,9 +1,11 @@
 """Fine-tuning: pairs of neighbours on other data, and labels of cells; fully, by adapters or by a probe."""
 
 from spaf_train.finetuning.config import FinetuneConfig
+from spaf_train.finetuning.label_card import LABEL_MEASURES
 from spaf_train.finetuning.label_head import LabelHead, predict_labels
 from spaf_train.finetuning.labelled_cells import LabelledCells, labelled_cells
-from spaf_train.finetuning.labels import LABEL_MEASURES, finetune_labels
+from spaf_train.finetuning.labels import finetune_labels
+from spaf_train.finetuning.pair_prediction import predict_pairs
 from spaf_train.finetuning.pairs import PAIR_MEASURES, finetune_pairs
 from spaf_train.finetuning.result import FinetuneResult
 from spaf_train.finetuning.training import Fit, fit_with_patience
@@ -21,4 +23,5 @@ __all__ = [
     "fit_with_patience",
     "labelled_cells",
     "predict_labels",
+    "predict_pairs",
 ]

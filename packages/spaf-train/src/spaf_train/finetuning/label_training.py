@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,32 +19,43 @@ from spaf_train.objectives.chance import Judgement, entropy
 from spaf_train.stream.batch import Batch
 
 if TYPE_CHECKING:
-    from spaf_model import Model, TokenisedCells
-    from spaf_train.finetuning.label_head import LabelHead
+    from spaf_model import TokenisedCells
+    from spaf_train.evaluation.probing import Probe
 
 _GROUPING = 2048  # shuffled cells among which those of similar length share a batch
 
 
 class LabelNetwork(Network[Any]):
-    """An encoder of any family with a linear head on the state of a cell."""
+    """An encoder with a linear head on the embedding of a cell and its log counts, which begins as a probe.
 
-    def __init__(self, model: Model[Any, Any], head: LabelHead) -> None:
+    Parameters
+    ----------
+    network
+        Of a model; trained in place.
+    probe
+        Of the embedding with the log counts behind it.
+    pooling
+        How one state is made of a cell, a method of the model.
+    """
+
+    def __init__(self, network: Network[Any], probe: Probe, pooling: str) -> None:
         super().__init__()
-        self.network: Network[Any] = model.network
-        self.pooling = head.pooling
-        self.head = nn.Linear(self.network.width, len(head.classes))
+        self.network: Network[Any] = network
+        self.pooling = pooling
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.from_numpy(probe.mean).float())
+        self.register_buffer("scale", torch.from_numpy(probe.scale).float())
+        self.head = nn.Linear(probe.mean.size, probe.bias.size)
         with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(head.weight))
-            self.head.bias.copy_(torch.from_numpy(head.bias))
+            self.head.weight.copy_(torch.from_numpy(probe.weight))
+            self.head.bias.copy_(torch.from_numpy(probe.bias))
+        self._began = probe
 
     @property
     def width(self) -> int:
         """Dimensions of the state of a cell."""
         return self.network.width
-
-    def encode(self, batch: Any) -> Tensor:
-        """Return the hidden states of the encoder."""
-        return self.network.encode(batch)
 
     def pool(self, hidden: Tensor, batch: Any, method: str) -> Tensor:
         """Return one state a cell, as the encoder does."""
@@ -58,10 +69,36 @@ class LabelNetwork(Network[Any]):
         """Return those of the encoder."""
         return self.network.operations(batch)
 
-    def logits(self, hidden: Tensor, batch: Any) -> Tensor:
-        """Return logits (B, n_classes) of the hidden states of a batch."""
-        logits: Tensor = self.head(self.pool(hidden, batch, self.pooling))
+    def encode(self, batch: Any) -> Tensor:
+        """Return hidden states."""
+        return self.network.encode(batch)
+
+    def logits(self, hidden: Tensor, cells: Any, log_counts: Tensor) -> Tensor:
+        """Return logits (B, n_classes) of hidden states, of the batch `cells` with its log counts (B, n_genes)."""
+        pooled = self.network.pool(hidden, cells, self.pooling).float()
+        features = (torch.cat([pooled, log_counts], dim=1) - self.mean) * self.scale
+        logits: Tensor = self.head(features)
         return logits
+
+    def probe(self) -> Probe:
+        """Return the head as it is now."""
+        weight, bias = (tensor.detach().double().cpu().numpy() for tensor in (self.head.weight, self.head.bias))
+        return dataclasses.replace(self._began, weight=weight, bias=bias)
+
+    @torch.inference_mode()
+    def predict(self, batches: Iterable[Batch], device: torch.device) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the cells of batches and what is predicted of them, in the order of the batches."""
+        was_training = self.training
+        self.eval()
+        rows, predicted = [], []
+        for batch in batches:
+            batch = batch.to(device)
+            targets = cast("LabelTargets", batch.targets["labels"])
+            logits = self.logits(self.encode(batch.unmasked), batch.unmasked, targets.log_counts)
+            rows.append(targets.rows.numpy())
+            predicted.append(logits.argmax(dim=1).cpu().numpy())
+        self.train(was_training)
+        return np.concatenate(rows), np.concatenate(predicted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +107,8 @@ class LabelTargets:
 
     codes: Tensor  # int64 (B,)
     weights: Tensor  # float32 (n_classes,)
+    log_counts: Tensor  # float32 (B, n_genes)
+    rows: Tensor  # int64 (B,), which cells they are
 
     @property
     def weight(self) -> float:
@@ -78,7 +117,10 @@ class LabelTargets:
 
     def to(self, device: torch.device) -> LabelTargets:
         """Return the same on another device."""
-        return LabelTargets(self.codes.to(device), self.weights.to(device))
+        return dataclasses.replace(
+            self, codes=self.codes.to(device), weights=self.weights.to(device),
+            log_counts=self.log_counts.to(device),
+        )  # fmt: skip
 
 
 class _Scores(Scores):
@@ -117,7 +159,7 @@ class LabelObjective(Objective, registered=False):
 
     def loss(self, network: Any, hidden: Tensor, targets: LabelTargets, batch: Any) -> Loss:
         """Return the cross-entropy, classes weighted."""
-        logits = network.logits(hidden, batch).float()
+        logits = network.logits(hidden, batch, targets.log_counts).float()
         loss = functional.cross_entropy(logits, targets.codes, weight=targets.weights, reduction="sum")
         return Loss(loss, targets.weight, logits)
 
@@ -138,8 +180,10 @@ class LabelStream:
 
     Parameters
     ----------
-    cells
-        All cells, as the family reads them.
+    tokenised
+        All cells, as the tokeniser of the model prepared them (`spaf_model.Tokeniser`).
+    log_counts
+        Of all cells.
     codes
         Classes of all cells.
     rows
@@ -157,7 +201,8 @@ class LabelStream:
 
     def __init__(
         self,
-        cells: TokenisedCells[Any],
+        tokenised: TokenisedCells[Any],
+        log_counts: NDArray[np.float32],
         codes: NDArray[np.int64],
         rows: NDArray[np.int64],
         weights: Tensor,
@@ -165,9 +210,10 @@ class LabelStream:
         token_budget: int,
         seed: int,
     ) -> None:
-        self._cells, self._codes, self._rows, self._weights = cells, codes, rows, weights
+        self._tokenised, self._log_counts, self._codes, self._rows = tokenised, log_counts, codes, rows
+        self._weights = weights
         self._token_budget, self._seed = token_budget, seed
-        self._lengths = cells.lengths[rows]
+        self._lengths = tokenised.lengths[rows]
         self._epoch = self._batch = 0
         self._drawn: tuple[int, list[tuple[int, NDArray[np.int64]]]] | None = None
 
@@ -213,6 +259,9 @@ class LabelStream:
         return [(int(generator.integers(2**62)), self._rows[batches[place]]) for place in order]
 
     def _build(self, seed: int, rows: NDArray[np.int64], name: str) -> Batch:
-        tokens = self._cells.batch(rows)
-        targets = LabelTargets(torch.from_numpy(self._codes[rows]), self._weights)
-        return Batch(name, seed, tokens, tokens, {"labels": targets})
+        cells = self._tokenised.batch(rows)
+        targets = LabelTargets(
+            torch.from_numpy(self._codes[rows]), self._weights, torch.from_numpy(self._log_counts[rows]),
+            torch.from_numpy(rows),
+        )  # fmt: skip
+        return Batch(name, seed, cells, cells, {"labels": targets})

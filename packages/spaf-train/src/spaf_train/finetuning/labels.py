@@ -6,57 +6,48 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import nn
 
 import spaf_data
 from spaf_data import slides_of_cells
-from spaf_model import CellCounts, CellSource, InputError, Model, ReadingOptions, embed_tokenised, load_model
+from spaf_model import CellCounts, CellSource, InputError, Model, ReadingOptions, load_model
 from spaf_train._record import run_record
-from spaf_train.evaluation.bootstrap import Tiles, spatial_tiles
-from spaf_train.evaluation.classification import (
-    baseline_predictions,
-    evaluate_predictions,
-    logistic_classifier,
-)
-from spaf_train.finetuning.adapters import adapted, training_mode
+from spaf_train.evaluation.classification import evaluate_predictions, prediction_differences
+from spaf_train.evaluation.label_baselines import baseline_predictions, predicted_by_probe
+from spaf_train.evaluation.log_counts import LogCounts
+from spaf_train.evaluation.probing import Block, inner_folds
+from spaf_train.evaluation.random_encoder import random_twin
 from spaf_train.finetuning.config import FinetuneConfig
-from spaf_train.finetuning.label_head import LabelHead
-from spaf_train.finetuning.label_training import LabelNetwork, LabelObjective, LabelStream
-from spaf_train.finetuning.labelled_cells import TRAIN, VALIDATION, LabelledCells, labelled_cells
-from spaf_train.finetuning.result import FinetuneResult, card_section, how_trained, require_free, write_finetuned
-from spaf_train.finetuning.training import Fit, fit_with_patience
-from spaf_train.objectives import GivenObjectives
-from spaf_train.trainer.distributed import Ranks, claimed, ranks
+from spaf_train.finetuning.label_card import label_card
+from spaf_train.finetuning.label_probe import (
+    BOTH,
+    COUNTS,
+    ChosenProbe,
+    LabelInputs,
+    choose_head,
+    comparable_pooling,
+    head_of,
+    settings_of,
+)
+from spaf_train.finetuning.label_tuning import require_trainable, tune
+from spaf_train.finetuning.labelled_cells import TRAIN, LabelledCells, labelled_cells
+from spaf_train.finetuning.result import FinetuneResult, require_free, write_finetuned
+from spaf_train.finetuning.training import Fit
+from spaf_train.trainer.distributed import claimed, ranks
 from spaf_train.trainer.reproducible import reproducible
 
 if TYPE_CHECKING:
     import anndata
 
+    from spaf_train.finetuning.label_head import LabelHead
+
 logger = logging.getLogger(__name__)
-
-LABEL_MEASURES = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
-_GROUPS = 1_000  # of cells without a place, for the bootstrap
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cells:
-    """All cells as the model reads them, with labels; cells of no part and cells without a gene have code -1."""
-
-    counts: CellCounts
-    codes: NDArray[np.int64]
-    labels: LabelledCells
-
-    def rows(self, part: str) -> NDArray[np.int64]:
-        return np.flatnonzero((self.labels.part == part) & (self.codes >= 0))
 
 
 def finetune_labels(
@@ -80,18 +71,22 @@ def finetune_labels(
     """Teach a model to tell labels of cells, such as cell types or niches.
 
     Writes a model directory with ``labels.json`` and ``label_head.safetensors`` (see `predict_labels`), which
-    `spaf_model.load_model` loads as any other, ``finetune.json`` and a card with what was done. Nothing is
-    written before the end.
+    `load_model` reads as any other, ``finetune.json`` and a card with what was done. Nothing is written before the end.
 
-    Beside the model stand the most frequent class, nearest neighbours and a logistic regression on principal
-    components, a probe of an encoder with random weights and, where the encoder was trained, a probe of the one given.
-    Whatever is fitted, scaling included, is fitted on the training part. Training begins with the probe as its head
-    (Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution").
+    The head is a logistic regression on log counts, or on those beside the embedding where folds inside the training
+    cells say that this is better; penalty and weights of classes are chosen there too. With ``method="full"`` or
+    ``"lora"`` the encoder is trained as well, beginning with that probe as its head (Kumar et al. 2022, "Fine-tuning
+    can distort pretrained features and underperform out-of-distribution"), and is kept only if it beats the probe on
+    training cells that were held out for the question.
+
+    Beside the result stand logistic regressions on log counts, on principal components, on the embedding alone and on
+    that of an encoder with random weights, all with their penalties chosen in the same way; nearest neighbours in
+    principal components; and the most frequent class. Whatever is fitted is fitted on the training part.
 
     Parameters
     ----------
     model_dir
-        Model to begin with.
+        Model to begin with, of any family; ``full`` and ``lora`` need one that is trained by batches.
     adata
         Raw counts, cells x genes, with ``obs[label]``. ``obsm["spatial"]`` (um) makes intervals those of tissue.
     label
@@ -111,7 +106,7 @@ def finetune_labels(
     Raises
     ------
     InputError
-        If `out` holds something, and as `labelled_cells` and `spaf_model.Model.embed`.
+        If `out` holds something, the method cannot be used on the model, and as `labelled_cells` and `Model.embed`.
     TrainingDivergedError
         If a loss or a gradient is not finite.
 
@@ -140,26 +135,35 @@ def finetune_labels(
         if group.world_size > 1:
             raise InputError("Fine-tuning runs in one process; start it without torchrun.")
         model = load_model(model_dir, device=group.device)
-        _check_model(model, config)
+        require_trainable(model, config)
+        pooling = comparable_pooling(model, config.pooling)
         options = ReadingOptions(tissue=tissue, condition=condition, species=species, assay=assay, layer=layer)
-        source = CellSource(adata, model.vocabulary, options)
-        counts = source.read()
-        readable = model.tokeniser(counts).lengths > 0
+        cells = CellSource(adata, model.vocabulary, options, by_slide=model.reads_whole_slides).read()
         labels = labelled_cells(
-            adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap, readable=readable
+            adata, label, split=split, hold_out=hold_out, min_cells=min_cells, gap=gap, readable=cells.n_genes > 0
         )
         if labels.left_out:
             left_out = ", ".join(labels.left_out)
             logger.warning("Classes with fewer than %d training cells are left out: %s.", min_cells, left_out)
-        cells = _Cells(counts, labels.codes, labels)
-        judged = np.concatenate([cells.rows(part) for part in labels.judged])
-        predictions = _baselines(model, adata, cells, judged, config, layer)
-        head, fit = _probe(model, cells, config), Fit(steps=0, best_step=0, best={}, history=[])
+        inputs = _read(model, adata, cells, labels, pooling, hold_out, config, layer)
+        chosen = choose_head(inputs, config, for_tuning=config.method != "probe")
+        judged = np.concatenate([inputs.rows(part) for part in labels.judged])
+        head = given = chosen.head(inputs)
+        embedding, tuning = inputs.embedding, None
+        predictions: dict[str, NDArray[np.integer]] = {}
+        baselines = _baselines(model, adata, inputs, judged, chosen, config, layer)
         if config.method != "probe":
-            predictions["probe of the model as given"] = _predict(model, head, cells, judged)
-            head, fit = _train(model, head, cells, config, group)
-        predictions = {"fine-tuned model": _predict(model, head, cells, judged), **predictions}
-        scores = _judge(adata, cells, judged, predictions, n_replicates, config.seed)
+            tuning = tune(model, inputs, chosen, config, group)
+            logger.info("%s", tuning.decision)
+            if tuning.probe is not None:
+                head = head_of(inputs, tuning.probe, BOTH)
+                embedding = embedded(model, cells, labels, pooling)
+        predictions["fine-tuned model"] = _predict(head, inputs, embedding, judged)
+        if head is not given:
+            predictions["probe of the model as given"] = _predict(given, inputs, inputs.embedding, judged)
+        predictions |= baselines
+        scores, differences = _judge(inputs, predictions, n_replicates, config.seed)
+        fit = Fit(steps=0, best_step=0, best={}, history=[]) if tuning is None else tuning.fit
         parameters = {
             "model": str(model_dir),
             "label": label,
@@ -168,6 +172,7 @@ def finetune_labels(
             "gap": gap,
             **options.as_record(),
             **dataclasses.asdict(config),
+            "pooling": pooling,
         }
         record = run_record(
             "spaf-train finetune --task labels", parameters, started=started, packages=("scikit-learn", "peft")
@@ -177,151 +182,121 @@ def finetune_labels(
             "left_out": labels.left_out,
             "n_gap": labels.n_gap,
             "n_near": labels.n_near,
-            "n_cells": {part: int(cells.rows(part).size) for part in (TRAIN, *labels.judged)},
+            "n_cells": {part: int(inputs.rows(part).size) for part in (TRAIN, *labels.judged)},
+            "head": chosen.as_dict() if head is given else {**chosen.as_dict(), "reads": BOTH},
+            "kept": "probe" if head is given else config.method,
+            "decision": "" if tuning is None else tuning.decision,
+            "decided_by": {} if tuning is None else tuning.macro_f1,
             "fit": dataclasses.asdict(fit),
             "scores": scores.to_dict("records"),
+            "differences": differences.to_dict("records"),
         }
-        model.card = f"{model.card.rstrip()}\n\n{_card(record, labels, fit, scores, config)}"
+        model.card = f"{model.card.rstrip()}\n\n{label_card(record, labels, scores, differences)}"
         write_finetuned(out, model, record, more=head.save)
-    return FinetuneResult(out, fit, scores, record)
+    return FinetuneResult(out, fit, scores, record, differences, _table(adata, inputs, judged, predictions))
 
 
-def _check_model(model: Model[Any, Any], config: FinetuneConfig) -> None:
+def _table(
+    adata: anndata.AnnData,
+    inputs: LabelInputs,
+    judged: NDArray[np.int64],
+    predictions: Mapping[str, NDArray[np.integer]],
+) -> pd.DataFrame:
+    classes = np.array(inputs.labels.classes, dtype=object)
+    columns = {name: classes[predicted] for name, predicted in predictions.items()}
+    facts = {"part": inputs.labels.part[judged], "label": classes[inputs.codes[judged]]}
+    return pd.DataFrame({**facts, **columns}, index=adata.obs_names[judged])
+
+
+def embedded(
+    model: Model[Any, Any], cells: CellCounts, labels: LabelledCells, pooling: str
+) -> NDArray[np.float32]:  # fmt: skip
+    """Return the embedding of the cells with a part and a label, (n_cells, D); others are NaN, or embedded as well."""
     if model.reads_whole_slides:
-        raise InputError(
-            f"{model.source} is of the family {model.family!r}, which is fitted to whole slides: it cannot be "
-            "fine-tuned."
-        )
-    if config.pooling not in model.methods:
-        raise InputError(
-            f"pooling must be one of {', '.join(model.methods)} for a model of the family {model.family!r}, not "
-            f"{config.pooling!r}."
-        )
+        return model.embed_counts(cells, method=pooling)[""]
+    used = np.concatenate([labels.cells(part) for part in (TRAIN, *labels.judged)])
+    found = model.embed_counts(cells.take(used), method=pooling)[""]
+    states = np.full((cells.n_cells, found.shape[1]), np.nan, dtype=np.float32)
+    states[used] = found
+    return states
 
 
-def _probe(model: Model[Any, Any], cells: _Cells, config: FinetuneConfig) -> LabelHead:
-    """Fit scaling and logistic regression on the embeddings of the training cells."""
-    rows = cells.rows(TRAIN)
-    fitted = logistic_classifier(config.regularisation, balanced=config.balance_classes)
-    fitted.fit(_embedding(model, cells, rows, config.pooling), cells.codes[rows])
-    return LabelHead.from_logistic(
-        fitted, label=cells.labels.label, classes=cells.labels.classes, pooling=config.pooling
+def _read(
+    model: Model[Any, Any],
+    adata: anndata.AnnData,
+    cells: CellCounts,
+    labels: LabelledCells,
+    pooling: str,
+    hold_out: tuple[str, Sequence[str]] | None,
+    config: FinetuneConfig,
+    layer: str | None,
+) -> LabelInputs:
+    rows = labels.cells(TRAIN)
+    counts, log_counts = LogCounts.fit(adata, rows, layer=layer)
+    slide = slides_of_cells(adata.obs)
+    places = np.asarray(adata.obsm["spatial"], dtype=np.float64)[:, :2] if "spatial" in adata.obsm else None
+    groups = None if hold_out is None else adata.obs[hold_out[0]].astype(str).to_numpy()
+    return LabelInputs(
+        labels=labels,
+        cells=cells,
+        pooling=pooling,
+        embedding=embedded(model, cells, labels, pooling),
+        counts=counts,
+        log_counts=np.nan_to_num(log_counts),
+        folds=inner_folds(rows, coordinates=places, slide=slide, groups=groups, seed=config.seed),
+        coordinates=places,
+        slide=slide,
     )
 
 
-def _train(
-    model: Model[Any, Any], probe: LabelHead, cells: _Cells, config: FinetuneConfig, group: Ranks
-) -> tuple[LabelHead, Fit]:
-    """Train the head with all weights or with adapters, from the probe on; the model is changed in place."""
-    # A head that fits at once does not drag the encoder through the noise of its own beginnings.
-    network = LabelNetwork(model, probe).to(group.device)
-    rows = {part: cells.rows(part) for part in (TRAIN, VALIDATION)}
-    weights = torch.ones(len(cells.labels.classes))
-    if config.balance_classes:
-        n_cells = np.bincount(cells.codes[rows[TRAIN]], minlength=weights.numel())
-        weights = torch.from_numpy(rows[TRAIN].size / (weights.numel() * n_cells)).float()
-    tokenised = model.tokeniser(cells.counts)
-    streams = {
-        part: LabelStream(
-            tokenised, cells.codes, own, weights, token_budget=config.token_budget, seed=config.seed
-        )
-        for part, own in rows.items()
-    }  # fmt: skip
-
-    def mode(module: nn.Module) -> None:
-        module.train()
-        training_mode(model.network, config)
-
-    with adapted(model.network, config) if config.method == "lora" else nullcontext():
-        fit = fit_with_patience(
-            network, GivenObjectives({"labels": LabelObjective()}), streams[TRAIN], streams[VALIDATION], config,
-            ranks=group, validation_inputs=rows[VALIDATION].size, training_mode=mode,
-        )  # fmt: skip
-    network.eval()
-    weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (network.head.weight, network.head.bias))
-    return dataclasses.replace(probe, weight=weight, bias=bias), fit
-
-
-def _embedding(model: Model[Any, Any], cells: _Cells, rows: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
-    return embed_tokenised(model.network, model.tokeniser(cells.counts.take(rows)), method=pooling)
-
-
-def _predict(model: Model[Any, Any], head: LabelHead, cells: _Cells, rows: NDArray[np.int64]) -> NDArray[np.integer]:
-    classes: NDArray[np.integer] = head.probabilities(_embedding(model, cells, rows, head.pooling)).argmax(axis=1)
+def _predict(
+    head: LabelHead, inputs: LabelInputs, embedding: NDArray[np.float32], rows: NDArray[np.int64]
+) -> NDArray[np.integer]:
+    of_counts = None if head.counts is None else inputs.log_counts[rows]
+    classes: NDArray[np.integer] = head.probabilities(head.features(embedding[rows], of_counts)).argmax(axis=1)
     return classes
 
 
 def _baselines(
     model: Model[Any, Any],
     adata: anndata.AnnData,
-    cells: _Cells,
+    inputs: LabelInputs,
     judged: NDArray[np.int64],
+    chosen: ChosenProbe,
     config: FinetuneConfig,
     layer: str | None,
 ) -> dict[str, NDArray[np.integer]]:
-    counts = adata.X if layer is None else adata.layers[layer]
+    rows = inputs.rows(TRAIN)
+    settings = settings_of(config, rows.size)
     predictions = baseline_predictions(
-        sparse.csr_matrix(counts), cells.codes, cells.rows(TRAIN), judged, regularisation=config.regularisation
-    )
-    device = next(model.network.parameters()).device
-    untrained = type(model)(model.config, model.vocabulary, seed=config.seed).to(device)
-    predictions["probe of random weights"] = _predict(untrained, _probe(untrained, cells, config), cells, judged)
+        sparse.csr_matrix(adata.X if layer is None else adata.layers[layer]), inputs.codes, rows, judged,
+        inputs.folds, settings, log_counts=inputs.log_counts,
+        of_log_counts=chosen.settings(COUNTS),
+    )  # fmt: skip
+    twin = random_twin(model, config.seed)
+    for name, states in (
+        ("probe of the embedding alone", inputs.embedding),
+        ("probe of random weights", embedded(twin, inputs.cells, inputs.labels, inputs.pooling)),
+    ):
+        predictions[name] = predicted_by_probe([Block(states)], inputs.codes, rows, judged, inputs.folds, settings)
     return predictions
 
 
 def _judge(
-    adata: anndata.AnnData,
-    cells: _Cells,
-    judged: NDArray[np.int64],
-    predictions: Mapping[str, NDArray[np.integer]],
-    n_replicates: int,
-    seed: int,
-) -> pd.DataFrame:
-    tables = []
+    inputs: LabelInputs, predictions: Mapping[str, NDArray[np.integer]], n_replicates: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return scores, and the differences of the first to every other, of each part that is judged."""
+    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = [], []
     first = 0
-    for part in cells.labels.judged:
-        rows = cells.rows(part)
+    for part in inputs.labels.judged:
+        rows = inputs.rows(part)
         places = slice(first, first + rows.size)
         first += rows.size
-        table = evaluate_predictions(
-            cells.codes[rows],
-            {name: predicted[places] for name, predicted in predictions.items()},
-            len(cells.labels.classes),
-            _tiles(adata, rows, seed),
-            n_replicates=n_replicates,
-            seed=seed,
-        )
-        table.insert(0, "part", part)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def _tiles(adata: anndata.AnnData, rows: NDArray[np.int64], seed: int) -> Tiles:
-    """Return tiles of tissue or, where places are not known, random groups of cells."""
-    if "spatial" in adata.obsm:
-        slides = slides_of_cells(adata.obs)
-        slide = None if slides is None else slides[rows]
-        return spatial_tiles(np.asarray(adata.obsm["spatial"], dtype=np.float64)[rows, :2], slide)
-    n_groups = min(rows.size, _GROUPS)
-    return Tiles(np.random.default_rng(seed).permutation(rows.size) % n_groups, n_groups, float("nan"))
-
-
-def _card(
-    record: Mapping[str, Any], labels: LabelledCells, fit: Fit, scores: pd.DataFrame, config: FinetuneConfig
-) -> str:
-    n_cells = ", ".join(f"{n:,} {part}" for part, n in record["n_cells"].items())
-    facts = [
-        *how_trained(config.method, record["parameters"], fit),
-        f"Classes: {', '.join(labels.classes)}",
-        f"Cells: {n_cells}; divided by {labels.divided_by}",
-        "Baselines and scaling were fitted on the training cells alone",
-    ]
-    if labels.left_out:
-        facts.append(f"Left out as too rare: {', '.join(labels.left_out)}")
-    if config.method != "probe":
-        facts.append(
-            "The heads for masked genes, cell pairs and co-localised genes were not trained along, so they no longer "
-            "fit the encoder"
-        )
-    keys = {"part": "part", "score": "by"}
-    return card_section(f"Fine-tuned for labels: {labels.label}", facts, scores, keys, LABEL_MEASURES)
+        own = {name: predicted[places] for name, predicted in predictions.items()}
+        for made, table in zip((evaluate_predictions, prediction_differences), tables, strict=True):
+            judged = made(
+                inputs.codes[rows], own, inputs.n_classes, inputs.tiles_of(rows), n_replicates=n_replicates, seed=seed
+            )
+            judged.insert(0, "part", part)
+            table.append(judged)
+    return pd.concat(tables[0], ignore_index=True), pd.concat(tables[1], ignore_index=True)

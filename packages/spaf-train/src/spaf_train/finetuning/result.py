@@ -32,12 +32,25 @@ class FinetuneResult:
         `evaluate_predictions` and `part`, for pairs those of `CellPairEvaluation.scores`.
     record
         What `finetune.json` holds.
+    differences
+        The result minus each baseline on the same resampled tissues, with a verdict: for labels of
+        `prediction_differences` and `part`, for pairs of `CellPairEvaluation.differences`.
+    predictions
+        Of labels: a row for each cell that is judged, by its name, with `part`, `label` and what each of the scores
+        predicts of it.
     """
 
     out: Path
     fit: Fit
     scores: pd.DataFrame
     record: dict[str, Any]
+    differences: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+    predictions: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+
+    @property
+    def decision(self) -> str:
+        """Why what was trained was kept or not, in a sentence; "" where there was nothing to decide."""
+        return str(self.record.get("decision", ""))
 
 
 def require_free(out: Path) -> None:
@@ -92,18 +105,16 @@ def card_section(
     return "\n".join([*lines, ""])
 
 
-def how_trained(method: str, parameters: Mapping[str, Any], fit: Fit) -> list[str]:
-    """Say in sentences what was trained and when it stopped."""
+def how_tuned(method: str, parameters: Mapping[str, Any], fit: Fit) -> list[str]:
+    """Say in sentences what was trained, and for how long."""
     if method == "probe":
-        return [f"Method: probe; the encoder is unchanged, L2 penalty {parameters['regularisation']:g}"]
+        return ["Method: probe; the encoder is unchanged"]
     what = {
-        "full": "Method: full; all weights of the encoder and the head were trained",
-        "lora": f"Method: LoRA, rank {parameters['rank']}, alpha {parameters['alpha']:g}, dropout "
-        f"{parameters['dropout']:g}, merged into the weights",
+        "full": "all weights of the encoder and the head were trained",
+        "lora": f"adapters of rank {parameters['rank']}, alpha {parameters['alpha']:g}, dropout "
+        f"{parameters['dropout']:g}, and the head were trained, the adapters merged into the weights",
     }[method]
     return [
-        what,
-        f"At most {parameters['steps']} steps, {fit.steps} taken; the weights are those of step {fit.best_step}",
-        f"That step was chosen by `{parameters['best_metric']}` on the validation part, so figures on that part lean "
-        "to the good side",
+        f"Method: {method}; {what}",
+        f"At most {parameters['steps']} steps, {fit.steps} taken; the best was step {fit.best_step}",
     ]

@@ -40,6 +40,7 @@ def fit_with_patience(
     *,
     ranks: Ranks,
     validation_inputs: int,
+    best_metric: str,
     training_mode: Callable[[nn.Module], object] = nn.Module.train,
 ) -> Fit:
     """Train the weights of a network that have gradients, and leave it with those of the best validation.
@@ -61,6 +62,8 @@ def fit_with_patience(
         The one process.
     validation_inputs
         Inputs of the validation that are looked at, the same each time.
+    best_metric
+        What the best weights are best in (`FinetuneConfig.metric`); ``"last"`` keeps those of the last step.
     training_mode
         Puts the training module into the mode that it is trained in.
 
@@ -75,7 +78,7 @@ def fit_with_patience(
         validate_every=config.validate_every,
         validation_inputs=validation_inputs,
         checkpoint_every=config.steps,
-        best_metric=config.best_metric,
+        best_metric=best_metric,
         patience=config.patience,
     )
     kept, log = MemoryCheckpoints(), MemoryLog()
