@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from spaf_analysis.annotate.command import annotate_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
@@ -170,6 +171,7 @@ app.command("clusters")(clusters_command)
 app.command("spatial-genes")(spatial_genes_command)
 app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
+app.command("annotate")(annotate_command)
 app.command("deconvolve")(deconvolve_command)
 app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)

@@ -22,6 +22,7 @@ MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
 PROPORTIONS = "proportions"
+LABEL_PRED = "label_pred"
 NICHE_STATE = "X_SpaF_niche"
 NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
@@ -38,6 +39,7 @@ __all__ = [
     "GAP",
     "GENE_PAIRS",
     "INTEGRATION",
+    "LABEL_PRED",
     "MORANS_I",
     "NEIGHBORS",
     "NICHES",

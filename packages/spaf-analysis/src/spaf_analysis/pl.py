@@ -1,5 +1,6 @@
 """Figures of an AnnData or a SpatialData: each function returns matplotlib axes, whose ``figure`` can be saved."""
 
+from spaf_analysis.annotate.plot import label_confusion, label_reliability
 from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
@@ -14,6 +15,8 @@ __all__ = [
     "clusters",
     "gene_pairs",
     "integration",
+    "label_confusion",
+    "label_reliability",
     "niche_composition",
     "niche_differences",
     "niches",

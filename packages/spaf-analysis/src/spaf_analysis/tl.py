@@ -1,5 +1,6 @@
 """Analyses of an AnnData or a SpatialData, in the manner of scanpy's ``tl``: results in place."""
 
+from spaf_analysis.annotate import annotate
 from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
@@ -11,6 +12,7 @@ from spaf_analysis.spatial_genes import spatial_genes
 from spaf_analysis.type_pairs.tool import type_pairs
 
 __all__ = [
+    "annotate",
     "cell_pairs",
     "cluster",
     "deconvolve",

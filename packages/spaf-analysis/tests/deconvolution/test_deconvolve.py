@@ -218,14 +218,14 @@ def test_what_cannot_be_used_is_said():
             spaf.tl.deconvolve(spots, cells, **({"label": "kind"} | options))
         assert "proportions" not in spots.obsm
 
-    fails("no column 'type' in obs; it has: kind", label="type")
+    fails("no column 'type' .label.; it has: kind", label="type")
     fails("there is no method 'em'; the methods are: auto, poisson", method="em")
     fails("number of replicates must be 0 or at least 2, not 1", n_replicates=1)
     fails("the spots has no layer 'raw'; it has: none", layer="raw")
     cells.obs["kind"] = "one"
-    fails("at least 2 types; its labels name only 'one'")
+    fails("holds only 'one'; at least 2")
     cells.obs["kind"] = [None, "nan"] * (cells.n_obs // 2)
-    fails("at least 2 types; its labels name none")
+    fails("holds no value; at least 2")
     spots, cells, _ = tables()
     cells.X = np.log1p(cells.X.toarray())
     fails("the reference: .*log")

@@ -11,17 +11,14 @@ from spaf_analysis.deconvolution.compute import N_REPLICATES, Deconvolution, dec
 from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import PROPORTIONS
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import labels_of, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
     import anndata as ad
-    from numpy.typing import NDArray
 
     from spaf_analysis.deconvolution.methods import Method
     from spaf_model import Cells
-
-_MISSING = frozenset({"", "nan", "none", "na", "n/a", "<na>"})
 
 
 def deconvolve(
@@ -86,7 +83,8 @@ def deconvolve(
     """
     check_key(key_added)
     table, cells = table_of(spots, table_key), table_of(reference)
-    labels = _labels(cells, label)
+    codes, names = labels_of(cells, label, "label")
+    labels = np.array([*names, ""])[codes]
     of_spots = checked_counts(table, layer, "the spots")
     of_cells = checked_counts(cells, reference_layer, "the reference")
     shared = shared_genes(table, cells, ("the spots", "the reference"))
@@ -129,17 +127,6 @@ def proportions_of(adata: Cells, *, key: str = PROPORTIONS, table_key: str | Non
         raise InputError(f"obsm has no proportions {key!r}: spaf_analysis.tl.deconvolve writes them.")
     found: pd.DataFrame = table.obsm[key]
     return found
-
-
-def _labels(cells: ad.AnnData, label: str) -> NDArray[np.str_]:
-    if label not in cells.obs:
-        raise InputError(
-            f"the reference has no column {label!r} in obs; it has: {', '.join(map(str, cells.obs)) or 'none'}."
-        )
-    texts = cells.obs[label].astype(object).map(lambda value: "" if pd.isna(value) else str(value).strip())
-    labels: NDArray[np.str_] = texts.to_numpy(dtype=str)
-    labels[np.isin(np.char.lower(labels), list(_MISSING))] = ""
-    return labels
 
 
 def _write(table: ad.AnnData, found: Deconvolution, key: str) -> None:

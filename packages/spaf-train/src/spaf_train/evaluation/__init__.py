@@ -22,6 +22,7 @@ from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
+from spaf_train.evaluation.classification import classification_scores, evaluate_predictions, prediction_differences
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
 from spaf_train.evaluation.evaluate import Evaluation, evaluate
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
@@ -46,6 +47,7 @@ from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_
 from spaf_train.evaluation.pair_network import PairNetwork
 from spaf_train.evaluation.pairs import NEGATIVES, RADII, MatchedPairs, can_be_judged, matched_pairs, radii_of
 from spaf_train.evaluation.placed_cells import PlacedCells, drawn_tissue
+from spaf_train.evaluation.probing import Block, Probe, ProbeSettings, choose_probe, fit_probe, inner_folds, macro_f1
 from spaf_train.evaluation.random_encoder import random_twin
 from spaf_train.evaluation.slide_baselines import NEIGHBOURS, OWN_PCA, TOWER, Z_PCA
 from spaf_train.evaluation.tables import evaluation_tables
@@ -67,6 +69,7 @@ __all__ = [
     "RANDOM",
     "TOWER",
     "Z_PCA",
+    "Block",
     "CalibratedCosine",
     "CellPairEvaluation",
     "CorpusCells",
@@ -81,12 +84,16 @@ __all__ = [
     "PairScore",
     "PcaEmbedding",
     "PlacedCells",
+    "Probe",
+    "ProbeSettings",
     "Tiles",
     "TokenCells",
     "calibration_error",
     "can_be_judged",
     "cells_in_pairs",
     "centred_cosine",
+    "choose_probe",
+    "classification_scores",
     "cosine",
     "discrimination",
     "drawn_tissue",
@@ -95,10 +102,14 @@ __all__ = [
     "evaluate_gene_pairs",
     "evaluate_masked_genes",
     "evaluate_pair_models",
+    "evaluate_predictions",
     "evaluation_tables",
+    "fit_probe",
+    "inner_folds",
     "judge_cell_pairs",
     "judged_pairs",
     "log_normalize",
+    "macro_f1",
     "matched_pairs",
     "operating_point",
     "pair_rates",
@@ -106,6 +117,7 @@ __all__ = [
     "pca_embedding",
     "pearson_embedding",
     "percentile_interval",
+    "prediction_differences",
     "radii_of",
     "random_twin",
     "read_cells",

@@ -1,0 +1,6 @@
+"""Labels of cells carried from a reference to a query."""
+
+from .compute import METHODS, Annotation, annotate_arrays, judge_methods
+from .tool import annotate
+
+__all__ = ["METHODS", "Annotation", "annotate", "annotate_arrays", "judge_methods"]
