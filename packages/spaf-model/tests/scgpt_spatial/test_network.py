@@ -231,3 +231,14 @@ def test_what_a_network_without_a_decoder_of_neighbourhoods_says(vocabulary: Voc
     model = ScGPTSpatial(ScGPTSpatialConfig(width=32, n_layers=1, n_heads=4, neighbourhood_decoder=False), vocabulary)
     with pytest.raises(InputError, match="has no decoder of neighbourhoods"):
         model.network.neighbourhood_values(torch.zeros(8, 32), batch, torch.tensor([7]))
+
+
+def test_cells_that_thinning_left_without_a_gene_are_computable(model: ScGPTSpatial, valued: ValuedCells) -> None:
+    network = model.network.train()
+    empty = int(np.flatnonzero(valued.lengths == 0)[0])
+    batch, _ = valued.split_batch(np.array([empty, 1]), np.zeros(valued.genes.tokens.size, dtype=bool))
+    hidden = network.encode(batch)
+    total = network.token_values(hidden, batch).sum() + network.pool(hidden, batch, "gene").sum()
+    total.backward()
+    assert torch.isfinite(hidden[batch.mask]).all()
+    assert all(torch.isfinite(weight.grad).all() for weight in network.parameters() if weight.grad is not None)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
 
 LARGEST_VALUE = 512.0  # beyond which values are cut
-_FOR_MATRICES: tuple[KernelName, ...] = ("explicit", "sdpa", "flex")  # kernels that know a bias of any numbers
+# Kernels for positions asked for: those that know a bias of any numbers, and padding in the midst of the keys.
+_FOR_ASKED: tuple[KernelName, ...] = ("explicit", "sdpa")
 
 
 class GeneEmbedding(nn.Module):
@@ -127,9 +128,10 @@ class Streams:
         asked = MatrixBias(matrix.unsqueeze(0), None if all_real else torch.cat([asked_mask, batch.mask], dim=1))
         asked_choice = select_kernel(
             device, dtype, head_dim, n_asked + batch.n_known, bias=MatrixBias.kind, dropout=dropout,
-            forced=forced if forced in _FOR_MATRICES else None,
+            forced=forced if forced in _FOR_ASKED else None,
         )  # fmt: skip
-        return cls(batch.n_known, choice.name, known, asked_choice.name, asked)
+        asked_kernel = asked_choice.name if asked_choice.name in _FOR_ASKED else "sdpa"
+        return cls(batch.n_known, choice.name, known, asked_kernel, asked)
 
 
 class TwoStreamAttention(nn.Module):
