@@ -19,7 +19,8 @@ from spaf_analysis.metrics import log_normalize
 
 N_COMPONENTS = 50
 _MOST_FOR_COVARIANCE = 2_000  # genes; with more the leading components are iterated
-_MOST_SCALED = 5_000  # genes that are made dense
+_MOST_SCALED = 5_000  # genes that are made dense ..
+_MOST_DENSE = 200_000_000  # .. and values, of many cells
 _CLIP = 10.0
 
 PCA_ROW, SCALED_ROW, HVG_ROW = "PCA", "scaled PCA", "HVG + PCA"
@@ -40,8 +41,9 @@ def baseline_embeddings(counts: Any, *, seed: int = 0) -> dict[str, NDArray[np.f
     -------
     dict
         "PCA" of log1p of counts per 10,000; "scaled PCA" of the same as z-scores, clipped at 10 (of the 5,000 genes
-        that vary most, where there are more); "HVG + PCA" of the variable genes by scanpy's defaults (flavor "seurat",
-        means from .0125 to 3, dispersions above .5; all genes where these are fewer than 51);
+        that vary most, where there are more; of fewer where more than 40,000 cells would be dense); "HVG + PCA" of the
+        variable genes by scanpy's defaults (flavor "seurat", means from .0125 to 3, dispersions above .5; all genes
+        where these are fewer than 51);
         "random projection" of the logarithms; "random numbers".
     """
     logs = log_normalize(counts)
@@ -131,8 +133,9 @@ def _scaled(logs: sparse.csr_matrix) -> NDArray[np.float32]:
     square = np.asarray(logs.multiply(logs).mean(axis=0)).ravel()
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     genes = np.flatnonzero(deviation > 1e-9)
-    if len(genes) > _MOST_SCALED:
-        genes = np.sort(genes[np.argsort(-deviation[genes], kind="stable")[:_MOST_SCALED]])
+    most = min(_MOST_SCALED, max(_MOST_DENSE // logs.shape[0], N_COMPONENTS + 1))
+    if len(genes) > most:
+        genes = np.sort(genes[np.argsort(-deviation[genes], kind="stable")[:most]])
     dense = logs[:, genes].toarray().astype(np.float32)
     dense -= mean[genes].astype(np.float32)
     dense /= deviation[genes].astype(np.float32)
