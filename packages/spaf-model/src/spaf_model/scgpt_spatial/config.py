@@ -74,6 +74,7 @@ class ScGPTSpatialConfig:
     token_seed: int = 0  # of random ties and cuts
     n_neighbours: int = 30  # cells that a neighbourhood is made of, of the same slide
     neighbour_weights: NeighbourWeights = "gaussian"  # of their states in it, by distance
+    neighbour_width: float = 1.3  # standard deviation of the Gaussian, in mean distances of the six nearest cells
     niche_gate: float = 0.0  # weight of the neighbourhood in an expectation of a cell that joins the two
     routing_record: Mapping[str, Any] | None = None  # what experts are used for, where measured (`RoutingReport`)
     dropout: float = 0.1  # behind the values, attention and both maps of an MLP
@@ -102,6 +103,8 @@ class ScGPTSpatialConfig:
                 raise InputError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
         if not 0.0 <= _checked_number("balance_rate", self.balance_rate) < math.inf:
             raise InputError(f"balance_rate must be at least 0, not {self.balance_rate!r}.")
+        if not 0.0 < _checked_number("neighbour_width", self.neighbour_width) < math.inf:
+            raise InputError(f"neighbour_width must be above 0, not {self.neighbour_width!r}.")
         if not 0.0 <= _checked_number("niche_gate", self.niche_gate) <= 1.0:
             raise InputError(f"niche_gate must be from 0 to 1, not {self.niche_gate!r}.")
         if self.routing_record is not None and not isinstance(self.routing_record, Mapping):
