@@ -29,7 +29,9 @@ def two_panels(make_slide: Callable[..., ad.AnnData], tmp_path: Path) -> Corpus:
     for number, slide in enumerate(slides):
         slide.obs["slide"] = f"slide{number}"
     kept = np.arange(slides[1].n_vars) > 0
-    slides[1].X = (slides[1].X @ sparse.diags_array(kept.astype(np.int32), dtype=np.int32)).tocsr()  # the first is in no cell
+    slides[1].X = (
+        slides[1].X @ sparse.diags_array(kept.astype(np.int32), dtype=np.int32)
+    ).tocsr()  # the first is in no cell
     return write_corpus(slides, tmp_path / "corpus", colocalization_key=None)
 
 

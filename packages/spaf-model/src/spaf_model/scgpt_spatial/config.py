@@ -65,6 +65,7 @@ class ScGPTSpatialConfig:
     balance_rate: float = 1e-3  # how far a step moves the bias that balances the experts; 0: there is no such bias
     generative: bool = True  # whether genes may be asked for: there is a vector that says so
     neighbourhood_decoder: bool = True  # a second decoder of cells, for states of their neighbours
+    discriminator: bool = False  # a head that tells the technology from the state of a cell, for training against it
     output: Output = "counts"  # negative binomial counts, or a bin of the cell
     value_style: ValueStyle = "bins"  # what a token says of its count (`spaf_model.scgpt_spatial.values`)
     n_bins: int = 51  # with 0, which stands for a count of zero
@@ -88,7 +89,7 @@ class ScGPTSpatialConfig:
         for name, least in (("n_tokens", 1), ("n_technologies", 0), ("mlp_width", 1), ("max_length", 2)):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), least=least)
-        for name in ("asked_projection", "generative", "neighbourhood_decoder"):
+        for name in ("asked_projection", "generative", "neighbourhood_decoder", "discriminator"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         for name, choices in _CHOICES.items():
