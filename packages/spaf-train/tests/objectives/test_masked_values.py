@@ -113,6 +113,12 @@ def test_context_may_not_be_hidden():
         read_config("scgpt_spatial", overrides=["sampling.context_dropout=0.2"])
 
 
+def test_a_model_that_cannot_be_asked_for_genes_is_refused():
+    with pytest.raises(InputError, match=r"needs model\.generative"):
+        read_config("scgpt_spatial", overrides=["model.generative=false"])
+    read_config("scgpt_spatial", overrides=["model.generative=false", "objectives.masked_values.task=perception"])
+
+
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [

@@ -203,9 +203,18 @@ class MaskedValuesObjective(Objective):
     asks = ("token_values", "count_output")
     trains = ("token_decoder", "flags")
 
+    def __init__(self, config: MaskedValuesConfig) -> None:
+        super().__init__(config)
+        if config.task != "generation":  # some batch asks for no gene apart, and leaves the vector that says so alone
+            self.trains = ("token_decoder",)  # type: ignore[misc]
+
     def check(self, model: Any, sampling: SamplingConfig) -> None:
-        """Refuse to hide technologies, and two cells as one input."""
+        """Refuse to hide technologies, and to ask for genes apart where a model cannot be asked so."""
         require_known_technology(self.name, model, sampling)
+        require(
+            self.config.task == "perception" or bool(getattr(model, "generative", True)),
+            f"objectives.masked_values.task is {self.config.task!r}, which needs model.generative = true.",
+        )
 
     def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
         """Return the rates of genes, and the scales of technologies."""
