@@ -2,10 +2,10 @@
 
     python benchmarks/spots_experts.py OUT [--steps 120] [--write]
 
-OUT is where ``spots.py`` made its corpus. Both models learn masked values alone from the same batches, with short cells so
-that it takes minutes; the one expert has the size of each of the four, a quarter of their weights and half of what a token
-is computed by. Compared is the share explained of held-out masked values beyond gene means, and what the router tells of
-the technology.
+OUT is where ``spots.py`` made its corpus. Both models learn masked values alone from the same batches, with short
+cells so that it takes minutes; the one expert has the size of each of the four, a quarter of their weights and half
+of what a token is computed by. Compared is the share explained of held-out masked values beyond gene means, and what
+the router tells of the technology.
 """
 
 import argparse
