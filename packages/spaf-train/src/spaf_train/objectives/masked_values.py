@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -201,7 +201,7 @@ class MaskedValuesObjective(Objective):
     Config = MaskedValuesConfig
     hides = True
     asks = ("token_values", "count_output")
-    trains = ("token_decoder", "flags")
+    trains: ClassVar[tuple[str, ...]] = ("token_decoder", "flags")
 
     def __init__(self, config: MaskedValuesConfig) -> None:
         super().__init__(config)
