@@ -40,6 +40,39 @@ threads = 1
 device = "cpu"
 """
 
+TINY_SPATIAL = """
+seed = 3
+[model]
+family = "scgpt_spatial"
+width = 16
+n_layers = 1
+n_heads = 2
+n_neighbours = 6
+n_experts = 3
+balance_rate = 0.05
+[sampling]
+input = "windows"
+window_blocks = 2
+token_budget = 600
+batches_per_step = 2
+[sampling.windows]
+cells = 16
+neighbours = 6
+[objectives.masked_genes]
+enabled = false
+[objectives.colocalization]
+enabled = false
+[objectives.pairs]
+enabled = false
+[objectives.masked_values]
+enabled = true
+[objectives.cell_values]
+enabled = true
+[objectives.neighbourhood]
+enabled = true
+neighbours = 6
+""" + TINY[TINY.index("[optimizer]") :]
+
 
 def make_slide(name: str, *, seed: int, tissue: str, n_cells: int = 200) -> anndata.AnnData:
     """Cells in two stripes of two cell types; in each cell mostly genes of one of three groups are co-localised."""
@@ -105,9 +138,16 @@ def longer(tmp_path_factory):
 
 
 @pytest.fixture
-def config_path(tmp_path):
+def config_path(request, tmp_path):
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
+    path.write_text(TINY_SPATIAL if getattr(request, "param", "") == "scgpt_spatial" else TINY)
+    return path
+
+
+@pytest.fixture
+def spatial_path(tmp_path):
+    path = tmp_path / "spatial.toml"
+    path.write_text(TINY_SPATIAL)
     return path
 
 

@@ -325,6 +325,7 @@ def info(
         "n_genes": int(vocabulary.gene_token_ids.size),
         "context": {kind: list(vocabulary.context[kind]) for kind in CONTEXT_KINDS},
         "config": loaded.config.as_dict(),
+        "report": loaded.report(),
         "card": loaded.card,
     }
     if as_json:
@@ -338,6 +339,8 @@ def info(
         table.add_row(kind, ", ".join(vocabulary.context[kind]))
     for name, value in loaded.config.as_dict().items():
         table.add_row(name, str(value))
+    for title, found in loaded.report().items():
+        table.add_row(title, str(found["sentence"]))
     console = plain_console()
     console.print(table)
     if loaded.card:

@@ -34,6 +34,9 @@ class CellCounts:
     slides: NDArray[np.int64]  # (n_cells,), number of the slide of each cell
     slide_names: Sequence[str] = ("",)  # of those numbers; "" where nothing names the one slide
     places: NDArray[np.float64] | None = None  # (n_cells, 2 or 3), where whole slides are read and it is known
+    panels: NDArray[np.bool_] | None = (
+        None  # (n_slides, n_tokens), by number, where slides measure other genes than `measured`
+    )
 
     @property
     def n_cells(self) -> int:
@@ -73,7 +76,15 @@ class CellCounts:
             slides=np.concatenate([chunk.slides for chunk in chunks]),
             slide_names=chunks[0].slide_names,
             places=np.concatenate(places) if places else None,
+            panels=chunks[0].panels,
         )
+
+    def sum_over_measured(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sum of values of tokens (n_tokens,) over the genes that are measured in each cell, (n_cells,)."""
+        if self.panels is None:
+            return np.full(self.n_cells, values[self.measured].sum(dtype=np.float64))
+        of_slide: NDArray[np.float64] = self.panels.astype(np.float64) @ values.astype(np.float64)
+        return of_slide[self.slides]
 
 
 def rows_as_csr(rows: Any) -> sparse.csr_array:

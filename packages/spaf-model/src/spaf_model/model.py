@@ -102,6 +102,10 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     def make_network(self) -> NetworkT:
         """Make the network of the configuration, with random weights."""
 
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what training left to be told beside the card, by title; each is plain values with a ``sentence``."""
+        return {}
+
     def network_of(self, tensors: Mapping[str, torch.Tensor], *, source: str) -> NetworkT:
         """Return the network of the tensors of a model directory; a family whose shapes the data chose overrides it.
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, load_model
 from spaf_train import GeneEmbeddings, load_checkpoint, pretrain, read_config
 from spaf_train.trainer.distributed import ranks
 
@@ -72,6 +72,27 @@ def test_two_processes_take_the_steps_of_one(config_path, corpus, tmp_path):
     for ours, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5)
     assert_same_validation(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_processes_train_scgpt_spatial_as_one_does(tmp_path, corpus, spatial_path):
+    """Its experts are balanced by what all processes sent to them."""
+    for name, options in (("ddp", []), ("fsdp", ["--set", "distributed.strategy=fsdp"])):
+        codes, errors = run_two(spatial_path, corpus, tmp_path / name, *options)
+        assert codes == [0, 0], errors
+    pretrain(read_config(spatial_path), corpus.path, tmp_path / "one")
+    names = [f"loss_{name}" for name in ("masked_values", "cell_values", "neighbourhood")]
+    more = ["explained_masked_values", "explained_neighbourhood", "baseline_neighbourhood", "information_experts"]
+    biases = {}
+    for split, columns in (("train", names), ("validation", [*names, *more])):
+        one = losses(tmp_path / "one", split, columns)
+        assert len(one[0]) == len(columns)
+        for name in ("ddp", "fsdp"):
+            for ours, theirs in zip(one, losses(tmp_path / name, split, columns), strict=True):
+                assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-4)
+    for name in ("one", "ddp", "fsdp"):
+        biases[name] = load_model(tmp_path / name / "model").network.token_decoder.selection_bias
+        assert biases[name].any()
+        torch.testing.assert_close(biases[name], biases["one"])
 
 
 def statistics(out):

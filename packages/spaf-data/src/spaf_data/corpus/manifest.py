@@ -42,7 +42,8 @@ class Manifest:
     gene_statistics
         Table indexed by gene, over the training split: see `spaf_data.GeneStatistics.to_frame`.
     slides
-        For each slide its ``context`` (tissue, condition, species, assay), ``n_genes``, ``n_gene_pairs`` that are
+        For each slide its ``context`` (tissue, condition, species, assay), ``n_genes``, ``measured`` (which those are:
+        runs of codes, `spaf_data.corpus.measured`; not stored by versions of before), ``n_gene_pairs`` that are
         co-localised in some cell (0 where nothing is known of them) and ``fingerprint``, a SHA-256 of the contents it
         was built from.
     shards

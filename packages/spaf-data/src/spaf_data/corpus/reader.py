@@ -4,10 +4,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from spaf_data.corpus.block import Block, decode_block
 from spaf_data.corpus.manifest import Manifest
+from spaf_data.corpus.measured import genes_of
 from spaf_data.corpus.shard import SUFFIX, BlockRef, Shard, read_member, size_and_sha256
 from spaf_data.corpus.sizes import BlockSize
 from spaf_data.distances import Distances
@@ -77,6 +80,24 @@ class Corpus:
     def slides(self) -> dict[str, dict[str, str]]:
         """For each slide its tissue, condition, species and assay."""
         return {name: dict(record["context"]) for name, record in self.manifest.slides.items()}
+
+    def measured(self, slide: str) -> npt.NDArray[np.bool_]:
+        """Return which genes a slide measures, (n_genes,).
+
+        A gene that it does not measure is unknown there, where one that it measures and a cell does not have is zero.
+        Corpora of earlier versions do not say it: there it is the genes that some cell of the slide has, or all where
+        the slide has as many genes as the corpus.
+        """
+        record, n_genes = self.manifest.slides[slide], len(self.genes)
+        if "measured" in record:
+            return genes_of(record["measured"], n_genes)
+        if int(record.get("n_genes", n_genes)) == n_genes:
+            return np.ones(n_genes, dtype=bool)
+        measured = np.zeros(n_genes, dtype=bool)
+        for ref in self.block_refs():
+            if ref.slide == slide:
+                measured[self.read(ref).genes] = True
+        return measured
 
     def knows_gene_pairs(self, slide: str) -> bool:
         """Return whether the blocks of a slide tell which genes are co-localised.

@@ -20,6 +20,7 @@ from spaf_data import defaults, keys
 from spaf_data.corpus.block import Block
 from spaf_data.corpus.journal import Journal
 from spaf_data.corpus.manifest import NAME, Manifest
+from spaf_data.corpus.measured import runs_of
 from spaf_data.corpus.reader import Corpus
 from spaf_data.corpus.shard import Shard, is_safe_name, safe_name, write_shard
 from spaf_data.corpus.slide import Slide, SlideHeader, SlideTable, read_headers, read_slide
@@ -121,8 +122,9 @@ def write_corpus(
     -----
     The genes of the corpus are those of the first slide in their order, then the new ones of the next slide, and so
     on. Which are the same is told by Ensembl id without version where both slides have one, else by symbol; the
-    manifest says for each slide how many go by another name there, how many another slide has too, and which columns
-    were added up. A gene that a slide does not measure has no counts in its blocks. Memory is that of one slide.
+    manifest says for each slide which it measures, how many go by another name there, how many another slide has too,
+    and which columns were added up. A gene that a slide does not measure has no counts in its blocks (`Corpus.measured`
+    tells it from one that was not found). Memory is that of one slide.
 
     Examples
     --------
@@ -175,6 +177,7 @@ def write_corpus(
         records[header.name] = {
             "context": header.context,
             "n_genes": len(np.unique(columns)),
+            "measured": runs_of(columns),
             "n_genes_shared": int((n_slides_of_gene[np.unique(columns)] > 1).sum()),
             **_account_of_names(header, genes, columns),
             "n_gene_pairs": len(table.gene_pairs),

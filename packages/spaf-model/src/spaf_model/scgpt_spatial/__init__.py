@@ -7,7 +7,7 @@ from spaf_model.scgpt_spatial.experts import ExpertMixture, SingleExpert, Tokens
 from spaf_model.scgpt_spatial.expression import NicheExpression
 from spaf_model.scgpt_spatial.inference import InferenceEncoder
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
-from spaf_model.scgpt_spatial.neighbourhood import neighbourhood_weights
+from spaf_model.scgpt_spatial.neighbourhood import distance_weights, neighbourhood_weights
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
 from spaf_model.scgpt_spatial.routing import RoutingReport
 from spaf_model.scgpt_spatial.tokeniser import (
@@ -37,6 +37,7 @@ __all__ = [
     "TokensToDecode",
     "ValueBatch",
     "ValuedCells",
+    "distance_weights",
     "gene_values",
     "neighbourhood_weights",
     "technology_names",

@@ -65,6 +65,7 @@ class ScGPTSpatialConfig:
     balance_rate: float = 1e-3  # how far a step moves the bias that balances the experts; 0: there is no such bias
     generative: bool = True  # whether genes may be asked for: there is a vector that says so
     neighbourhood_decoder: bool = True  # a second decoder of cells, for states of their neighbours
+    discriminator: bool = False  # a head that tells the technology from the state of a cell, for training against it
     output: Output = "counts"  # negative binomial counts, or a bin of the cell
     value_style: ValueStyle = "bins"  # what a token says of its count (`spaf_model.scgpt_spatial.values`)
     n_bins: int = 51  # with 0, which stands for a count of zero
@@ -74,6 +75,7 @@ class ScGPTSpatialConfig:
     token_seed: int = 0  # of random ties and cuts
     n_neighbours: int = 30  # cells that a neighbourhood is made of, of the same slide
     neighbour_weights: NeighbourWeights = "gaussian"  # of their states in it, by distance
+    neighbour_width: float = 1.3  # standard deviation of the Gaussian, in mean distances of the six nearest cells
     niche_gate: float = 0.0  # weight of the neighbourhood in an expectation of a cell that joins the two
     routing_record: Mapping[str, Any] | None = None  # what experts are used for, where measured (`RoutingReport`)
     dropout: float = 0.1  # behind the values, attention and both maps of an MLP
@@ -87,7 +89,7 @@ class ScGPTSpatialConfig:
         for name, least in (("n_tokens", 1), ("n_technologies", 0), ("mlp_width", 1), ("max_length", 2)):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), least=least)
-        for name in ("asked_projection", "generative", "neighbourhood_decoder"):
+        for name in ("asked_projection", "generative", "neighbourhood_decoder", "discriminator"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, not {getattr(self, name)!r}.")
         for name, choices in _CHOICES.items():
@@ -102,6 +104,8 @@ class ScGPTSpatialConfig:
                 raise InputError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
         if not 0.0 <= _checked_number("balance_rate", self.balance_rate) < math.inf:
             raise InputError(f"balance_rate must be at least 0, not {self.balance_rate!r}.")
+        if not 0.0 < _checked_number("neighbour_width", self.neighbour_width) < math.inf:
+            raise InputError(f"neighbour_width must be above 0, not {self.neighbour_width!r}.")
         if not 0.0 <= _checked_number("niche_gate", self.niche_gate) <= 1.0:
             raise InputError(f"niche_gate must be from 0 to 1, not {self.niche_gate!r}.")
         if self.routing_record is not None and not isinstance(self.routing_record, Mapping):

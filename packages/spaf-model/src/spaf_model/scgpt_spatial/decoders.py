@@ -56,6 +56,21 @@ class CellDecoder(nn.Module):
         return (queries @ keys_BD.unsqueeze(-1)).squeeze(-1)
 
 
+class Discriminator(nn.Module):
+    """Logits of technologies from the state of a cell: two hidden layers of width D with ReLU and LayerNorm."""
+
+    def __init__(self, config: ScGPTSpatialConfig) -> None:
+        super().__init__()
+        assert config.n_technologies
+        hidden = [[nn.Linear(config.width, config.width), nn.ReLU(), nn.LayerNorm(config.width)] for _ in range(2)]
+        self.layers = nn.Sequential(*hidden[0], *hidden[1], nn.Linear(config.width, config.n_technologies))
+
+    def forward(self, states_BD: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, T)."""
+        logits: torch.Tensor = self.layers(states_BD)
+        return logits
+
+
 class CountOutput(nn.Module):
     """Counts of genes as negative binomials around what a decoder says.
 

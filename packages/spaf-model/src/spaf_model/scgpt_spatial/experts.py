@@ -23,6 +23,8 @@ from torch import nn
 if TYPE_CHECKING:
     from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
 
+_REMEMBERED = 0.99  # of what went where, from one step to the next: a report is of the last hundred steps
+
 
 @dataclasses.dataclass(frozen=True)
 class TokensToDecode:
@@ -109,6 +111,7 @@ class ExpertMixture(nn.Module):
     """
 
     selection_bias: torch.Tensor | None
+    routed: torch.Tensor | None
 
     def __init__(self, config: ScGPTSpatialConfig) -> None:
         super().__init__()
@@ -122,6 +125,9 @@ class ExpertMixture(nn.Module):
         bias = torch.zeros(config.n_experts) if config.balance_rate > 0.0 else None
         self.register_buffer("selection_bias", bias)
         self._shape = (max(config.n_technologies or 0, 1), config.n_experts)
+        # Tokens of each technology to each expert in the last steps of training, for the report of the model.
+        routed = torch.zeros(self._shape) if config.balance_rate > 0.0 else None
+        self.register_buffer("routed", routed)
         self._counts: torch.Tensor | None = None
         self.step_counts: torch.Tensor | None = None
 
@@ -153,6 +159,11 @@ class ExpertMixture(nn.Module):
             numbers_N = numbers_N.index_add(0, rows, found.float() * routes.weights[rows, places])
         return numbers_N
 
+    @torch.no_grad()
+    def count(self, tokens: TokensToDecode) -> torch.Tensor:
+        """Return how many of some tokens of each technology would go to each expert, (T, E), float64."""
+        return count_routes(self.routes(tokens), tokens, self._shape)
+
     def gather_statistics(self) -> None:
         """Begin to count; what was counted before is forgotten."""
         self._counts = torch.zeros(self._shape, dtype=torch.float64, device=self.router.weight.device)
@@ -167,6 +178,8 @@ class ExpertMixture(nn.Module):
         """Move the bias of the selection by the counts of a step, of all its processes, and begin to count anew."""
         self.step_counts = sums.view(self._shape)
         self.gather_statistics()
+        if self.routed is not None:
+            self.routed.mul_(_REMEMBERED).add_(self.step_counts.to(self.routed))
         if self.selection_bias is None or not bool(sums.any()):
             return
         load_E = self.step_counts.sum(dim=0)

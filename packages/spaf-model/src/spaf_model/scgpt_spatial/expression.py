@@ -113,7 +113,7 @@ def expected_expression(
         config = model.config
         weights = neighbourhood_weights(
             source.places, source.slides, n_neighbours=config.n_neighbours, weights=config.neighbour_weights,
-            among=np.isfinite(states[:, 0]),
+            width=config.neighbour_width, among=np.isfinite(states[:, 0]),
         )  # fmt: skip
         around = weights @ np.nan_to_num(states)
         around[np.diff(weights.indptr) == 0] = np.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -81,6 +81,20 @@ class ScGPTSpatial(Model[ScGPTSpatialConfig, ScGPTSpatialNetwork]):
             if getattr(config, name) not in (None, n):
                 raise InputError(f"config.{name} is {getattr(config, name)}, but the vocabulary has {n}.")
         return dataclasses.replace(config, n_tokens=found["n_tokens"], n_technologies=found["n_technologies"])
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return what the experts are used for, where there are several and they were trained here."""
+        record = self.config.routing_record
+        if record is not None:
+            return {
+                "experts": {"sentence": f"Mutual information {record.get('mutual_information_bits')} bits.", **record}
+            }
+        routed = getattr(self.network.token_decoder, "routed", None)
+        if routed is None or not bool((routed > 0).any()):
+            return {}
+        counts = routed.clamp(min=0.0).cpu().numpy()
+        found = RoutingReport.of_counts(counts, technology_names(self.vocabulary) or ["any"])
+        return {"experts": {**found.as_dict(), "sentence": found.sentence()}}
 
     def make_network(self) -> ScGPTSpatialNetwork:
         """Make the network of the configuration, with random weights."""

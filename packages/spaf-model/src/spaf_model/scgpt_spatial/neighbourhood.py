@@ -13,13 +13,44 @@ if TYPE_CHECKING:
     from spaf_model.scgpt_spatial.config import NeighbourWeights
 
 
+N_SPACING = 6  # nearest cells whose mean distance is the unit of width: the ring of a hexagonal lattice
+
+
+def distance_weights(distances: NDArray[np.float64], *, weights: NeighbourWeights, width: float) -> NDArray[np.float64]:
+    """Return the weights of the neighbours of cells, adding up to 1; 0 where there is none.
+
+    Parameters
+    ----------
+    distances
+        Of the neighbours of each cell, infinite where there is none, (n_cells, K), in any order.
+    weights, width
+        As for `neighbourhood_weights`.
+
+    Examples
+    --------
+    >>> distance_weights(np.array([[1.0, 1.0, np.inf]]), weights="gaussian", width=1.0)
+    array([[0.5, 0.5, 0. ]])
+    """
+    there = np.isfinite(distances)
+    weight = there.astype(np.float64)
+    if weights == "gaussian" and distances.size:
+        nearest = np.sort(distances, axis=1)[:, :N_SPACING]
+        known = np.isfinite(nearest)
+        spacing = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        relative = np.where(there, distances, 0.0) / np.maximum(spacing, np.finfo(np.float64).tiny)[:, None]
+        weight *= np.exp(-0.5 * np.square(relative / width))
+    total = weight.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    return shares
+
+
 def neighbourhood_weights(
     places: NDArray[np.float64],
     slides: NDArray[np.int64],
     *,
     n_neighbours: int,
     weights: NeighbourWeights = "gaussian",
-    width: float | None = None,
+    width: float = 1.3,
     among: NDArray[np.bool_] | None = None,
 ) -> sparse.csr_array:
     """Return the weights of neighbours, so that a product with states is the mean around each cell, without itself.
@@ -33,10 +64,10 @@ def neighbourhood_weights(
     n_neighbours
         Nearest cells that count.
     weights
-        ``"uniform"``, or ``"gaussian"``: exp(-d^2 / 2 width^2) of the distance d.
+        ``"uniform"``, or ``"gaussian"``: by distance.
     width
-        Of the Gaussian, in the unit of the places. None: for each slide, half the median distance of the farthest
-        neighbour that counts.
+        Standard deviation of the Gaussian, in the mean distance of the six nearest cells: one number serves cells that
+        touch and spots that are far apart.
     among
         Which cells may be neighbours; None: all.
 
@@ -70,12 +101,7 @@ def neighbourhood_weights(
             kept[all_others, -1] = False
         if not kept.any():
             continue
-        weight = np.ones_like(distances)
-        if weights == "gaussian":
-            reach = width or 0.5 * float(np.median(np.where(kept, distances, 0.0).max(axis=1)))
-            weight = np.exp(-0.5 * np.square(distances / reach)) if reach > 0 else weight
-        weight = np.where(kept, weight, 0.0)
-        weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        weight = distance_weights(np.where(kept, distances, np.inf), weights=weights, width=width)
         rows.append(np.broadcast_to(cells[:, None], kept.shape)[kept])
         columns.append(neighbours[kept])
         values.append(weight[kept])

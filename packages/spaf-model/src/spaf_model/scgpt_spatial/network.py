@@ -12,7 +12,7 @@ from torch import nn
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.scgpt_spatial.batch import ValueBatch
-from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
+from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput, Discriminator
 from spaf_model.scgpt_spatial.experts import TokensToDecode, token_decoder
 from spaf_model.scgpt_spatial.layers import GeneEmbedding, Layer, Streams, TechnologyEmbedding, ValueEmbedding
 
@@ -53,6 +53,7 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         self.token_decoder = token_decoder(config)
         self.cell_decoder = CellDecoder(config)
         self.neighbourhood_decoder = CellDecoder(config) if config.neighbourhood_decoder else None
+        self.discriminator = Discriminator(config) if config.discriminator and config.n_technologies else None
         self.count_output = CountOutput(config) if config.output == "counts" else None
         self.apply(_initialise)
 
@@ -192,6 +193,19 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
             raise InputError("This model has no decoder of neighbourhoods (neighbourhood_decoder is false).")
         found: torch.Tensor = self.neighbourhood_decoder(states, self.genes(gene_ids), self.technology_states(batch))
         return found
+
+    def technology_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, T) of technologies from the states (B, D) of cells.
+
+        Raises
+        ------
+        InputError
+            If the model has no such head.
+        """
+        if self.discriminator is None:
+            raise InputError("This model has no discriminator of technologies (discriminator is false).")
+        logits: torch.Tensor = self.discriminator(states)
+        return logits
 
     def technology_states(self, batch: ValueBatch) -> torch.Tensor | None:
         """Return vectors (B, D) of the technologies of cells; None where the model has none.

@@ -69,9 +69,9 @@ def gene_values(cells: CellCounts, scale: NDArray[np.float32], config: ScGPTSpat
     if config.value_style == "bins":
         values = _bins(cell, quotient, cells.indptr, config.n_bins, draws if config.ties == "random" else None)
     else:
-        expected = float(scale[cells.measured].sum(dtype=np.float64))
+        expected = cells.sum_over_measured(scale)
         totals = np.bincount(cell, weights=counts, minlength=cells.n_cells)
-        values = np.log1p(quotient * expected / totals[cell])
+        values = np.log1p(quotient * (expected / totals.clip(min=1.0))[cell])
     indptr = cells.indptr
     if config.max_length is not None and int(n_genes.max(initial=0)) > config.max_length - 1:
         place = _places(indptr, cell)

@@ -14,8 +14,17 @@ def pretrain_command(
     data: Annotated[Path, typer.Option("--data", help="Folder of the corpus that spaf-data build wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     config: Annotated[
-        str, typer.Argument(help="The name of a preset: tissue, neighbours, small or starter; or a TOML file.")
+        str,
+        typer.Argument(
+            help="The name of a preset: tissue, neighbours, small, starter or scgpt_spatial; or a TOML file."
+        ),
     ] = "tissue",
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="Model directory, or a shipped name, whose weights it begins with."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out; without one, begin.")
     ] = False,
@@ -31,7 +40,9 @@ def pretrain_command(
 
     By default that is a model of the tissue of one or a few slides, fitted in seconds to minutes on the training split:
     `tissue`, or `neighbours` for its closed form alone. `small` trains a SpatialFormer that reads pairs of cells, of
-    which the best weights by validation are kept; `starter` one that reads each cell alone, by contrast of neighbours.
+    which the best weights by validation are kept; `starter` one that reads each cell alone, by contrast of neighbours;
+    `scgpt_spatial` a scGPT-spatial that reads cells or spots with their neighbours. With --from a run of either family
+    begins with the weights of a model: genes and technologies that it does not know are added to its vocabulary.
 
     For example:
 
@@ -45,15 +56,29 @@ def pretrain_command(
 
       spaf-train pretrain small --data build/corpus --out runs/first --resume
 
+      spaf-train pretrain starter --from starter --data build/corpus --out runs/continued
+
       torchrun --nproc-per-node 2 -m spaf_train pretrain my.toml --data build/corpus --out runs/third
     """
+    from spaf_model import InputError
     from spaf_train._record import plain
     from spaf_train.pretraining.config import TISSUE_PRESETS, read_config
     from spaf_train.pretraining.run import pretrain
 
     if config in TISSUE_PRESETS:
+        if source is not None:
+            raise InputError(
+                f"--from cannot be used with the preset {config}, which is fitted and not trained in steps."
+            )
         _pretrain_tissue(config, data, out, resume, skip_bad_shards, overrides or [], as_json)
         return
+    if source is not None:
+        sizes = [option for option in overrides or () if option.startswith("model.")]
+        if sizes:
+            raise InputError(
+                f"--set {sizes[0]} cannot be used with --from: a run that continues a model has its sizes."
+            )
+        overrides = [*(overrides or []), f"continue_from={json.dumps(source)}"]
     configuration = read_config(config, overrides=overrides or [])
     result = pretrain(configuration, data, out, resume=resume, skip_bad_shards=skip_bad_shards)
     if int(os.environ.get("RANK", "0")) != 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ def model_card(
     *,
     left_out: Mapping[str, str] = MappingProxyType({}),
     not_learnt: Mapping[str, str] = MappingProxyType({}),
+    notes: Sequence[str] = (),
 ) -> str:
     """Return a model card in Markdown.
 
@@ -38,6 +39,8 @@ def model_card(
         Objectives that the data could not be asked, and why.
     not_learnt
         A sentence for each objective of which nothing was learnt.
+    notes
+        More that is to be said of how it was trained.
     """
     sampling = config.sampling.following(corpus.distances)
     context = {
@@ -62,6 +65,7 @@ def model_card(
         *(f"- Left out: {name}; {reason}" for name, reason in left_out.items()),
         f"- {config.run.steps} steps; weights of step {best['step']:.0f}, {_chosen(config)}",
         f"- Seed {config.seed}; the whole configuration is in `config.toml` of the run",
+        *(f"- {note}" for note in notes),
         "",
         "## Metrics on the validation split",
         "",

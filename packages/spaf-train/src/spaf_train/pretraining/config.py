@@ -43,6 +43,9 @@ class PretrainConfig:
     seed: int = 0  # of the weights, the order of the data, all draws and dropout
     family: str = DEFAULT_FAMILY  # of the model; in TOML it is model.family
     model: Any = None  # sizes of the model, as the family configures them; None: its defaults
+    continue_from: str | None = (
+        None  # model directory, or name of a shipped model, whose weights and sizes it begins with
+    )
     vocabulary: VocabularyConfig = VocabularyConfig()
     gene_embeddings: GeneTableConfig = GeneTableConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -20,6 +20,7 @@ from spaf_train._record import fingerprint, sweep_partial, versions, write_json,
 from spaf_train.pretraining.askable import askable
 from spaf_train.pretraining.card import model_card
 from spaf_train.pretraining.config import DEFAULT_FAMILY
+from spaf_train.pretraining.continued import Continued, check_same_source, continued, open_config, read_source
 from spaf_train.pretraining.gene_table import set_gene_table
 from spaf_train.pretraining.vocabulary import vocabulary_from_corpus
 from spaf_train.stream.loader import BadShardError, BatchStream
@@ -42,6 +43,7 @@ _OR_SKIP = "the same command with --skip-bad-shards leaves such shards out (add 
 
 # Options that a run may change when it is continued.
 _FREE = (
+    "continue_from",  # the model itself counts, not where it lies
     "distributed.",
     "run.activation_checkpointing",
     "run.compile",
@@ -115,6 +117,9 @@ def pretrain(
     check_output(out, folder=True)
     source = _open(corpus, skip_bad_shards=skip_bad_shards)
     told = config
+    begun_from = read_source(config)
+    if begun_from is not None:
+        config = dataclasses.replace(config, model=open_config(begun_from))
     # With the distances of the corpus in it: what a run must keep, and what its record and its card say.
     config = dataclasses.replace(config, sampling=config.sampling.following(source.distances))
     with (
@@ -144,7 +149,11 @@ def pretrain(
         dropout = config.sampling.context_dropout
         family = family_of(config.family)
         vocabulary = vocabulary_from_corpus(source, config.vocabulary, context_dropout=dropout, family=family)
-        model = family(config.model, vocabulary, seed=config.seed)
+        before = None if begun_from is None else continued(begun_from, vocabulary, seed=config.seed)
+        check_same_source(before, state)
+        if before is not None:
+            identity["continued_from"] = before.account
+        model = family(config.model, vocabulary, seed=config.seed) if before is None else before.model
         for objective in config.objectives.make().values():
             objective.check_network(model.network, config.family)
         # A run that continues has its table among its weights, and what was read for it in its identity.
@@ -170,7 +179,7 @@ def pretrain(
         for split, stream in streams.items():
             for name in prepared:
                 stream.asked[name].take(prepared[name], split)
-        for name in prepared if state is None else ():
+        for name in prepared if state is None and before is None else ():
             train.asked[name].begin(model.network, prepared[name])
         trainer = Trainer(
             model.network,
@@ -284,7 +293,10 @@ def _export(
     # A fresh model: that of the run may be divided among processes.
     model = type(model)(config.model, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(Checkpoints(out / "checkpoints").best(best_step))["network"])
-    model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt)
+    notes = [str(found["sentence"]) for found in model.report().values()]
+    if "continued_from" in trainer.identity:
+        notes.append(Continued(model, trainer.identity["continued_from"]).sentence())
+    model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt, notes=notes)
     model.save_pretrained(out / "model")
     write_json(
         out / "run.json",
@@ -295,6 +307,8 @@ def _export(
             "corpus": fingerprint(corpus),
             "skipped_shards": skipped,
             "gene_embeddings": trainer.identity["gene_embeddings"],
+            "continued_from": trainer.identity.get("continued_from"),
+            "report": model.report(),
             "seconds": trainer.seconds,
             "peak_rss_mb": peak_rss_mb(),
             "steps": trainer.step,

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
-from spaf_model import CONTEXT_KINDS, InputError, ReadsPairs, token_budget_batches
+from spaf_model import CONTEXT_KINDS, InputError, ReadsPairs
 from spaf_train._csr import csr_rows
 from spaf_train.stream.batch import Batch
 from spaf_train.stream.contexts import UNKNOWN
+from spaf_train.stream.halo import Halos
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
 from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, owned
 
@@ -115,9 +116,10 @@ class BatchStream:
         self._skip_shards = frozenset(skip_shards)
         if self._skip_shards.issuperset(ref.shard for ref in self._refs):
             raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
-        self._token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
-        self._measured = np.zeros(vocabulary.n_tokens, dtype=bool)
-        self._measured[self._token_of_gene[self._token_of_gene >= 0]] = True
+        self._halos = Halos(self._refs, self._read_block, corpus.distances.positive, self._skip_shards)
+        self.token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
+        self._measured = self._tokens_of(np.ones(len(corpus.genes), dtype=bool))
+        self._panels = np.stack([self._tokens_of(corpus.measured(slide)) for slide in corpus.slides])
         self._context = {slide: self._context_ids(context) for slide, context in corpus.slides.items()}
         # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
         dropped = dict.fromkeys(CONTEXT_KINDS, UNKNOWN) if sampling.context_dropout > 0.0 else {}
@@ -135,8 +137,7 @@ class BatchStream:
         self._number_of_slide = {slide: number for number, slide in enumerate(corpus.slides)}
         self._first_of_block = np.cumsum([0, *(ref.n_owned for ref in self._refs)])
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker reads for itself.
+    def __getstate__(self) -> dict[str, Any]:  # a worker reads for itself
         return {**self.__dict__, "_loaded": None, "_kept": None}
 
     @property
@@ -233,11 +234,13 @@ class BatchStream:
             name = f"epoch {epoch}"
         else:
             blocks = [self._read_block(self._refs[place]) for place in chosen]
+            if self.sampler.reads_neighbours:
+                blocks = [self._halos.completed(place, block) for place, block in zip(chosen, blocks, strict=True)]
             offsets = np.cumsum([0, *(block.n_cells for block in blocks)])[:-1]
             cells = self._tokenise(blocks, chosen)
             name = f"epoch {epoch}, blocks {', '.join(block.key for block in blocks)}"
         window = Window(cells, blocks, offsets, chosen, self.seed, epoch, number)
-        batches = [(inputs, self._parts(window.lengths_of(inputs))) for inputs in self.sampler.batches(window)]
+        batches = [(inputs, self.sampler.parts(window.lengths_of(inputs))) for inputs in self.sampler.batches(window)]
         return _Drawn(cells, batches, name)
 
     def all_cells(self) -> Cells:
@@ -246,7 +249,8 @@ class BatchStream:
             chosen = [place for place, ref in enumerate(self._refs) if ref.shard not in self._skip_shards]
             blocks = [owned(self._read_block(self._refs[place])) for place in chosen]
             cells = self._tokenise(blocks, chosen)
-            self._kept = dataclasses.replace(cells, group=cells.slide)
+            reach = dict.fromkeys(np.unique(cells.slide).tolist(), np.inf)
+            self._kept = dataclasses.replace(cells, group=cells.slide, reach=reach)
         return self._kept
 
     def draws(self, seed: int) -> Iterator[Inputs]:
@@ -259,6 +263,15 @@ class BatchStream:
         for epoch in itertools.count():
             none = np.zeros(0, dtype=np.int64)
             yield from self.sampler.batches(Window(cells, [], none, places, seed, epoch, 0))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of the split that may be read, in the order of the corpus."""
+        yield from (self._read_block(ref) for ref in self._refs if ref.shard not in self._skip_shards)
+
+    def panel(self, slide: str) -> NDArray[np.bool_]:
+        """Return which tokens a slide measures, (n_tokens,)."""
+        found: NDArray[np.bool_] = self._panels[self._number_of_slide[slide]]
+        return found
 
     def has_neighbours(self, radius: float) -> bool:
         """Whether two cells of the split lie within a radius (um), at most that of the corpus, of each other."""
@@ -292,6 +305,12 @@ class BatchStream:
         ]
         return np.array(ids, dtype=np.int64)
 
+    def _tokens_of(self, genes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which tokens are some genes of the corpus, (n_tokens,)."""
+        tokens = np.zeros(self.vocabulary.n_tokens, dtype=bool)
+        tokens[self.token_of_gene[genes & (self.token_of_gene >= 0)]] = True
+        return tokens
+
     def _nothing(self) -> TokenisedCells[Any]:
         """Return no cells, as the family reads them."""
         none = np.zeros(0, dtype=np.int64)
@@ -308,7 +327,7 @@ class BatchStream:
             return np.concatenate([np.full(block.n_cells, value) for block, value in zip(blocks, values, strict=True)])
 
         indptr = joined_indptr([block.indptr for block in blocks])
-        tokens = self._token_of_gene[np.concatenate([block.genes for block in blocks])]
+        tokens = self.token_of_gene[np.concatenate([block.genes for block in blocks])]
         counts = np.concatenate([block.counts for block in blocks])
         context = np.concatenate([np.broadcast_to(self._context[block.slide], (block.n_cells, 4)) for block in blocks])
         slide = of_blocks([self._number_of_slide[block.slide] for block in blocks])
@@ -319,17 +338,19 @@ class BatchStream:
             tokens=tokens,
             counts=counts,
             measured=self._measured,
+            panels=self._panels,
             tokenised=self.tokeniser(
-                cell_counts(indptr, tokens, counts, self._measured, context=context, slides=slide)
+                cell_counts(indptr, tokens, counts, self._measured, context=context, slides=slide, panels=self._panels)
             ),
             context=context,
             edge_indptr=joined_indptr([block.colocalized_indptr for block in blocks]),
-            edges=self._token_of_gene[np.concatenate([block.colocalized for block in blocks])],
+            edges=self.token_of_gene[np.concatenate([block.colocalized for block in blocks])],
             has_edges=of_blocks([self.corpus.knows_gene_pairs(block.slide) for block in blocks]),
             coordinates=np.concatenate([block.coordinates for block in blocks]),
             slide=slide,
             number=np.where(is_owned, of_blocks([self._first_of_block[place] for place in places]) + own, -1),
             group=of_blocks(list(range(len(blocks)))),
+            reach={number: self._halos.reach(block.slide) for number, block in enumerate(blocks)},
         )
 
     def _build(self, window: _Drawn, epoch: int, number: int, batch: int) -> Batch:
@@ -356,14 +377,6 @@ class BatchStream:
             f"batch {batch} of {window.name}", network_seed, tokens, read, targets, tuple(part.size for part in parts)
         )
 
-    def _parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Cut inputs beyond the token budget into parts within it, of similar length; none if they are within."""
-        if lengths.size * int(lengths.max(initial=0)) <= self.sampling.token_budget:
-            return []
-        parts = token_budget_batches(lengths, self.sampling.token_budget)
-        assert len(parts) == 1 or not self.sampler.within_budget, "parts, though the sampler promises none"
-        return parts if len(parts) > 1 else []
-
     def _draw_cells(
         self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator
     ) -> tuple[TokenisedCells[Any], NDArray[np.int64]]:
@@ -381,6 +394,6 @@ class BatchStream:
             counts = generator.binomial(counts, np.repeat(kept, lengths))
         changed = cell_counts(
             np.concatenate([[0], np.cumsum(lengths)]), cells.tokens[index], counts, self._measured, context=context,
-            slides=cells.slide[rows],
+            slides=cells.slide[rows], panels=self._panels,
         )  # fmt: skip
         return self.tokeniser(changed), np.arange(rows.size)

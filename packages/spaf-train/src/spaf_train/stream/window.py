@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,11 +29,19 @@ class Inputs:
     right: NDArray[np.int64]  # (n_inputs,)
     label: NDArray[np.int64]  # (n_inputs,), 1 for neighbours
     positive_weight: float = 1.0  # weight of a neighbour where another pair has 1
+    beside: NDArray[np.bool_] | None = (
+        None  # (n_inputs,), read for the sake of others and asked nothing; None: no input
+    )
 
     @classmethod
-    def of_cells(cls, cells: NDArray[np.int64]) -> Inputs:
+    def of_cells(cls, cells: NDArray[np.int64], beside: NDArray[np.bool_] | None = None) -> Inputs:
         """Return inputs of single cells."""
-        return cls(cells, np.full_like(cells, -1), np.zeros_like(cells))
+        return cls(cells, np.full_like(cells, -1), np.zeros_like(cells), beside=beside)
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """Inputs that are asked something, (n_inputs,)."""
+        return np.ones(len(self), dtype=bool) if self.beside is None else ~self.beside
 
     @property
     def are_pairs(self) -> bool:
@@ -47,7 +55,10 @@ class Inputs:
 
     def take(self, index: NDArray[np.int64]) -> Inputs:
         """Return the inputs at some positions."""
-        return dataclasses.replace(self, left=self.left[index], right=self.right[index], label=self.label[index])
+        return dataclasses.replace(
+            self, left=self.left[index], right=self.right[index], label=self.label[index],
+            beside=None if self.beside is None else self.beside[index],
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return int(self.left.size)
@@ -61,6 +72,7 @@ class Cells:
     tokens: NDArray[np.int64]  # below 0 for a gene without a token
     counts: NDArray[np.int32]
     measured: NDArray[np.bool_]  # (n_tokens,), genes of the corpus
+    panels: NDArray[np.bool_]  # (n_slides, n_tokens), genes that each slide measures: others are unknown, not zero
     tokenised: TokenisedCells[Any]  # as the family reads them
     context: NDArray[np.int64]  # (n_cells, 4); -1 where the family reads none
     edge_indptr: NDArray[np.int64]  # (n_cells + 1,)
@@ -70,6 +82,7 @@ class Cells:
     slide: NDArray[np.int64]  # (n_cells,), number of the slide among those of the corpus
     number: NDArray[np.int64]  # (n_cells,), place of the cell among all of the split; -1 in the halo
     group: NDArray[np.int64]  # (n_cells,), pieces of tissue, a block with its halo or a slide: a cell is in one once
+    reach: Mapping[int, float]  # um for each group: up to there, every neighbour of a cell that the group owns is in it
 
     def __len__(self) -> int:
         return int(self.number.size)
@@ -84,8 +97,49 @@ class Cells:
         index, lengths = csr_rows(self.indptr, rows)
         return cell_counts(
             np.concatenate([[0], np.cumsum(lengths)]), self.tokens[index], self.counts[index], self.measured,
-            context=self.context[rows], slides=self.slide[rows],
+            context=self.context[rows], slides=self.slide[rows], panels=self.panels,
         )  # fmt: skip
+
+    def nearest(
+        self, rows: NDArray[np.int64], n: int, within: float = np.inf
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the cells nearest to some cells, of the same slide, nearest first.
+
+        Only as far as every neighbour is known to be there: across a block and its halo that is the radius of the
+        corpus, and the whole slide where one block owns all of it.
+
+        Parameters
+        ----------
+        rows
+            Positions of cells that blocks own.
+        n
+            How many are wanted.
+        within
+            Largest distance, um.
+
+        Returns
+        -------
+        tuple
+            Positions (n_rows, n), -1 where there is none, and distances in um, infinite there.
+        """
+        found = np.full((rows.size, n), -1, dtype=np.int64)
+        distances = np.full((rows.size, n), np.inf)
+        for group in np.unique(self.group[rows]):
+            own, tree = self._tree(int(group))
+            places = np.flatnonzero(self.group[rows] == group)
+            k = min(n + 1, own.size)
+            near, index = tree.query(
+                self.coordinates[rows[places]], k=np.arange(1, k + 1),
+                distance_upper_bound=np.nextafter(min(within, self.reach[int(group)]), np.inf),
+            )  # fmt: skip
+            # The cell itself is among them, unless n + 1 others lie at the same place.
+            itself = np.concatenate([own, [-1]])[index] == rows[places, None]
+            near, index = np.where(itself, np.inf, near), np.where(itself, own.size, index)
+            order = np.argsort(near, axis=1, kind="stable")[:, :n]
+            taken = np.take_along_axis(index, order, axis=1)
+            found[places, : taken.shape[1]] = np.concatenate([own, [-1]])[taken]
+            distances[places, : taken.shape[1]] = np.take_along_axis(near, order, axis=1)
+        return found, distances
 
     def neighbours(self, rows: NDArray[np.int64], radius: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the other cells within a radius (um) of some cells, at most that of the corpus.
@@ -128,13 +182,14 @@ def cell_counts(
     *,
     context: NDArray[np.int64],
     slides: NDArray[np.int64],
+    panels: NDArray[np.bool_] | None = None,
 ) -> CellCounts:
     """Return counts as a tokeniser takes them: without zeros, and without genes that have no token."""
     kept = (tokens >= 0) & (counts > 0)
     if not kept.all():
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
         tokens, counts = tokens[kept], counts[kept]
-    return CellCounts(indptr, tokens, counts.astype(np.float32), context, measured, slides)
+    return CellCounts(indptr, tokens, counts.astype(np.float32), context, measured, slides, panels=panels)
 
 
 def owned(block: Block) -> Block:

@@ -46,6 +46,9 @@ class Sampler(ABC):
     input_is: ClassVar[str] = "cell"  # for messages
     cells_per_input: ClassVar[int] = 1
     within_budget: ClassVar[bool] = False  # whether every batch passes the network at once
+    reads_neighbours: ClassVar[bool] = (
+        False  # whether blocks must have every cell around theirs (`spaf_train.stream.halo`)
+    )
     whole: ClassVar[bool] = False  # whether the split stays in memory as one window, without its blocks
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -82,6 +85,14 @@ class Sampler(ABC):
 
         One that is larger than ``sampling.token_budget`` is still a batch: it passes the network in parts.
         """
+
+    def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut inputs beyond the token budget into parts within it, of similar length; none if they are within."""
+        if lengths.size * int(lengths.max(initial=0)) <= self.sampling.token_budget:
+            return []
+        parts = token_budget_batches(lengths, self.sampling.token_budget)
+        assert len(parts) == 1 or not self.within_budget, "parts, though the sampler promises none"
+        return parts if len(parts) > 1 else []
 
 
 def block_order(n_blocks: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
