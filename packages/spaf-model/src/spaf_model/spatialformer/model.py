@@ -173,8 +173,13 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
         Raises
         ------
         InputError
-            If the threshold is out of range, and as for `embed`.
+            If the threshold is out of range, the head of the model is worth nothing, and as for `embed`.
         """
+        if not self.config.colocalization_learnt:
+            raise InputError(
+                f"The model {self.source} has no head of gene co-localisation worth asking: it was not trained, or "
+                "does not rank pairs of genes better than the smaller of their two counts does (see its card)."
+            )
         call = CallOptions.of(options)
         tables = tables_of(adata, call.table_key)
         sources = [self._source(table, call.reading) for table in tables]
