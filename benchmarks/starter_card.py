@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 SCORES = {
-    "model": "starter, pair probability",
-    "embedding cosine": "starter, cosine of embeddings",
+    "model": "starter-1, pair probability",
+    "embedding cosine": "starter-1, cosine of embeddings",
     "PCA cosine": "PCA (30), cosine",
     "PCA logistic": "PCA (30), logistic regression on pairs",
     "PCA pair network": "PCA (50), trained pair network",
@@ -137,7 +137,7 @@ def main() -> None:
         for kind in NEGATIVES
     ]
     lines = [
-        "# starter",
+        "# starter-1",
         "",
         f"A small SpatialFormer ({results['n_parameters']:,} weights) of one section of breast cancer, for a first",
         "look. It reads each cell alone: `embed` gives states that neighbours share, `embed_pairs` the probability",

@@ -154,7 +154,7 @@ def test_finetune_for_pairs(monkeypatch, capsys, model_dir, corpus, tmp_path):
 
 
 def test_the_model_that_comes_with_the_package_goes_by_its_name(monkeypatch, capsys, corpus, tmp_path):
-    for command in (("evaluate", "starter"), ("finetune", "starter", "--task", "pairs", "-o", tmp_path / "out")):
+    for command in (("evaluate", "starter-1"), ("finetune", "starter-1", "--task", "pairs", "-o", tmp_path / "out")):
         code, _, errors = run(monkeypatch, capsys, *command, "--data", corpus.path)
         assert code == 2
         assert "no such folder" not in errors

@@ -144,6 +144,7 @@ def test_what_was_not_learnt_is_on_the_page(stages, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     sentence = "Nothing was learnt of cell pairs: on the validation split the loss is 0.6931."
     record |= {"not_learnt": {"pairs": sentence}, "left_out": {"colocalization": "nothing is known of it"}}
+    record |= {"objectives": {"pairs": {"learnt": False, "loss": 0.6931, "chance": 0.6929, "auroc": 0.503}}}
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     made = make_report(
         stages.embedded, model=stages.model, run=tmp_path / "run", build=stages.build, options=OPTIONS
@@ -153,6 +154,12 @@ def test_what_was_not_learnt_is_on_the_page(stages, tmp_path):
     assert sentence in html
     assert "Of 1 of its training tasks the model has learnt nothing" in html
     assert "The task colocalization was left out: nothing is known of it." in html
+    assert "<td>pairs</td>\n<td>0.693</td>\n<td>0.693</td>\n<td>0.503</td>" in html
+    nothing = "This run has learnt nothing in 20 steps (pairs): do not use the model."
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"nothing_learnt": nothing} | record))
+    made = make_report(stages.embedded, model=stages.model, run=tmp_path / "run", build=stages.build, options=OPTIONS)
+    assert made["training"].sentences()[0].startswith(nothing)
+    assert f"<b>{nothing}</b>" in render_html(made)
 
 
 def test_gene_that_is_asked_for(stages, tmp_path, report):

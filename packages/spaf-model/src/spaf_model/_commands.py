@@ -14,7 +14,7 @@ import typer
 
 from spaf_model.model import Model, load_model
 from spaf_model.options import About, default_of
-from spaf_model.shipped import STARTER
+from spaf_model.shipped import SPATIALFORMER_STARTER, STARTER
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ Command = Callable[..., None]
 
 Source = Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Raw counts, cells x genes. It is not changed.")]
 ModelDirectory = Annotated[
-    str, typer.Option("--model", "-m", help="Model directory, or a model that comes with spaf-model: starter.")
+    str, typer.Option("--model", "-m", help=f"Model directory, or a model of spaf-model: {SPATIALFORMER_STARTER}.")
 ]
 OptionalModel = Annotated[
     str | None,
@@ -86,7 +86,7 @@ def _parameters(kind: type) -> list[inspect.Parameter]:
 def or_starter(model: str | None) -> str:
     if model is None:
         logger.warning(
-            "No model named: the starter model is used, made from one section of breast (see: spaf-model info starter)."
+            "No model named: the starter model is used, made from human breast (see: spaf-model info starter)."
         )
     return model or STARTER
 

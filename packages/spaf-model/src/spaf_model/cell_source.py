@@ -13,11 +13,13 @@ from spaf_model.context import context_ids, places_of, slides_of
 from spaf_model.counts import CellCounts
 from spaf_model.errors import InputError
 from spaf_model.expression import ExpressionReader, match_genes
+from spaf_model.shipped import advice_of_own
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
     import anndata
 
+    from spaf_model.gene_match import GeneMatch
     from spaf_model.options import ReadingOptions
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class CellSource:
         self._names = obs.index
         self._strict = options.strict
         self._cells = cells
+        self.n_placed = most_of_a_slide(self.slides) if self.places is not None else 0
         self._reader = ExpressionReader(adata, self.match, layer=options.layer)
         self._measured = np.zeros(vocabulary.n_tokens, dtype=bool)
         self._measured[self.match.token_ids[self.match.token_ids >= 0]] = True
@@ -153,9 +156,14 @@ class CellSource:
         return columns
 
 
-def say_what_was_read(source: CellSource, n_counts: int, n_read: int) -> None:
-    """Log how much of the cells the model read, as a warning where it was little."""
-    match, share = source.match, n_read / max(n_counts, 1)
+def most_of_a_slide(slides: NDArray[Any]) -> int:
+    """Return the cells of the largest slide, of the slide of each cell."""
+    return int(np.unique(slides, return_counts=True)[1].max(initial=0))
+
+
+def say_what_was_read(match: GeneMatch, n_counts: float, n_read: float, *, model: str = "", n_placed: int = 0) -> None:
+    """Log how much of the cells a model read, as a warning where it was little, and which model would do better."""
+    share = n_read / max(n_counts, 1)
     little = share < _LITTLE and match.model_fraction < _LITTLE
     logger.log(
         logging.WARNING if little else logging.INFO,
@@ -164,3 +172,4 @@ def say_what_was_read(source: CellSource, n_counts: int, n_read: int) -> None:
         100 * share,
         ": it hardly knows this panel, so that its embeddings say little of the cells" if little else "",
     )  # fmt: skip
+    advice_of_own(model, n_placed)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spaf_model.errors import InputError
+from spaf_model.shipped import shipped_family, shipped_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,8 +300,17 @@ def asked(model: Model[Any, Any], what: type[AskedT]) -> AskedT:
     """
     if not isinstance(model, what):
         words = _WORDS.get(what, f"do what {what.__name__} asks")
-        raise InputError(f"The model {model.source} cannot {words}: its family {model.family!r} has no such output.")
+        raise InputError(
+            f"The model {model.source} cannot {words}: its family {model.family!r} has no such output{_who_can(what)}."
+        )
     return model
+
+
+def _who_can(what: type) -> str:
+    """Say which models that come with the package can be asked something; empty if none can."""
+    names = [name for name in dir(what) if not name.startswith("_")]
+    able = [m for m in shipped_models() if all(hasattr(family_of(shipped_family(m)), name) for name in names)]
+    return f"; of the models that come with spaf-model, {', '.join(able)} can" if able else ""
 
 
 _registered: dict[str, type[Model[Any, Any]]] = {}

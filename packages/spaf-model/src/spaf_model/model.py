@@ -31,7 +31,7 @@ from spaf_model.model_directory import (
 from spaf_model.niche import NICHE, check_places
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
-from spaf_model.shipped import STARTER, model_path
+from spaf_model.shipped import STARTER, model_path, shipped_models
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     new_vocabulary: ClassVar[Callable[..., Vocabulary]] = Vocabulary.build  # of a new model; takes what that takes
     has_own_niche: ClassVar[bool] = False  # whether `embed_counts` takes ``niche=True``; else `niche_states` makes it
     needed_context: ClassVar[tuple[str, ...]] = CONTEXT_KINDS  # that an embedding needs, of what the vocabulary knows
+    shipped: ClassVar[str] = STARTER  # what `from_pretrained` reads where nothing is named
 
     def __init__(self, config: ConfigT, vocabulary: Vocabulary, seed: int = 0) -> None:
         self._set_parts(config, vocabulary)
@@ -125,14 +126,14 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         """What makes batches of counts."""
 
     @classmethod
-    def from_pretrained(cls, path: str | Path = STARTER, *, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(cls, path: str | Path | None = None, *, device: torch.device | str = "cpu") -> Self:
         """Read a model directory.
 
         Parameters
         ----------
         path
-            The directory, or the name of a model that comes with the package (`shipped_models`): ``"starter"``, whose
-            `card` says what it was trained on and what it is not good for.
+            The directory, or the name of a model that comes with the package (`shipped_models`), whose `card` says
+            what it is good for. None: ``"starter"``, of a SpatialFormer ``"starter-1"``.
         device
             Where the weights go.
 
@@ -142,16 +143,16 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             If it is not one, is damaged, of another family or a newer format, or its tensors do not fit its
             configuration.
         """
+        path = cls.shipped if path is None else path
         directory = read_model_directory(model_path(path))
         try:
             family = family_of(directory.family)
         except InputError as error:
             raise InputError(f"{directory.path / CONFIG_FILE}: {error}") from error
         if not issubclass(family, cls):
-            raise InputError(
-                f"{path} is a model of the family {directory.family!r}, not of {cls.family!r}; "
-                "spaf_model.load_model reads every family."
-            )
+            own = f", and of this family is {', '.join(shipped)}" if (shipped := shipped_models(cls.family)) else ""
+            other = f"{path} is a model of the family {directory.family!r}, not of {cls.family!r}"
+            raise InputError(f"{other}; spaf_model.load_model reads every family{own}.")
         return family._of_directory(directory, source=str(path)).to(device)
 
     @classmethod
@@ -283,7 +284,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
                         "%d of %d cells have no gene of the model; their rows are NaN.", n_empty, table.n_obs
                     )
                 n_counts, n_read = (processes.total(n) for n in source.n_counts)
-                say_what_was_read(source, n_counts, n_read)
+                say_what_was_read(source.match, n_counts, n_read, model=self.source, n_placed=source.n_placed)
                 shared = {"n_processes": processes.n} if processes.n > 1 else {}
                 widths = {part: states.shape[1] for part, states in embeddings.items() if part != WHOLE}
                 record = self._record(
@@ -392,7 +393,7 @@ def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu"
     --------
     >>> from spaf_model import load_model
     >>> load_model("starter").family
-    'spatialformer'
+    'tissue'
     """
     model: Model[Any, Any] = Model.from_pretrained(path, device=device)
     return model

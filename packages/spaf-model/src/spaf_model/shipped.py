@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import resources
 from pathlib import Path
 
-from spaf_model.model_directory import CONFIG_FILE
+from spaf_model._files import read_json_object
+from spaf_model.model_directory import CONFIG_FILE, FIRST_FAMILY, FORMAT_VERSION
 
 STARTER = "starter"  # used where no model is named
+SPATIALFORMER_STARTER = "starter-1"  # .. where a SpatialFormer is asked for
+
+# Cells with a place from which on a model of the slide itself is the better choice; see `benchmarks/starter2.md`.
+OWN_FROM = 5_000
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = Path(str(resources.files("spaf_model"))) / "models"
 
 
-def shipped_models() -> list[str]:
-    """Return the names of the models that come with the package, for `load_model`."""
-    return sorted(file.parent.name for file in _FOLDER.glob(f"*/{CONFIG_FILE}"))
+def shipped_models(family: str | None = None) -> list[str]:
+    """Return the names of the models that come with the package, for `load_model`; of one family where it is named."""
+    names = sorted(file.parent.name for file in _FOLDER.glob(f"*/{CONFIG_FILE}"))
+    return [name for name in names if family in (None, shipped_family(name))]
+
+
+def shipped_family(model: str) -> str:
+    """Return the family of a model that comes with the package."""
+    content = read_json_object(_FOLDER / model / CONFIG_FILE, newest=FORMAT_VERSION)
+    return str(content.get("family", FIRST_FAMILY))
 
 
 def model_path(model: str | Path) -> Path:
@@ -26,3 +41,20 @@ def model_path(model: str | Path) -> Path:
     if isinstance(model, str) and model in shipped_models():
         return _FOLDER / model
     return Path(model)
+
+
+def advice_of_own(model: str, n_placed: int) -> None:
+    """Recommend a model of the slide itself where one that came with the package was used and the slide is enough.
+
+    Parameters
+    ----------
+    model
+        What was used, by its source.
+    n_placed
+        Cells with a place, of the largest slide.
+    """
+    if model in shipped_models() and n_placed >= OWN_FROM:
+        logger.info(
+            "A slide has %d cells with places: a model fitted on it (TissueModel.fit, or spaf-train pretrain) tells "
+            "neighbours better than %s does from %d cells on.", n_placed, model, OWN_FROM,
+        )  # fmt: skip

@@ -1,3 +1,4 @@
+import dataclasses
 from unittest.mock import Mock
 
 import anndata
@@ -179,3 +180,12 @@ def test_tl_takes_a_model_or_a_path(model: SpatialFormer, adata: anndata.AnnData
     spaf_model.tl.predict_colocalization(adata, model, 0.6)
     spaf_model.tl.predict_colocalization(adata, f"{tmp_path}/model", 0.6, key_added="other")
     assert (adata.obsm["other"] != adata.obsm["colocalization_pred"]).nnz == 0
+
+
+def test_a_head_that_is_worth_nothing_is_not_offered(model: SpatialFormer, adata: anndata.AnnData) -> None:
+    config = dataclasses.replace(model.config, colocalization_learnt=False)
+    refusing = SpatialFormer(config, model.vocabulary)
+    with pytest.raises(InputError, match="has no head of gene co-localisation worth asking: it was not trained, or"):
+        refusing.predict_colocalization(adata)
+    assert SpatialFormerConfig.from_dict(config.as_dict()) == config
+    assert SpatialFormerConfig().colocalization_learnt

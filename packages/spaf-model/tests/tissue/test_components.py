@@ -44,3 +44,21 @@ def test_randomised_components_are_close_and_come_from_the_seed(simulated, monke
 def test_gives_no_more_components_than_there_are(counts):
     assert principal_components([ZScores(counts[:12])], 50)[0].shape == (40, 11)
     assert principal_components([ZScores(counts)], 50)[0].shape == (40, 40)
+
+
+def widened(counts: sp.csr_array) -> sp.csr_array:
+    return sp.csr_array(sp.hstack([sp.csr_array((counts.shape[0], 60), dtype=np.float32), counts], format="csr"))
+
+
+@pytest.mark.parametrize(("n_cells", "exact"), [(400, 2_000), (24, 2_000), (400, 10)])  # gram, cells, randomised
+def test_weights_repeat_cells_and_narrow_slides_count_as_wide_ones(counts, n_cells, exact, monkeypatch):
+    half = n_cells // 2
+    slides = [ZScores(counts[:half]), ZScores(counts[half:n_cells])]
+    repeated = [slides[0], slides[1], slides[1], slides[1]]
+    expected, deviations = by_svd(np.concatenate([slide.rows(slice(None)) for slide in repeated]), 4)
+    monkeypatch.setattr(components, "_EXACT", exact)
+    for found in (slides, [ZScores(widened(counts[:half])), ZScores(widened(counts[half:n_cells]))]):
+        vectors, found_deviations = principal_components(found, 4, weights=[1.0, 3.0])
+        np.testing.assert_allclose(vectors[:-40], 0, atol=1e-12)
+        np.testing.assert_allclose(np.abs((vectors[-40:] * expected).sum(axis=0)), 1, atol=2e-2)
+        np.testing.assert_allclose(found_deviations, deviations, rtol=1e-2)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from spaf_model import InputError, NetworkConfig, TissueModel
+from spaf_model import InputError, NetworkConfig, TissueConfig, TissueModel, load_model
 
 TINY = NetworkConfig(widths=(16,), steps=30, batch=64)
 
@@ -334,3 +334,54 @@ def test_the_card_says_how_place_was_made(slide, simulated):
     assert "no network, because the closed form was asked for" in TissueModel.fit(simulated(1_600), "neighbours").card
     del slide.obsm["spatial"]
     assert "- Place: none" in TissueModel.fit(slide).card
+
+
+def test_shares_weigh_slides_and_each_needs_one(simulated):
+    slides = []
+    for seed, name in enumerate(("a", "b")):
+        slides.append(simulated(400, seed=seed))
+        slides[-1].obs["slide"] = name
+    even = TissueModel.fit(slides, "neighbours", shares={"a": 0.5, "b": 0.5})
+    one = TissueModel.fit(slides, "neighbours", shares={"a": 1.0, "b": 1e-9})
+    alone = TissueModel.fit(slides[0], "neighbours")
+    assert (np.abs(one.identity.T @ alone.identity).max(axis=0)[:5] > 0.99).all()
+    assert np.abs(even.identity - one.identity).max() > 0.01
+    with pytest.raises(InputError, match=r"shares has none of the slide 'b'; it has: a\."):
+        TissueModel.fit(slides, "neighbours", shares={"a": 1.0})
+    with pytest.raises(InputError, match=r"shares\['b'\] must be above 0, not 0\."):
+        TissueModel.fit(slides, "neighbours", shares={"a": 1.0, "b": 0.0})
+
+
+def test_a_recipe_given_whole_is_followed_and_parts_are_sized_by_slide(simulated):
+    slides = [simulated(300), simulated(300, seed=1, depth=200.0)]
+    config = TissueConfig(preset="neighbours", n_components=20, n_place=5, n_identity=7, size_by_slide=True)
+    model = TissueModel.fit(slides, config=config)
+    assert (model.n_place, model.identity.shape[1]) == (5, 7)
+    model.embed(slides[1], parts=True)
+    for part in ("place", "identity"):
+        assert np.square(slides[1].obsm[f"X_SpaF_{part}"]).sum(axis=1).mean() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_half_precision_is_smaller_and_nearly_the_same(large, large_model, tmp_path):
+    large_model.save_pretrained(tmp_path / "whole")
+    large_model.save_pretrained(tmp_path / "half", half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    TissueModel.from_pretrained(tmp_path / "whole").embed(large)
+    whole = large.obsm["X_SpaF"]
+    for load in (TissueModel.from_pretrained, load_model):
+        load(tmp_path / "half").embed(large)
+        assert np.abs(large.obsm["X_SpaF"] - whole).max() < 0.01 * np.abs(whole).max()
+
+
+def test_says_what_share_of_panel_and_counts_was_read(simulated, caplog):
+    model = TissueModel.fit(simulated(100)[:, :30].copy(), "neighbours")
+    slide = simulated(100)
+    with caplog.at_level("INFO"):
+        model.embed(slide)
+    record = slide.uns["spaf"]["embed"]
+    counts = np.asarray(slide.X.sum(axis=0)).ravel()
+    assert record["count_fraction"] == pytest.approx(counts[:30].sum() / counts.sum())
+    assert (
+        f"The model read 30 of 40 genes (100 % of its own 30) and {100 * record['count_fraction']:.0f} %" in caplog.text
+    )

@@ -71,3 +71,29 @@ def test_steps_are_told(training, closed):
     steps = []
     fit_network([training()], closed, NetworkConfig(widths=(4,), steps=3, batch=16), on_step=steps.append)
     assert steps == [1, 1, 1]
+
+
+def test_a_narrow_slide_gives_the_place_of_a_wide_one(training, closed):
+    slide = training()
+    counts = sp.csr_array(slide.residuals._counts)
+    wide = sp.csr_array(sp.hstack([counts, sp.csr_array((counts.shape[0], 60), dtype=np.float32)], format="csr"))
+    narrow = PearsonResiduals(wide)
+    assert narrow.columns is not None
+    torch.manual_seed(0)
+    network = PlaceNetwork(torch.from_numpy(np.pad(closed, ((0, 60), (0, 0)))), (16,), 0.3).eval()
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(np.pad(narrow.rows(slice(None)), ((0, 0), (0, 60))))).numpy()
+    np.testing.assert_allclose(network.embed(narrow), expected, atol=1e-5)
+    trained = fit_network(
+        [TrainingSlide(narrow, slide.coordinates, slide.graph, slide.reach)], network.linear.numpy(), SHORT
+    )
+    assert trained.loss < 0.98 * trained.chance
+
+
+def test_shares_say_which_slide_a_step_takes(training, closed):
+    slides = [training(), training(300, seed=1)]
+    first, alone = (
+        fit_network(each, closed, SHORT, shares=shares) for each, shares in ((slides, (1.0, 0.0)), (slides[:1], None))
+    )
+    assert first.loss == pytest.approx(alone.loss, rel=0.1)
+    assert first.chance == pytest.approx(alone.chance, rel=0.05)

@@ -147,7 +147,10 @@ def test_ids_as_names_are_shown_by_their_symbols():
     one.var["gene_name"] = ["A", "B"]
     vocabulary = genes_of([one])
     assert [vocabulary.tokens[token] for token in vocabulary.gene_token_ids] == ["A", "B"]
-    assert read_counts(one, vocabulary, match_genes(one.var, vocabulary, min_fraction=1.0), layer=None).shape == (12, 2)
+    assert read_counts(one, vocabulary, match_genes(one.var, vocabulary, min_fraction=1.0), layer=None)[0].shape == (
+        12,
+        2,
+    )
 
 
 def test_two_genes_of_one_symbol_are_told_by_their_ids():
@@ -157,7 +160,7 @@ def test_two_genes_of_one_symbol_are_told_by_their_ids():
     vocabulary = genes_of([one])
     assert vocabulary.gene_token_ids.size == 3
     match = match_genes(one.var, vocabulary, min_fraction=1.0)
-    np.testing.assert_array_equal(read_counts(one, vocabulary, match, layer=None).toarray(), one.X)
+    np.testing.assert_array_equal(read_counts(one, vocabulary, match, layer=None)[0].toarray(), one.X)
 
 
 def test_columns_of_one_gene_are_added():
@@ -165,7 +168,7 @@ def test_columns_of_one_gene_are_added():
     vocabulary = genes_of([one])
     match = match_genes(one.var, vocabulary, min_fraction=1.0)
     expected = np.c_[one.X[:, 0] + one.X[:, 1], one.X[:, 2]]
-    np.testing.assert_array_equal(read_counts(one, vocabulary, match, layer=None).toarray(), expected)
+    np.testing.assert_array_equal(read_counts(one, vocabulary, match, layer=None)[0].toarray(), expected)
 
 
 def test_a_gene_that_stands_in_the_table_twice_is_refused():

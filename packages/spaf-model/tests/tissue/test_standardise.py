@@ -74,3 +74,16 @@ def test_a_gene_that_is_not_there_or_does_not_vary_is_zero(kind):
 def test_sums_are_taken_in_double_precision():
     many = sp.csr_array(np.tile(np.float32([16_777_217.0, 1.0, 1.0]), (3, 1)))
     np.testing.assert_array_equal(standardise.row_sums(many), 16_777_216.0 + 2.0)
+
+
+@pytest.mark.parametrize("kind", [PearsonResiduals, ZScores])
+def test_a_panel_in_a_larger_vocabulary_is_narrow_and_the_same(counts, kind):
+    wide = sp.csr_array(sp.hstack([sp.csr_array((counts.shape[0], 70), dtype=np.float32), counts], format="csr"))
+    narrow, alone = kind(wide), kind(counts)
+    assert narrow.shape == (counts.shape[0], 110)
+    assert narrow.width == counts.shape[1]
+    np.testing.assert_array_equal(narrow.columns, np.arange(70, 110))
+    assert alone.columns is None
+    np.testing.assert_array_equal(narrow.rows(slice(None)), alone.rows(slice(None)))
+    loadings = np.random.default_rng(0).standard_normal((110, 3)).astype(np.float32)
+    np.testing.assert_array_equal(narrow.project(loadings), alone.project(loadings[70:]))

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from spaf_model import RankedCells, TokenBatch
+from spaf_model import CellCounts, RankedCells, TokenBatch
 from spaf_train.objectives import colocalized_genes, focal_loss
+from spaf_train.objectives.base import Loss, Total
+from spaf_train.objectives.chance import least_focal_loss
+from spaf_train.objectives.colocalization import ColocalizationConfig, ColocalizationObjective
+from spaf_train.objectives.expression_strata import offsets, strata
 
 
 def slow_targets(batch, cells, edge_indptr, edges, vocabulary):
@@ -125,3 +129,129 @@ def test_focal_loss_without_focus_is_half_the_cross_entropy():
 def test_focal_loss_stays_finite_for_certain_answers():
     loss = focal_loss(torch.tensor([200.0, -200.0]), torch.tensor([0.0, 1.0]), alpha=0.25, gamma=2.0)
     assert loss.item() == pytest.approx(200.0, rel=1e-5)
+
+
+def counts_of(ranked, segments, vocabulary, generator):
+    """Counts of the cells in the segments of which something is known, in random order of genes."""
+    cells = segments.reshape(-1)
+    rows = [ranked.tokens[ranked.indptr[cell] : ranked.indptr[cell + 1]] for cell in cells[cells >= 0]]
+    orders = [generator.permutation(len(row)) for row in rows]
+    of_gene = {int(token): float(count) for token, count in zip(vocabulary.gene_token_ids, GENE_COUNTS, strict=False)}
+    tokens = np.concatenate([row[order] for row, order in zip(rows, orders, strict=True)])
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    counts = np.array([of_gene[int(token)] for token in tokens], dtype=np.float32)
+    n, measured = len(rows), np.ones(vocabulary.n_tokens, dtype=bool)
+    context, slides = np.full((n, 4), -1), np.zeros(n, dtype=np.int64)
+    return CellCounts(indptr, tokens, counts, context, measured, slides), of_gene
+
+
+GENE_COUNTS = np.random.default_rng(7).integers(1, 200, 500)
+
+
+def test_the_smaller_count_of_a_pair_belongs_to_its_genes(cells, vocabulary):
+    ranked, context, edge_indptr, edges = cells
+    left, right = np.array([0, 2, 4]), np.array([4, 5, 2])
+    batch = TokenBatch.from_pairs(ranked, context, left, right, vocabulary)
+    segments = np.array([[0, 4], [-1, 5], [4, 2]])
+    counts, of_gene = counts_of(ranked, segments, vocabulary, np.random.default_rng(1))
+    found = colocalized_genes(batch, segments, edge_indptr, edges, vocabulary, counts)
+    length = batch.ids.shape[1]
+    ids = batch.ids.numpy()
+    positions = found.positions.numpy()
+    both = [
+        (
+            of_gene[int(ids[place // length**2, place // length % length])],
+            of_gene[int(ids[place // length**2, place % length])],
+        )
+        for place in positions
+    ]
+    smaller, larger = (values.numpy() for values in found.pair_counts)
+    np.testing.assert_array_equal(smaller, [min(pair) for pair in both])
+    np.testing.assert_array_equal(larger, [max(pair) for pair in both])
+    assert smaller.shape == found.targets.shape
+
+
+def test_strata_and_their_offsets_by_hand():
+    smaller, larger = torch.tensor([1.0, 1, 2, 3, 4, 8, 63, 64]), torch.tensor([1.0, 2, 3, 900, 7, 8, 64, 5000])
+    assert strata(smaller, larger).tolist() == [0, 1, 8, 13, 16, 24, 41, 48]
+    stratum, labels = torch.tensor([0, 0, 0, 2, 2]), torch.tensor([1.0, 0, 0, 1, 1])
+    found = offsets(stratum, labels, alpha=0.5, gamma=0.0)  # cross-entropy: the log odds
+    np.testing.assert_allclose(found[:3], np.log(1.5 / 2.5), atol=1e-3)
+    np.testing.assert_allclose(found[3:], np.log(2.5 / 0.5), atol=1e-3)
+    focal = offsets(stratum, labels, alpha=0.25, gamma=2.0)
+    logits = torch.linspace(-6, 6, 1201)
+    share = 1.5 / 4
+    losses = [
+        share * focal_loss(logit, torch.ones(1), alpha=0.25, gamma=2.0)
+        + (1 - share) * focal_loss(logit, torch.zeros(1), alpha=0.25, gamma=2.0)
+        for logit in logits.split(1)
+    ]
+    assert float(focal[0]) == pytest.approx(float(logits[int(torch.stack(losses).argmin())]), abs=0.02)
+
+
+class Pairs:
+    """Targets of which only counts and labels are looked at."""
+
+    def __init__(self, counts, targets):
+        self.pair_counts, self.targets = (counts, counts), targets
+
+
+def simulated_pairs(n=20_000, enriched=0.0, seed=0):
+    """Pairs that are co-localised by their smaller count and, where it is not 0, by a hidden quality too."""
+    generator = np.random.default_rng(seed)
+    least = np.exp2(generator.integers(0, 6, n)).astype(np.float32)  # one count a stratum
+    quality = generator.standard_normal(n)
+    chance = 1 / (1 + np.exp(-(1.2 * np.log(least) - 4.0 + enriched * quality)))
+    labels = (generator.random(n) < chance).astype(np.float32)
+    return Pairs(torch.from_numpy(least), torch.from_numpy(labels)), torch.from_numpy(quality.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("answer", "enriched", "learnt"), [("counts", 1.0, False), ("quality", 1.0, True), ("quality", 0.0, False)]
+)
+def test_only_what_counts_do_not_tell_is_learnt(answer, enriched, learnt):
+    objective = ColocalizationObjective(ColocalizationConfig())
+    scores, loss = [], 0.0
+    for seed in range(2):  # two processes
+        targets, quality = simulated_pairs(enriched=enriched, seed=seed)
+        logits = 0.3 * (targets.pair_counts[0].log() if answer == "counts" else quality)
+        whole = logits + offsets(strata(*targets.pair_counts), targets.targets, alpha=0.25, gamma=2.0)
+        loss += float(focal_loss(whole, targets.targets, alpha=0.25, gamma=2.0))
+        one = objective.new_scores()
+        one.add(Loss(torch.tensor(0.0), float(logits.numel()), logits), targets)
+        scores.append(one.parts())
+    metrics, verdict = objective.judge(Total(loss / 40_000, 1e-5, 40_000.0), scores)
+    assert verdict.learnt == learnt
+    figures = verdict.figures()
+    assert figures["baseline"] == "smaller of two counts"
+    assert figures["baseline_auroc"] == pytest.approx(0.5, abs=1e-6)  # one count a stratum
+    assert metrics["auroc_colocalization"] == figures["auroc"]
+    assert figures["auroc"] == pytest.approx(0.75 if learnt else 0.5, abs=0.05)
+    assert 0 < figures["chance"] < least_focal_loss(0.3, 0.7, alpha=0.25, gamma=2.0)
+    if not learnt:
+        assert "and that of the smaller of two counts 0.500" in verdict.sentence()
+
+
+def test_the_gradient_pushes_towards_enrichment_and_not_towards_expression():
+    targets, quality = simulated_pairs(enriched=1.0)
+    stratum = strata(*targets.pair_counts)
+    logits = torch.zeros(quality.numel(), requires_grad=True)
+    focal_loss(
+        logits + offsets(stratum, targets.targets, alpha=0.5, gamma=0.0), targets.targets, alpha=0.5, gamma=0.0
+    ).backward()
+    push = -logits.grad.numpy()
+    assert np.corrcoef(push, quality.numpy())[0, 1] > 0.15
+    assert abs(np.corrcoef(push, targets.pair_counts[0].log().numpy())[0, 1]) < 0.01
+
+
+def test_a_split_without_both_kinds_in_a_stratum_cannot_tell():
+    objective = ColocalizationObjective(ColocalizationConfig())
+    scores = objective.new_scores()
+    scores.add(
+        Loss(torch.tensor(0.0), 2.0, torch.tensor([0.0, 1.0])),
+        Pairs(torch.tensor([1.0, 9.0]), torch.tensor([0.0, 1.0])),
+    )
+    _, verdict = objective.judge(Total(0.1, 0.0, 2.0), [scores.parts()])
+    assert not verdict.learnt
+    assert verdict.sentence().startswith("Whether anything was learnt of gene co-localisation cannot be told")
+    assert "auroc" not in verdict.figures()

@@ -105,7 +105,22 @@ def test_a_run_that_learnt_nothing_says_so(config_path, corpus, tmp_path):
     result = pretrain(read_config(config_path, overrides=overrides), corpus.path, tmp_path / "run")
     assert set(result.not_learnt) == {"masked_genes", "colocalization", "pairs"}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["not_learnt"] == result.not_learnt
-    card = SpatialFormer.from_pretrained(tmp_path / "run" / "model").card
+    model = SpatialFormer.from_pretrained(tmp_path / "run" / "model")
+    card = model.card
+    assert not model.config.colocalization_learnt
     assert all(f"- {sentence}" in card for sentence in result.not_learnt.values())
+    sentence = "This run has learnt nothing in "
+    assert result.nothing_learnt.startswith(sentence)
+    assert "(masked_genes, colocalization, pairs): do not use the model" in result.nothing_learnt
+    assert "preset tissue" in result.nothing_learnt
+    assert "run.steps" in result.nothing_learnt
+    assert "sampling.radius" in result.nothing_learnt
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert next(iter(record)) == "nothing_learnt"
+    assert record["objectives"] == result.verdicts
+    assert not any(found["learnt"] for found in result.verdicts.values())
+    assert {"learnt", "loss", "chance", "auroc"} <= set(result.verdicts["pairs"])
+    assert card.startswith(f"# SpatialFormer\n\n**{sentence}")
+    assert "| masked genes | " in card
     again = pretrain(read_config(config_path, overrides=overrides), corpus.path, tmp_path / "run", resume=True)
-    assert again.not_learnt == result.not_learnt
+    assert (again.not_learnt, again.verdicts) == (result.not_learnt, result.verdicts)

@@ -68,6 +68,22 @@ class ReportInputs:
         return _sentences(self.run.get("not_learnt")) | ({"neighbours": of_fit} if of_fit else {})
 
     @property
+    def nothing_learnt(self) -> str:
+        """A sentence where training has learnt nothing at all, as the run says."""
+        return str(self.run.get("nothing_learnt") or "")
+
+    @property
+    def objectives(self) -> dict[str, dict[str, Any]]:
+        """How each objective stands beside chance and its baseline, as the run says."""
+        found = self.run.get("objectives")
+        if isinstance(found, dict):
+            return {str(name): dict(each) for name, each in found.items() if isinstance(each, dict)}
+        if self.fit.get("loss") is None:
+            return {}
+        learnt = not self.fit.get("not_learnt")
+        return {"neighbours": {"learnt": learnt, "loss": self.fit["loss"], "chance": self.fit.get("chance")}}
+
+    @property
     def fit(self) -> dict[str, Any]:
         """What the run says of a model that is fitted and not trained step by step; nothing of others."""
         account = self.run.get("account")

@@ -58,6 +58,7 @@ class SpatialFormerConfig:
     pair_input: PairInput = "joint"  # joint: two cells are one sequence; separate: each is read alone, then compared
     pair_rank: int = 64  # dimensions in which the head of separate cells compares them
     colocalization_head: ColocalizationHead = "symmetric"  # see `spaf_model.spatialformer.heads`
+    colocalization_learnt: bool = True  # False: training left the head worth nothing, and the model does not offer it
     colocalization_rank: int = 128  # dimensions of the projections of the symmetric and bilinear heads
     embedding_dropout: float = 0.1  # after the sum of the tables
     conv_dropout: float = 0.1  # after the activation of the convolution

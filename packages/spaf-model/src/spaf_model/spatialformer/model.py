@@ -19,6 +19,7 @@ from spaf_model.model import Model
 from spaf_model.options import CallOptions, KernelOptions, ReadingOptions, SharedOptions
 from spaf_model.outputs import check_key
 from spaf_model.pairs import CellNames, pair_positions, sides_of
+from spaf_model.shipped import SPATIALFORMER_STARTER
 from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.embedding import embed_cell_pairs
 from spaf_model.spatialformer.gene_attention import average_gene_attention
@@ -57,7 +58,7 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
     --------
     Embed the cells of a slide with a trained model::
 
-        model = SpatialFormer.from_pretrained("starter")
+        model = SpatialFormer.from_pretrained("starter-1")
         model.embed(adata, tissue="Breast", condition="Disease", species="Human", assay="Xenium")
         adata.obsm["X_SpaF"]
     """
@@ -65,6 +66,7 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
     family = "spatialformer"
     Config = SpatialFormerConfig
     methods = ("cls", "gene")
+    shipped = SPATIALFORMER_STARTER
 
     @classmethod
     def fitting_config(cls, config: SpatialFormerConfig, vocabulary: Vocabulary) -> SpatialFormerConfig:
@@ -171,8 +173,13 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
         Raises
         ------
         InputError
-            If the threshold is out of range, and as for `embed`.
+            If the threshold is out of range, the head of the model is worth nothing, and as for `embed`.
         """
+        if not self.config.colocalization_learnt:
+            raise InputError(
+                f"The model {self.source} has no head of gene co-localisation worth asking: it was not trained, or "
+                "does not rank pairs of genes better than the smaller of their two counts does (see its card)."
+            )
         call = CallOptions.of(options)
         tables = tables_of(adata, call.table_key)
         sources = [self._source(table, call.reading) for table in tables]

@@ -45,7 +45,8 @@ class Account:
             return ""
         return (
             f"The network does not tell neighbours from other cells (loss {self.loss:.2f} nats, guessing "
-            f"{self.chance:.2f}): check that the coordinates belong to these cells, or use the preset neighbours."
+            f"{self.chance:.2f}): check that the coordinates belong to these cells, give more cells or a larger "
+            "radius, or use the preset neighbours."
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class TissueConfig:
     network_weight: float = 0.75  # of the network beside the closed form
     identity_weight: float | None = None  # of the identity beside the place; None: by the number of cells
     network: NetworkConfig | None = None  # None: by the number of cells; of a fitted model: none
+    size_by_slide: bool = False  # bring each part to one size on the slide that is embedded, not by those of the fit
     n_slides: int = 0  # that the model was fitted on; 0 before
     scales: Mapping[str, float] = dataclasses.field(default_factory=dict)  # root mean squared norm of each part there
 

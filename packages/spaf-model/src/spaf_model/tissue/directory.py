@@ -51,7 +51,10 @@ def parts_of(
     n_genes = vocabulary.gene_token_ids.size
     if config.identity_weight is None:
         raise InputError(f"{CONFIG_FILE} of {source} is not of a fitted model: it has no identity_weight.")
+    tensors = dict(tensors)
     for name in ("closed", "identity"):
+        if name in tensors and tensors[name].dtype == torch.float16:  # as stored to be small
+            tensors[name] = tensors[name].float()
         if name not in tensors or tensors[name].ndim != 2 or tensors[name].shape[0] != n_genes:
             raise InputError(f"The tensors of {source} do not fit its configuration; {name} is not {n_genes} rows.")
         if tensors[name].dtype != torch.float32:

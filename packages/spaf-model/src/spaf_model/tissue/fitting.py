@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,8 @@ from spaf_model.tissue.config import (
 )
 from spaf_model.tissue.neighbours import Reach, closed_form, has_neighbour, neighbour_graph, no_neighbours, reach_of
 from spaf_model.tissue.network import PlaceNetwork, Trained, TrainingSlide, fit_network
-from spaf_model.tissue.standardise import PearsonResiduals, Rows, ZScores
+from spaf_model.tissue.reading import check_shares
+from spaf_model.tissue.standardise import PearsonResiduals, Rows, Standardised, ZScores
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -44,7 +45,13 @@ class Fitted:
 
 
 def fit_parts(
-    slides: Sequence[SlideCells], config: TissueConfig, *, n_cells: int, n_threads: int = 1, progress: bool = False
+    slides: Sequence[SlideCells],
+    config: TissueConfig,
+    *,
+    n_cells: int,
+    shares: Mapping[str, float] | None = None,
+    n_threads: int = 1,
+    progress: bool = False,
 ) -> Fitted:
     """Fit place and identity.
 
@@ -56,12 +63,21 @@ def fit_parts(
         What is asked for.
     n_cells
         Cells handed over, those without counts included, for the account.
+    shares
+        How much each slide, by its name, counts for the components, whatever its cells and genes: a share of all
+        variance. None: every cell counts as much as any.
     n_threads
         Of the search for neighbours.
     progress
         Show a bar of the network's steps where stderr is a terminal.
+
+    Raises
+    ------
+    InputError
+        If `shares` lacks a slide, or a share is not above 0.
     """
     started = time.perf_counter()
+    check_shares(shares, [slide.name for slide in slides])
     seed = config.seed
     residuals = [PearsonResiduals(slide.counts) for slide in slides]
     reaches = [None if slide.coordinates is None else reach_of(slide.coordinates, config.radius) for slide in slides]
@@ -73,9 +89,12 @@ def fit_parts(
     n_genes = residuals[0].shape[1]
     closed = np.zeros((n_genes, 0), dtype=np.float32)
     if n_neighboured >= LEAST_NEIGHBOURED:
+        placed = [index for index, graph in enumerate(graphs) if graph.nnz]
+        weights = _weights([slides[i] for i in placed], [residuals[i] for i in placed], shares)
         closed = closed_form(
-            residuals, graphs, n_components=config.n_components, n_place=config.n_place, ridge=config.ridge, seed=seed
-        )
+            [residuals[i] for i in placed], [graphs[i] for i in placed], n_components=config.n_components,
+            n_place=config.n_place, ridge=config.ridge, seed=seed, weights=weights,
+        )  # fmt: skip
     wanted = config.network or NetworkConfig.by_size(n_neighboured)
     trained: Trained | None = None
     if config.preset == "tissue" and wanted is not None and n_neighboured >= SMALL and closed.shape[1]:
@@ -83,7 +102,8 @@ def fit_parts(
     place = _place_sizes(residuals, closed, trained)
     del residuals  # and the chunks that they hold
     zscores = [ZScores(slide.counts) for slide in slides]
-    identity = principal_components(zscores, config.n_identity, seed=seed)[0]
+    weights = _weights(slides, zscores, shares)
+    identity = principal_components(zscores, config.n_identity, seed=seed, weights=weights)[0]
     weight = config.identity_weight
     if weight is None:  # few cells make a noisy place, so the identity weighs as much
         weight = IDENTITY_WEIGHT if n_neighboured >= SMALL else IDENTITY_WEIGHT_SMALL
@@ -107,6 +127,19 @@ def fit_parts(
         seconds=time.perf_counter() - started,
     )
     return Fitted(fitted, closed, identity, None if trained is None else trained.network, account)
+
+
+def _weights(
+    slides: Sequence[SlideCells], standardised: Sequence[Standardised], shares: Mapping[str, float] | None
+) -> list[float] | None:
+    """Return the weight of a cell of each slide by which the slides have their shares of the variance; mean 1."""
+    if shares is None:
+        return None
+    variances = [sum(float(np.square(c, dtype=np.float64).sum()) for _, c in slide.chunks()) for slide in standardised]
+    weights = [shares[slide.name] / max(variance, 1e-12) for slide, variance in zip(slides, variances, strict=True)]
+    n = [slide.shape[0] for slide in standardised]
+    mean = float(np.dot(weights, n)) / sum(n)
+    return [weight / mean for weight in weights]
 
 
 def _graph(slide: SlideCells, reach: Reach | None, *, at_most: int, n_threads: int) -> sparse.csr_array:

@@ -131,25 +131,28 @@ def closed_form(
     n_place: int = 30,
     ridge: float = 0.5,
     seed: int = 0,
+    weights: Sequence[float] | None = None,
 ) -> Rows:
     """Return loadings (n_genes, at most n_place) of what a cell has in common with the mean of its neighbours.
 
     Principal components are whitened with a ridge, C is their covariance with the neighbours' mean of them, made
     symmetric, and the loadings are its leading eigenvectors times the square roots of the eigenvalues; where these are
     not positive there is nothing in common, and the dimension is left out. The scores of the training cells have mean
-    square 1. Neighbours have equal weights, and cells without any are left out.
+    square 1. Neighbours have equal weights, cells those of their slide (None: all 1), and cells without neighbours are
+    left out.
     """
-    vectors, deviations = principal_components(slides, n_components, seed=seed)
+    weights = [1.0] * len(slides) if weights is None else weights
+    vectors, deviations = principal_components(slides, n_components, seed=seed, weights=weights)
     variances = deviations.astype(np.float64) ** 2
     whitening = (vectors / np.sqrt(variances + ridge * variances.mean())).astype(np.float32)
     size = whitening.shape[1]
-    shared, n = np.zeros((size, size)), 0
-    for slide, graph in zip(slides, graphs, strict=True):
+    shared, total = np.zeros((size, size)), 0.0
+    for slide, graph, weight in zip(slides, graphs, weights, strict=True):
         states = slide.project(whitening)
         kept = np.flatnonzero(has_neighbour(graph))
-        shared += states[kept].T @ neighbour_mean(graph, states)[kept]
-        n += kept.size
-    shared /= max(n, 1)
+        shared += weight * (states[kept].T @ neighbour_mean(graph, states)[kept])
+        total += weight * kept.size
+    shared /= max(total, 1e-12)
     values, eigenvectors = np.linalg.eigh((shared + shared.T) / 2)
     order = np.argsort(values)[::-1][:n_place]
     order = order[values[order] > 0]

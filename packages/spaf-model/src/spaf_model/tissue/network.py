@@ -55,19 +55,34 @@ class PlaceNetwork(nn.Module):
         self.linear: torch.Tensor
         self.register_buffer("linear", linear)
 
-    def forward(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Return the place of cells, (n_cells, n_place), from their Pearson residuals (n_cells, n_genes)."""
-        place: torch.Tensor = residuals @ self.linear + self.mlp(residuals)
+    def forward(self, residuals: torch.Tensor, columns: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the place of cells, (n_cells, n_place), from their Pearson residuals.
+
+        Parameters
+        ----------
+        residuals
+            (n_cells, n_genes), or those of some genes alone: all others are 0.
+        columns
+            Which genes; None: all.
+        """
+        if columns is None:
+            place: torch.Tensor = residuals @ self.linear + self.mlp(residuals)
+            return place
+        first = self.mlp[1]
+        assert isinstance(first, nn.Linear)
+        hidden = F.linear(self.mlp[0](residuals), first.weight[:, columns], first.bias)
+        place = residuals @ self.linear[columns] + self.mlp[2:](hidden)
         return place
 
     def embed(self, slide: PearsonResiduals) -> Rows:
         """Return the place of all cells of a slide."""
         result = np.empty((slide.shape[0], self.linear.shape[1]), dtype=np.float32)
+        columns = _columns(slide)
         with torch.inference_mode():
             for rows, chunk in slide.chunks():
                 for start in range(0, len(chunk), _CELLS_AT_A_TIME):
                     part = slice(rows.start + start, min(rows.start + start + _CELLS_AT_A_TIME, rows.stop))
-                    states = self(_aligned(chunk[start : start + _CELLS_AT_A_TIME]))
+                    states = self(_aligned(chunk[start : start + _CELLS_AT_A_TIME]), columns)
                     result[part] = states.numpy()
         return result
 
@@ -75,6 +90,10 @@ class PlaceNetwork(nn.Module):
 def _aligned(values: Rows) -> torch.Tensor:
     """Copy values to where torch allocates: its products round by the alignment of what they read, NumPy's varies."""
     return torch.from_numpy(values).clone(memory_format=torch.contiguous_format)
+
+
+def _columns(slide: PearsonResiduals) -> torch.Tensor | None:
+    return None if slide.columns is None else torch.from_numpy(slide.columns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,16 +121,17 @@ def fit_network(
     config: NetworkConfig,
     *,
     seed: int = 0,
+    shares: Sequence[float] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Trained:
     """Train a network by contrast of neighbours with other cells of the same slide.
 
-    A step takes one slide, in proportion to its cells; half of its anchors come from few patches, so that their
-    negatives are nearby. Cells within 1.5 radii are no negatives. Equal seeds give equal bits on one machine with an
-    equal number of threads; the random state of torch is restored.
+    A step takes one slide, in proportion to `shares` or, without them, to its cells; half of its anchors come from few
+    patches, so that their negatives are nearby. Cells within 1.5 radii are no negatives. Equal seeds give equal bits on
+    one machine with an equal number of threads; the random state of torch is restored.
     """
     draws = [_Draws(slide, config) for slide in slides]
-    share = np.array([draw.pool.size for draw in draws], dtype=np.float64)
+    share = np.array([draw.pool.size for draw in draws] if shares is None else shares, dtype=np.float64)
     share /= share.sum()
     rng = np.random.default_rng(seed)
     losses: list[tuple[float, float]] = []
@@ -141,6 +161,7 @@ class _Draws:
 
     def __init__(self, slide: TrainingSlide, config: NetworkConfig) -> None:
         self.slide = slide
+        self.columns = _columns(slide.residuals)
         self._has = has_neighbour(slide.graph)
         self.pool: NDArray[np.int64] = np.flatnonzero(self._has)
         self._tree = cKDTree(slide.coordinates)
@@ -180,7 +201,7 @@ def _loss(
         residuals = draw.slide.residuals.rows(cells)
         kept = rng.uniform(*config.panel)  # the same genes for the whole view, scaled up for those left out
         residuals *= np.asarray(rng.random(residuals.shape[1]) < kept, dtype=np.float32) / np.float32(kept)
-        views.append(F.normalize(network(_aligned(residuals)), dim=1))
+        views.append(F.normalize(network(_aligned(residuals), draw.columns), dim=1))
     near = draw.no_negatives(anchors, partners)
     logits = (views[0] @ views[1].T / config.temperature).masked_fill(torch.from_numpy(near), -1e4)
     target = torch.arange(anchors.size)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from spaf_model.cell_source import say_what_was_read
 from spaf_model.context import SLIDE_COLUMNS, SPATIAL
 from spaf_model.context import places_of as read_places
 from spaf_model.counts import check_counts, rows_as_csr
@@ -36,6 +37,7 @@ class SlideCells:
     counts: sparse.csr_array  # float32, (n_cells, n_genes of the model)
     coordinates: NDArray[np.float64] | None  # (n_cells, 2 or 3)
     n_genes: int  # of the model, with counts on the slide
+    n_counts: float = 0.0  # of all genes of the table, where they were added up
 
 
 def read_slides(
@@ -46,6 +48,7 @@ def read_slides(
     layer: str | None,
     slide_key: str | None,
     with_places: bool,
+    strict: bool = False,
 ) -> list[SlideCells]:
     """Read the slides of a table, in the order of their names.
 
@@ -54,18 +57,25 @@ def read_slides(
     Raises
     ------
     InputError
-        If a column, layer or place is missing, values are not counts, or a slide has fewer than 10 cells with counts.
+        If a column, layer or place is missing, values are not counts, a slide has fewer than 10 cells with counts or,
+        with `strict`, a cell has no count of the model's genes.
     """
     if not adata.n_obs:
         raise InputError("The AnnData has no cells.")
     slides = slides_of(adata, slide_key)
     places = places_of(adata) if with_places else None
-    counts = read_counts(adata, vocabulary, match, layer=layer)
-    return split_slides(counts, slides, places)
+    counts, totals = read_counts(adata, vocabulary, match, layer=layer)
+    result = split_slides(counts, slides, places, totals)
+    if strict:
+        refuse_empty(adata, result)
+    return result
 
 
 def split_slides(
-    counts: sparse.csr_array, slides: NDArray[np.str_], places: NDArray[np.float64] | None
+    counts: sparse.csr_array,
+    slides: NDArray[np.str_],
+    places: NDArray[np.float64] | None,
+    totals: NDArray[np.float64] | None = None,
 ) -> list[SlideCells]:
     """Return the cells of each slide that have counts, in the order of the names of slides.
 
@@ -77,6 +87,8 @@ def split_slides(
         Name of the slide of each cell.
     places
         (n_cells, 2 or 3), or None.
+    totals
+        Counts of all genes of the table, (n_cells,); None where they are not known.
 
     Raises
     ------
@@ -95,7 +107,8 @@ def split_slides(
             )
         of_slide = counts[rows]
         n_genes = np.unique(of_slide.indices).size
-        result.append(SlideCells(name, rows, of_slide, None if places is None else places[rows], n_genes))
+        n_counts = 0.0 if totals is None else float(totals[slides == name].sum())
+        result.append(SlideCells(name, rows, of_slide, None if places is None else places[rows], n_genes, n_counts))
     return result
 
 
@@ -144,8 +157,10 @@ def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:
 
 def read_counts(
     adata: anndata.AnnData, vocabulary: Vocabulary, match: GeneMatch, *, layer: str | None
-) -> sparse.csr_array:
-    """Return the counts of the model's genes, float32 (n_cells, n_genes of the model); columns of one gene are added.
+) -> tuple[sparse.csr_array, NDArray[np.float64]]:
+    """Return the counts of the model's genes, float32 (n_cells, n_genes of the model), and of all genes, (n_cells,).
+
+    Columns of one gene are added.
 
     X or the layer may be CSR, CSC, dense, or a part of a backed file; only some rows at a time are converted.
 
@@ -170,12 +185,15 @@ def read_counts(
     )
     names = adata.obs_names.to_numpy()
     pieces: list[Any] = []
+    totals = np.zeros(adata.n_obs)
     for start in range(0, adata.n_obs, _ROWS_AT_A_TIME):
         rows = slice(start, min(start + _ROWS_AT_A_TIME, adata.n_obs))
-        pieces.append(_checked(source[rows], names[rows]) @ gather)
+        checked = _checked(source[rows], names[rows])
+        totals[rows] = row_sums(checked)
+        pieces.append(checked @ gather)
     counts = sparse.csr_array(sparse.vstack(pieces, format="csr")) if pieces else sparse.csr_array(gather[:0])
     counts.sort_indices()
-    return counts
+    return counts, totals
 
 
 def _checked(chunk: Any, names: NDArray[Any]) -> Any:
@@ -185,12 +203,17 @@ def _checked(chunk: Any, names: NDArray[Any]) -> Any:
     return matrix.astype(np.float32)
 
 
-def genes_found(match: GeneMatch) -> dict[str, Any]:
-    """Return what a record says of the genes of a table."""
+def what_was_read(match: GeneMatch, slides: Sequence[SlideCells], *, model: str, has_places: bool) -> dict[str, Any]:
+    """Log how much of a table was read, and return what a record says of its genes and counts."""
+    n_counts = sum(slide.n_counts for slide in slides)
+    n_read = sum(float(row_sums(slide.counts).sum()) for slide in slides)
+    n_placed = max(slide.rows.size for slide in slides) if has_places else 0
+    say_what_was_read(match, n_counts, n_read, model=model, n_placed=n_placed)
     return {
         "n_genes_matched": len(match.matched),
         "gene_fraction": match.fraction,
         "model_gene_fraction": match.model_fraction,
+        "count_fraction": n_read / max(n_counts, 1.0),
         "genes_joined": np.array(match.joined, dtype=object),
         "genes_unmatched": np.array(match.unmatched, dtype=object),
     }
@@ -236,3 +259,22 @@ def _columns(var: pd.DataFrame) -> tuple[list[str], list[str]]:
         readable = var[named].astype("object").fillna("").astype(str)
         symbols = [name or symbol for name, symbol in zip(readable, symbols, strict=True)]
     return symbols, ids
+
+
+def check_shares(shares: Mapping[str, float] | None, names: Sequence[str]) -> None:
+    """Raise InputError unless each slide has a share above 0."""
+    if shares is None:
+        return
+    for name in names:
+        if name not in shares:
+            raise InputError(f"shares has none of the slide {name!r}; it has: {', '.join(shares) or 'nothing'}.")
+        if not 0.0 < shares[name] < float("inf"):
+            raise InputError(f"shares[{name!r}] must be above 0, not {shares[name]:g}.")
+
+
+def refuse_empty(table: anndata.AnnData, slides: Sequence[SlideCells]) -> None:
+    """Raise InputError for a cell without counts of the model's genes."""
+    empty = np.setdiff1d(np.arange(table.n_obs), np.concatenate([slide.rows for slide in slides]))
+    if empty.size:
+        name = str(table.obs_names[empty[0]])
+        raise InputError(f"Cell {name!r} has no transcript of a gene of the model, and strict is set.")

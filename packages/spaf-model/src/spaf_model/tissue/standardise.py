@@ -2,7 +2,8 @@
 
 Both stay sparse in memory, and become dense for some rows at a time: a slide of 300,000 cells or of 20,000 genes is
 never a dense array unless that is small. A gene that the slide does not measure has no counts there and comes out as 0,
-which is its mean: missing, not absent from the cell.
+which is its mean: missing, not absent from the cell. A slide with counts for less than half of the genes, such as a
+panel in the vocabulary of a transcriptome, keeps only the columns that it has.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LEAST_COUNTS = 10  # of a cell that statistics of a slide are taken over ..
 LEAST_CELLS = 50  # .. where there are at least so many such cells
 _CHUNK_VALUES = 1 << 22  # of a dense chunk: 16 MB in float32
 _HELD_BYTES = 1 << 30  # of dense values that are kept for the next pass
+_NARROW = 0.5  # share of genes with counts below which columns without are left out
 
 
 def row_sums(matrix: sparse.csr_array) -> NDArray[np.float64]:
@@ -41,17 +43,30 @@ class Standardised(ABC):
         CSR of float32, (n_cells, n_genes of the model), of one slide.
     held_bytes
         Chunks are kept between passes where all of them need no more than this.
+
+    Attributes
+    ----------
+    shape
+        (n_cells, n_genes of the model).
+    columns
+        Genes that `rows` and `chunks` have, ascending; None: all of them. Others are 0 in every cell.
     """
 
     def __init__(self, counts: sparse.csr_array, *, held_bytes: int = _HELD_BYTES) -> None:
-        self._counts = counts
         self.shape: tuple[int, int] = counts.shape
+        self.columns: NDArray[np.int64] | None = None
+        measured = np.unique(counts.indices)
+        if measured.size < _NARROW * self.shape[1]:
+            self.columns = measured.astype(np.int64)
+            counts = sparse.csr_array(counts[:, measured])
+        self._counts = counts
+        self.width = counts.shape[1]  # of `rows` and `chunks`
         self._totals: NDArray[np.float32] = row_sums(counts).astype(np.float32)
         self._known = self._totals >= LEAST_COUNTS
         if np.count_nonzero(self._known) < LEAST_CELLS:
             self._known = np.ones(self.shape[0], dtype=bool)
         self._held: dict[int, Rows] = {}
-        self._holds = 4 * self.shape[0] * self.shape[1] <= held_bytes
+        self._holds = 4 * self.shape[0] * self.width <= held_bytes
         self._prepare()
 
     @abstractmethod
@@ -63,7 +78,7 @@ class Standardised(ABC):
         """Standardise dense counts in place, given the totals of the cells as a column."""
 
     def rows(self, index: slice | NDArray[Any]) -> Rows:
-        """Return some cells, (n_rows, n_genes)."""
+        """Return some cells, (n_rows, width)."""
         return self._standardise(self._counts[index].toarray(), self._totals[index][:, None])
 
     def chunks(self) -> Iterator[tuple[slice, Rows]]:
@@ -79,12 +94,13 @@ class Standardised(ABC):
     def project(self, loadings: Rows) -> Rows:
         """Return the product with loadings (n_genes, k): (n_cells, k)."""
         result = np.empty((self.shape[0], loadings.shape[1]), dtype=np.float32)
+        loadings = loadings if self.columns is None else loadings[self.columns]
         for rows, chunk in self.chunks():
             np.matmul(chunk, loadings, out=result[rows])
         return result
 
     def _slices(self) -> Iterator[slice]:
-        step = max(_CHUNK_VALUES // max(self.shape[1], 1), 1)
+        step = max(_CHUNK_VALUES // max(self.width, 1), 1)
         for start in range(0, self.shape[0], step):
             yield slice(start, min(start + step, self.shape[0]))
 
@@ -102,8 +118,8 @@ class PearsonResiduals(Standardised):
         known = self._counts[np.flatnonzero(self._known)]
         of_gene = _column_sums(known)
         self._share: NDArray[np.float32] = (of_gene / max(float(of_gene.sum()), 1.0)).astype(np.float32)
-        self._mean = np.zeros(self.shape[1], dtype=np.float32)
-        total = np.zeros(self.shape[1])
+        self._mean = np.zeros(self.width, dtype=np.float32)
+        total = np.zeros(self.width)
         for rows in self._slices():
             chunk = self.rows(rows)
             total += chunk.sum(axis=0, dtype=np.float64) if self._known[rows].all() else self._known[rows] @ chunk
@@ -135,7 +151,7 @@ class ZScores(Standardised):
         factors = depth / np.maximum(self._totals, np.float32(1.0))
         of_entry = np.repeat(factors, np.diff(self._counts.indptr))
         logs = np.log1p(self._counts.data * of_entry)
-        self._counts = sparse.csr_array((logs, self._counts.indices, self._counts.indptr), shape=self.shape)
+        self._counts = sparse.csr_array((logs, self._counts.indices, self._counts.indptr), shape=self._counts.shape)
         known = self._counts[np.flatnonzero(self._known)]
         n = max(known.shape[0], 1)
         mean = _column_sums(known) / n

@@ -28,7 +28,7 @@ class Task(StrEnum):
 
 
 def finetune_command(
-    model: Annotated[str, typer.Argument(help="Model directory to begin with, or starter.")],
+    model: Annotated[str, typer.Argument(help="Model directory to begin with, or starter-1.")],
     task: Annotated[Task, typer.Option(help="Pairs of neighbouring cells, or labels of cells.")],
     data: Annotated[Path, typer.Option("--data", help="pairs: folder of a corpus; labels: an h5ad with raw counts.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to make.")],

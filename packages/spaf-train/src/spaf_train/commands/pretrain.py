@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,6 +64,7 @@ def pretrain_command(
     from spaf_train._record import plain
     from spaf_train.pretraining.config import TISSUE_PRESETS, read_config
     from spaf_train.pretraining.run import pretrain
+    from spaf_train.trainer.verdicts import spoken
 
     if config in TISSUE_PRESETS:
         if source is not None:
@@ -84,10 +85,15 @@ def pretrain_command(
     if int(os.environ.get("RANK", "0")) != 0:
         return
     if as_json:
-        answer = {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
-        answer |= {"left_out": result.left_out, "not_learnt": result.not_learnt}
+        answer: dict[str, Any] = {"nothing_learnt": result.nothing_learnt} if result.nothing_learnt else {}
+        answer |= {"out": str(out), "finished": result.finished, "step": result.step, "best": result.best}
+        answer |= {"left_out": result.left_out, "not_learnt": result.not_learnt, "objectives": result.verdicts}
         typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
     elif result.finished:
+        if result.nothing_learnt:
+            typer.echo(result.nothing_learnt)
+        for name, found in result.verdicts.items():
+            typer.echo(spoken(name, found))
         typer.echo(f"Took {result.step} steps; the model of step {result.best['step']:.0f} is in {out / 'model'}.")
         for sentence in result.not_learnt.values():
             typer.echo(sentence, err=True)
@@ -113,7 +119,8 @@ def _pretrain_tissue(
     if int(os.environ.get("RANK", "0")) != 0:
         return
     if as_json:
-        answer = {"out": str(out), "finished": True, "n_cells": result.n_cells, "seconds": result.seconds}
+        answer: dict[str, Any] = {"nothing_learnt": result.not_learnt} if result.not_learnt else {}
+        answer |= {"out": str(out), "finished": True, "n_cells": result.n_cells, "seconds": result.seconds}
         answer |= {"fallback": result.fallback, "not_learnt": result.not_learnt}
         typer.echo(json.dumps(plain({**answer, "skipped_shards": result.skipped_shards})))
         return

@@ -115,6 +115,9 @@ class Verdict(Protocol):
     def sentence(self) -> str:
         """Say that nothing was learnt, or that it cannot be told."""
 
+    # One that has a method `figures` as well, of plain values such as "loss", "chance", "auroc", "baseline_auroc" and
+    # "baseline" (its name), has them in `run.json`, the card and the report.
+
 
 @dataclasses.dataclass(frozen=True)
 class Total:
@@ -244,6 +247,11 @@ class Objective(ABC):
         parts
             `Scores.parts` of each process.
         """
+
+    @classmethod
+    def unlearnt(cls, model: Any) -> Any:
+        """Return the configuration of a model that has learnt nothing of this; by default as it is."""
+        return model
 
     def never_asked(self) -> str | None:
         """Return a sentence for a run of which no step asked it; None: nothing is said."""

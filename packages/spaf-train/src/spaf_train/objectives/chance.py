@@ -28,6 +28,11 @@ class Judgement:
     title: str = ""  # in sentences; that of its name if empty
     by_rank: bool = False  # whether ranking the two classes counts, where the probabilities are off
 
+    def figures(self) -> dict[str, float]:
+        """Return loss and AUROC, and the loss at chance: that of the best answer that is the same for every input."""
+        found = {"loss": self.loss, "chance": self.constant, "auroc": self.auroc}
+        return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+
     @property
     def learnt(self) -> bool:
         """Whether the model beats the constant answer, beyond two standard errors and by more than a trace.
@@ -68,7 +73,16 @@ def entropy(weights: NDArray[np.floating] | NDArray[np.integer]) -> float:
 
 def least_focal_loss(n_positive: float, n_negative: float, *, alpha: float, gamma: float) -> float:
     """Return the least mean focal loss of a logit that is the same always; see `spaf_train.objectives.focal_loss`."""
-    share = n_positive / (n_positive + n_negative)
+    return _best_focal(n_positive / (n_positive + n_negative), alpha, gamma)[1]
+
+
+def best_focal_logit(share: float, *, alpha: float, gamma: float) -> float:
+    """Return the logit that has `least_focal_loss` for a share of positives: nearer to 0 than the log odds."""
+    return _best_focal(share, alpha, gamma)[0]
+
+
+def _best_focal(share: float, alpha: float, gamma: float) -> tuple[float, float]:
+    """Return the best logit that is the same always, and its mean focal loss."""
 
     def loss(logit: float) -> float:
         log_p, log_q = -np.logaddexp(0.0, -logit), -np.logaddexp(0.0, logit)
@@ -76,7 +90,8 @@ def least_focal_loss(n_positive: float, n_negative: float, *, alpha: float, gamm
         of_negative = -(1.0 - alpha) * np.exp(gamma * log_p) * log_q
         return float(share * of_positive + (1.0 - share) * of_negative)
 
-    return float(minimize_scalar(loss, bounds=(-40.0, 40.0), method="bounded").fun)
+    found = minimize_scalar(loss, bounds=(-40.0, 40.0), method="bounded")
+    return float(found.x), float(found.fun)
 
 
 def auroc_error(auroc: float, n_negative: int, n_positive: int) -> float:

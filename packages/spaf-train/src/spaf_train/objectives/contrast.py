@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,6 +184,12 @@ class RankVerdict:
     """Sentences for each kind of negatives that neighbours are not told from."""
 
     sentences: list[str]
+    aurocs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by kind of negatives
+
+    def figures(self) -> dict[str, float]:
+        """Return the AUROC against each kind of negatives; the lower as the one."""
+        each = {f"auroc_{kind}": float(value) for kind, value in self.aurocs.items()}
+        return ({"auroc": min(each.values())} if each else {}) | each
 
     @property
     def learnt(self) -> bool:
@@ -273,7 +279,7 @@ class ContrastObjective(Objective):
                     f"Nothing was learnt of neighbours against {kind} negatives: their AUROC on the validation split "
                     f"is {value:.3f} (standard error {error:.3f}; chance .5, and up to {LEAST_AUROC:g} is a trace)."
                 )
-        return metrics, RankVerdict(sentences)
+        return metrics, RankVerdict(sentences, {name.removeprefix("auroc_"): value for name, value in metrics.items()})
 
     def never_asked(self) -> str:
         """Say that no step had neighbours."""

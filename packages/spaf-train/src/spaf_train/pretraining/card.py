@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spaf_model import CONTEXT_KINDS, family_of
 from spaf_train.stream.contexts import UNKNOWN
+from spaf_train.trainer.verdicts import table_of
 
 if TYPE_CHECKING:
     from spaf_data import Corpus
@@ -24,6 +25,8 @@ def model_card(
     left_out: Mapping[str, str] = MappingProxyType({}),
     not_learnt: Mapping[str, str] = MappingProxyType({}),
     notes: Sequence[str] = (),
+    verdicts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    nothing_learnt: str = "",
 ) -> str:
     """Return a model card in Markdown.
 
@@ -41,6 +44,10 @@ def model_card(
         A sentence for each objective of which nothing was learnt.
     notes
         More that is to be said of how it was trained.
+    verdicts
+        How each objective stands beside chance and its baseline.
+    nothing_learnt
+        A sentence where that is all of them.
     """
     sampling = config.sampling.following(corpus.distances)
     context = {
@@ -50,6 +57,7 @@ def model_card(
     lines = [
         f"# {family_of(config.family).__name__}",
         "",
+        *([f"**{nothing_learnt}**", ""] if nothing_learnt else []),
         "## Data",
         "",
         f"- Slides: {', '.join(corpus.slides)} ({len(corpus.genes)} genes)",
@@ -79,6 +87,7 @@ def model_card(
             if math.isfinite(best.get(name, math.nan))
         ),
         "",
+        *_learnt(config, verdicts),
         "## Limits",
         "",
         *(f"- {sentence}" for sentence in not_learnt.values()),
@@ -96,6 +105,11 @@ def model_card(
         for note in objective.card_notes(sampling.following(corpus.distances)):
             lines.insert(lines.index("## Metrics on the validation split") - 1, f"- {note}")
     return "\n".join(lines)
+
+
+def _learnt(config: PretrainConfig, verdicts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    titles = {name: objective.title for name, objective in config.objectives.make().items()}
+    return ["## What was learnt", "", *table_of(verdicts, titles), ""] if verdicts else []
 
 
 def _titles(config: PretrainConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from spaf_data import Corpus, peak_rss_mb
 from spaf_model import InputError, check_output, family_of
 from spaf_train._options import flatten
 from spaf_train._record import fingerprint, sweep_partial, versions, write_json, write_text
+from spaf_train.objectives import OBJECTIVES
 from spaf_train.pretraining.askable import askable
 from spaf_train.pretraining.card import model_card
 from spaf_train.pretraining.config import DEFAULT_FAMILY
@@ -32,6 +33,7 @@ from spaf_train.trainer.loop import Trainer
 from spaf_train.trainer.reproducible import reproducible
 from spaf_train.trainer.signals import StopRequest, stop_request
 from spaf_train.trainer.tensorboard_log import check_tensorboard
+from spaf_train.trainer.verdicts import nothing_learnt
 
 if TYPE_CHECKING:
     from spaf_model import Model
@@ -64,6 +66,9 @@ class PretrainResult:
     skipped_shards: dict[str, str]  # names of the shards that were left out, and what is wrong with each
     left_out: dict[str, str]  # objectives that the data cannot be asked, and why
     not_learnt: dict[str, str]  # a sentence for each objective of which the best weights have learnt nothing
+    # Of each objective: learnt or not, with its figures, chance and baseline.
+    verdicts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    nothing_learnt: str = ""  # a sentence where that is all of them, with what to change; "" where something was learnt
 
 
 def pretrain(
@@ -214,6 +219,8 @@ def pretrain(
             skipped_shards=skipped,
             left_out=left_out,
             not_learnt=trainer.not_learnt,
+            verdicts=trainer.verdicts,
+            nothing_learnt=nothing_learnt(trainer.verdicts, trainer.not_learnt, steps=trainer.step),
         )
 
 
@@ -291,16 +298,25 @@ def _export(
     assert trainer.best is not None
     best_step = int(trainer.best["step"])
     # A fresh model: that of the run may be divided among processes.
-    model = type(model)(config.model, model.vocabulary)
+    sizes = config.model
+    for name, objective in OBJECTIVES.items():
+        if name in trainer.not_learnt or name not in config.objectives.enabled:
+            sizes = objective.unlearnt(sizes)
+    model = type(model)(sizes, model.vocabulary)
     model.network.load_state_dict(load_checkpoint(Checkpoints(out / "checkpoints").best(best_step))["network"])
     notes = [str(found["sentence"]) for found in model.report().values()]
     if "continued_from" in trainer.identity:
         notes.append(Continued(model, trainer.identity["continued_from"]).sentence())
-    model.card = model_card(corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt, notes=notes)
+    nothing = nothing_learnt(trainer.verdicts, trainer.not_learnt, steps=trainer.step)
+    model.card = model_card(
+        corpus, config, trainer.best, left_out=left_out, not_learnt=trainer.not_learnt, notes=notes,
+        verdicts=trainer.verdicts, nothing_learnt=nothing,
+    )  # fmt: skip
     model.save_pretrained(out / "model")
     write_json(
         out / "run.json",
-        {
+        ({"nothing_learnt": nothing} if nothing else {})
+        | {
             "command": "spaf-train pretrain",
             "versions": versions(),
             "parameters": {"data": corpus_name, "config": config.as_table()},
@@ -316,6 +332,7 @@ def _export(
             "best": trainer.best,
             "left_out": left_out,
             "not_learnt": trainer.not_learnt,
+            "objectives": trainer.verdicts,
             "n_parameters": model.n_parameters,
         },
     )

@@ -133,12 +133,17 @@ def pretrain_tissue(
             model.save_pretrained(out / "model")
             assert model.account is not None
             parameters = {"data": str(corpus), "config": to_table(config)}
-            record = run_record(_COMMAND, parameters, started=started) | {
-                "corpus": fingerprint(source),
-                "skipped_shards": skipped,
-                "account": model.account.as_dict(),
-                "n_parameters": model.n_parameters,
-            }
+            first = {"nothing_learnt": model.account.not_learnt} if model.account.not_learnt else {}
+            record = (
+                first
+                | run_record(_COMMAND, parameters, started=started)
+                | {
+                    "corpus": fingerprint(source),
+                    "skipped_shards": skipped,
+                    "account": model.account.as_dict(),
+                    "n_parameters": model.n_parameters,
+                }
+            )
             write_json(out / "run.json", record)
         elif group.is_main:
             assert record is not None

@@ -26,7 +26,7 @@ from spaf_train.trainer.progress import TrainingProgress
 from spaf_train.trainer.recomputing import recompute_layers
 from spaf_train.trainer.running_statistics import RunningStatistics
 from spaf_train.trainer.utilisation import TrainingOperations, describe_step
-from spaf_train.trainer.validation import look
+from spaf_train.trainer.validation import Validation, look
 
 if TYPE_CHECKING:
     from spaf_model import Network
@@ -122,7 +122,7 @@ class Trainer:
         self.best: dict[str, float] | None = None  # the metrics of the best validation, and its step
         self._since_best = 0  # validations
         self._due = False  # whether a validation at this step was broken off
-        self.not_learnt: dict[str, str] = {}  # by the best validation: a sentence for each objective at chance
+        self.not_learnt, self.verdicts = dict[str, str](), dict[str, dict[str, Any]]()  # by the best validation
         self.asked = dict.fromkeys(objectives.enabled, 0.0)  # weight of all that each objective was asked
         self._interval: dict[str, float] = {}
         self._autocast = torch.bfloat16 if run.precision == "bf16" else None
@@ -142,6 +142,7 @@ class Trainer:
             "since_best": self._since_best,
             "validation_due": self._due,
             "not_learnt": self.not_learnt,
+            "verdicts": self.verdicts,
             "asked": self.asked,
             "prepared": self.prepared,
             "interval": self._interval,
@@ -158,7 +159,7 @@ class Trainer:
         self.prepared = dict(state.get("prepared", {}))
         self._since_best = int(state.get("since_best", 0))
         self._due = bool(state.get("validation_due", False))
-        self.not_learnt = dict(state.get("not_learnt", {}))
+        self.not_learnt, self.verdicts = dict(state.get("not_learnt", {})), dict(state.get("verdicts", {}))
         self.asked = dict(state.get("asked", self.asked))
         self._interval = dict(state["interval"])
         self.seconds = float(state["seconds"])
@@ -315,10 +316,8 @@ class Trainer:
             return f"Step {step}: {what} is not finite; a lower learning_rate or a longer warmup_steps may help."
         kept = self.checkpoints.latest()
         where = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
-        return (
-            f"Step {step}: {what} is not finite; {where}. A lower optimizer.learning_rate, a longer "
-            f"optimizer.warmup_steps or run.precision = fp32 may help."
-        )
+        advice = "A lower optimizer.learning_rate, a longer optimizer.warmup_steps or run.precision = fp32 may help."
+        return f"Step {step}: {what} is not finite; {where}. {advice}"
 
     def _with_bad_gradient(self, batches: list[Batch], weights: dict[str, float], factors: dict[str, float]) -> str:
         """Take the batches again, each alone, and name the first whose gradient is not finite; every rank calls this.
@@ -348,7 +347,7 @@ class Trainer:
     def _validate(self, logs: list[Log], stop: StopRequest, progress: TrainingProgress) -> bool:
         """Look at the validation split; return False if the run was asked to stop meanwhile, and nothing came of it."""
         if self.validation is None:
-            self._keep_if_better({}, {})
+            self._keep_if_better({}, Validation({}, {}))
             return True
         batches = self.validation.one_epoch(max_inputs=self.run.validation_inputs)
         with self.parallel.gathered():
@@ -366,16 +365,17 @@ class Trainer:
         for log in logs:
             log.write(step=self.step, split="validation", values={**metrics, "seconds": self.seconds})
         logger.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-        self._keep_if_better(metrics, found.not_learnt())
+        self._keep_if_better(metrics, found)
         return True
 
-    def _keep_if_better(self, metrics: dict[str, float], not_learnt: dict[str, str]) -> None:
+    def _keep_if_better(self, metrics: dict[str, float], found: Validation) -> None:
         self._since_best += 1
         if self._is_better(metrics):
             self._since_best = 0
             self.best = {**metrics, "step": float(self.step)}
             never = {name: self.module.objectives[name].never_asked() for name in self.asked if not self.asked[name]}
-            self.not_learnt = not_learnt | {name: sentence for name, sentence in never.items() if sentence}
+            self.verdicts = found.verdicts()
+            self.not_learnt = found.not_learnt() | {name: sentence for name, sentence in never.items() if sentence}
             network = self.parallel.state_dict(self.module.network)
             if self.ranks.is_main:
                 self.checkpoints.save_best({"network": network}, step=self.step)

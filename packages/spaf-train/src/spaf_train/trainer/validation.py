@@ -19,6 +19,7 @@ from spaf_train.objectives import (
 )
 from spaf_train.objectives.base import Verdict
 from spaf_train.trainer.module import encode
+from spaf_train.trainer.verdicts import figures_of
 
 if TYPE_CHECKING:
     from spaf_model import Network
@@ -45,6 +46,10 @@ class Validation:
     def not_learnt(self) -> dict[str, str]:
         """Return a sentence for each objective of which nothing was learnt."""
         return {name: found.sentence() for name, found in self.judgements.items() if not found.learnt}
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """Return how each objective stands beside chance and its baseline, as plain values."""
+        return {name: figures_of(verdict) for name, verdict in self.judgements.items()}
 
 
 def validate(

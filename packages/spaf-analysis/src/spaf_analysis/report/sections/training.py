@@ -23,16 +23,25 @@ class TrainingSection(Section):
         Objectives that the data could not be asked, and why.
     fit
         What the run says of a model that is fitted and not trained step by step; empty for others.
+    objectives
+        How each stands beside chance and its baseline.
+    nothing_learnt
+        A sentence where that is all of them.
     """
 
     not_learnt: dict[str, str]
     left_out: dict[str, str]
     fit: dict[str, Any]
+    objectives: dict[str, dict[str, Any]]
+    nothing_learnt: str
     figures: tuple[Picture, ...]
 
     anchor = "training"
     title = "How training went"
     template = """
+{% if section.nothing_learnt %}
+<p class="note"><b>{{ section.nothing_learnt }}</b></p>
+{% endif %}
 {% if section.fit %}
 <p>The model was fitted in one go, by the closed form of what cells share with their neighbours
 {%- if section.fit.loss is defined and section.fit.loss is not none %} and a small network beside it{% endif %};
@@ -49,6 +58,19 @@ pairs that are not (<i>cell pairs</i>).
 The task {{ name }} was left out: {{ reason }}.
 {% endfor %}
 </p>
+{% endif %}
+{% if section.objectives %}
+<table>
+<tr><th>task</th><th>loss</th><th>at chance</th><th>AUROC (chance .5)</th><th>baseline</th><th>learnt</th></tr>
+{% for name, found in section.objectives.items() %}
+<tr><td>{{ name }}</td>
+<td>{% if found.loss is defined %}{{ "%.3f" % found.loss }}{% endif %}</td>
+<td>{% if found.chance is defined and found.chance is not none %}{{ "%.3f" % found.chance }}{% endif %}</td>
+<td>{% if found.auroc is defined %}{{ "%.3f" % found.auroc }}{% endif %}</td>
+<td>{% if found.baseline_auroc is defined %}{{ found.baseline }} {{ "%.3f" % found.baseline_auroc }}{% endif %}</td>
+<td>{{ "yes" if found.learnt else "no" }}</td></tr>
+{% endfor %}
+</table>
 {% endif %}
 {% if section.not_learnt %}
 <div class="note">
@@ -69,7 +91,7 @@ The task {{ name }} was left out: {{ reason }}.
         inputs = context.inputs
         metrics = inputs.metrics
         if metrics.empty:
-            return cls(inputs.not_learnt, inputs.left_out, inputs.fit, ())
+            return cls(inputs.not_learnt, inputs.left_out, inputs.fit, inputs.objectives, inputs.nothing_learnt, ())
         validation = metrics[metrics["split"] == "validation"]
         change = ""
         if len(validation) > 1:
@@ -81,14 +103,20 @@ The task {{ name }} was left out: {{ reason }}.
             "Training (grey) and validation (blue) over the steps of training. Lower losses and higher shares and "
             "AUROCs are better; a validation loss that rises while the training loss falls is over-fitting.",
         )
-        return cls(inputs.not_learnt, inputs.left_out, inputs.fit, (picture,))
+        return cls(inputs.not_learnt, inputs.left_out, inputs.fit, inputs.objectives, inputs.nothing_learnt, (picture,))
 
     def numbers(self) -> dict[str, Any]:
         """Return what was not learnt, and why less was fitted than was asked for."""
-        return {"not_learnt": dict(self.not_learnt), "fallback": str(self.fit.get("fallback", ""))}
+        return {
+            "not_learnt": dict(self.not_learnt),
+            "objectives": self.objectives,
+            "fallback": str(self.fit.get("fallback", "")),
+        }
 
     def sentences(self) -> tuple[str, ...]:
         """Say that something was not learnt."""
+        if self.nothing_learnt:
+            return (Markup("{} {}").format(self.nothing_learnt, link(self.anchor, "How training went")),)
         if not self.not_learnt:
             return ()
         where = link(self.anchor, "how training went")
