@@ -85,7 +85,7 @@ def main() -> None:
     """Judge, print tables, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("built", type=Path, help="what starter_data.py made")
-    parser.add_argument("model", help="a model directory, or starter")
+    parser.add_argument("model", help="a model directory, or starter-1")
     parser.add_argument("--example", type=Path, help="the SpatialData example of the same section")
     parser.add_argument("--lung", type=Path, help="folder of a Xenium run of lung")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/starter.json")

@@ -10,7 +10,7 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 
-from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
+from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary, load_model, shipped_models
 
 for name in ("spaf_data", "spaf_train", "spaf_analysis", "numba", "webdataset", "spatialdata", "pyarrow", "flash_attn"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed, so this proves nothing"
@@ -33,4 +33,7 @@ with TemporaryDirectory() as folder:
     model.embed(adata, tissue="Breast", condition="unknown", species="Human", assay="Xenium")
     written = anndata.read_h5ad(embedded).obsm["X_SpaF"]
 np.testing.assert_allclose(written, adata.obsm["X_SpaF"], atol=1e-5)
+for name in shipped_models():  # they are in the wheel, and read
+    assert load_model(name).card.startswith(f"# {name}\n")
+assert {"starter", "starter-1"} <= set(shipped_models())
 sys.stdout.write(f"spaf-model alone: {written.shape[0]} cells embedded in {written.shape[1]} dimensions, twice.\n")
