@@ -398,10 +398,12 @@ def test_labels_are_learnt_on_it(totals, corpus, slides, tmp_path):
     cells.obsm["spatial"] = slides[0].obsm["spatial"]
     cells.obs["stripe"] = np.where(cells.obsm["spatial"][:, 1] > 125, "upper", "lower")
     config = FinetuneConfig(method="full", pooling="sum", steps=20, validate_every=5, device="cpu", token_budget=400)
-    refused = {"pooling": "pooling must be one of sum for a model of the family 'totals', not 'cls'"}
-    refused["method"] = "TotalsNetwork has no layers for adapters: fine-tune it with method=full or method=probe"
-    for option, sentence in refused.items():
-        other = dataclasses.replace(config, **{option: getattr(FinetuneConfig(), option)})
+    refused = {
+        "pooling": ("cls", "pooling must be one of sum, not 'cls'"),
+        "method": ("lora", "TotalsNetwork has no layers for adapters: fine-tune it with method=full or method=probe"),
+    }
+    for option, (value, sentence) in refused.items():
+        other = dataclasses.replace(config, **{option: value})
         with pytest.raises(InputError, match=re.escape(sentence)):
             finetune_labels(tmp_path / "model", cells, "stripe", tmp_path / "tuned", config=other, n_replicates=20)
         assert not (tmp_path / "tuned").exists()
