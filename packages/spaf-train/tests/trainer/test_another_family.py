@@ -400,7 +400,10 @@ def test_labels_are_learnt_on_it(totals, corpus, slides, tmp_path):
     config = FinetuneConfig(method="full", pooling="sum", steps=20, validate_every=5, device="cpu", token_budget=400)
     refused = {
         "pooling": ("cls", "pooling must be one of sum, not 'cls'"),
-        "method": ("lora", "TotalsNetwork has no layers for adapters: fine-tune it with method=full or method=probe"),
+        "method": (
+            "lora",
+            "A model of the family 'totals' cannot be adapted by batches of labelled cells (method lora)",
+        ),
     }
     for option, (value, sentence) in refused.items():
         other = dataclasses.replace(config, **{option: value})
