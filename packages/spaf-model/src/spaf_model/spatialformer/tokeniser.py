@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -224,6 +224,11 @@ class SequencedCells:
         """Return some cells as a batch."""
         return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
 
+    def values_of(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the values of all genes of some cells, and which genes are known of them, (n_cells, n_tokens)."""
+        assert self.ranked.values is not None, "values are there where the model reads any"
+        return self.ranked.values.rows(cells), self.ranked.values.known(cells)
+
     def pair_lengths(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the tokens of each pair of cells as one sequence."""
         return sequence_lengths(self.ranked.n_genes[left], self.ranked.n_genes[right])
@@ -248,6 +253,16 @@ class SpatialFormerTokeniser:
         if self.gene_values != "none":
             counts = cells.matrix()
             statistics = self.statistics or slide_statistics(self.gene_values, counts, cells.slides)
-            values = GeneValues(counts, cells.slides, statistics, self.vocabulary.gene_token_ids.size)
+            n_genes = self.vocabulary.gene_token_ids.size
+            values = GeneValues(counts, cells.slides, statistics, n_genes, panel=cells.measured)
             ranked = dataclasses.replace(ranked, values=values)
         return SequencedCells(ranked, cells.context, self.vocabulary)
+
+    def knowing(self, slides: Iterable[CellCounts]) -> SpatialFormerTokeniser:
+        """Return the tokeniser with the statistics of slides by their numbers, each given as all of its cells."""
+        if self.gene_values == "none":
+            return self
+        statistics = [
+            SlideStatistics.of(self.gene_values, cells.matrix()) if cells.n_cells else None for cells in slides
+        ]
+        return dataclasses.replace(self, statistics=statistics)
