@@ -157,10 +157,9 @@ def train(
     elif "values" not in recipe.parts:
         model.network.embedding.gene_values = None  # ranks alone; path and decoder keep their values
     objectives = recipe.objectives()
-    options = {"max_genes": model.config.max_genes, "gene_values": model.config.gene_values}
-    stream = BatchStream(corpus, vocabulary, recipe.sampling(), objectives, split="train", seed=seed, **options)
+    stream = BatchStream(corpus, model, recipe.sampling(), objectives, split="train", seed=seed)
     plain = dataclasses.replace(recipe.sampling(), panel_min=1.0)
-    judged = BatchStream(corpus, vocabulary, plain, objectives, split="validation", seed=99, **options)
+    judged = BatchStream(corpus, model, plain, objectives, split="validation", seed=99)
     set_linear_path(model, stream, ALONE)
     module = TrainingModule(model.network, objectives)
     optimizer = make_optimizer(
@@ -199,7 +198,7 @@ def held_out_contrast(module: TrainingModule, judged: BatchStream) -> float:
         if place == _BATCHES_HELD_OUT:
             break
         hidden = encode(module.network, batch.unmasked, batch.parts)
-        loss = module.objectives["contrast"].loss(module.network, hidden, batch.targets["contrast"])
+        loss = module.objectives["contrast"].loss(module.network, hidden, batch.targets["contrast"], batch.unmasked)
         found.append(float(loss.counted[0] + loss.counted[1]))
     return float(np.mean(found))
 

@@ -26,6 +26,7 @@ from typing import Any
 import anndata
 import numpy as np
 from _architectures import PARTS, Recipe, corpus_of, macro_f1, states_of, train
+from _architectures_table import compared, scaling
 from _machine import describe
 from scipy import sparse
 from tissue import _AXES, _GAP, Question
@@ -103,7 +104,7 @@ def baselines(slide: Slide) -> dict[str, Any]:
         seconds = time.process_time() - began
         parts = [part.copy() for part in (slide.train, slide.test)]
         for part in parts:
-            model.embed(part, parts=True)
+            model.embed(part, parts=True, identity="fixed")  # labels need the same axes on both parts
         joint = [part.obsm["X_SpaF"] for part in parts]
         scores = slide.question.scores(parts[1].obsm["X_SpaF_place"])
         rows[f"{preset}: place (F1 of joint)"] = {**rounded(scores), "f1": slide.f1(*joint), "seconds": seconds}
@@ -180,8 +181,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--scaling", default="", metavar="NAME")
     parser.add_argument("--only", default="", help="do the jobs whose names hold this")
+    parser.add_argument("--table", action="store_true", help="print what is there, and do nothing")
     arguments = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cpu_seconds": 0.0, "jobs": {}}
+    if arguments.table:
+        print("\n".join([*compared(results["jobs"], results["seconds"]), "", *scaling(results["jobs"])]))
+        return
     results["machine"] = describe("spaf-model", "spaf-train", "torch", "numpy")
     results["seconds"] = arguments.seconds
     with tempfile.TemporaryDirectory() as folder:
