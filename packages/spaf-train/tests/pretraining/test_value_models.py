@@ -90,6 +90,7 @@ def test_a_run_leaves_a_model_with_its_loadings(everything, corpus, slides, tmp_
     assert json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]["config"]["model"]["linear_path"] == 5
     card = (tmp_path / "run" / "model" / "card.md").read_text()
     assert "Own counts, share unexplained" in card
+    assert "For tissue of your own use the preset `tissue`" in card
     adata = slides[0].copy()
     model.embed(adata, progress=False)
     assert np.isfinite(adata.obsm["X_SpaF"]).all()

@@ -67,6 +67,11 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
     Config = SpatialFormerConfig
     methods = ("cls", "gene")
     shipped = SPATIALFORMER_STARTER
+    limits = (
+        "For tissue of your own use the preset `tissue`: on held-out thirds of three slides it told neighbours from "
+        "cells far away better than this architecture did in any time that was tried on one core "
+        "(docs/models_of_space.md).",
+    )
 
     @classmethod
     def fitting_config(cls, config: SpatialFormerConfig, vocabulary: Vocabulary) -> SpatialFormerConfig:
