@@ -149,16 +149,24 @@ def jobs(slides: list[Slide], seconds: float, scaling: str) -> list[tuple[str, A
                 for name, recipe in recipes.items()
             )
 
+    def direct(architecture: str, times: float, seed: int) -> None:
+        """Contrast acts on the cosine of states, as the judge does."""
+        recipe = Recipe.of(architecture, parts=tuple(part for part in PARTS if part != "projection"))
+        for slide in slides:
+            add(slide, f"{architecture} without projection", recipe, times, seed)
+
     chosen = [slide for slide in slides if slide.name == scaling]
     for seed in (0, 1):
         all_on("mlp", 1.0, seed)
         all_on("spatialformer", 1.0, seed)
-    all_on("spatialformer", 10.0, 0)
+    for seed in (0, 1):
+        all_on("spatialformer", 10.0, seed)
+        direct("mlp", 1.0, seed)
+        direct("spatialformer", 10.0, seed)
     for slide in chosen:
         curve(slide)
-    ablation(slides, 1.0, 0)
-    all_on("spatialformer", 10.0, 1)
-    ablation(slides, 1.0, 1)
+    for seed in (0, 1):
+        ablation(slides, 1.0, seed)
     ablation(chosen, 10.0, 0)
     for seed in (0, 1):
         all_on("mlp", 10.0, seed)

@@ -134,3 +134,14 @@ def test_a_hidden_gene_shows_no_value(made):
 def test_own_values_weigh_what_the_mean_cell_leaves():
     values = torch.tensor([[1.0, -2.0]])
     assert OwnValues(values, torch.ones(1, 2, dtype=torch.bool)).weight == 5.0
+
+
+def test_distillation_needs_the_projection_of_the_pair_head(config_path):
+    with pytest.raises(InputError, match="distillation needs model.pair_comparison = projection"):
+        read_config(
+            config_path,
+            overrides=[
+                "model.pair_input=separate", "model.pair_comparison=cosine", "sampling.input=patches",
+                "objectives.pairs.enabled=false", "objectives.distillation.enabled=true",
+            ],
+        )  # fmt: skip
