@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
@@ -156,6 +156,19 @@ class Tokeniser(Protocol[MadeT]):
 
         They are some thousand cells of a table or, for a family that reads whole slides (`Model.reads_whole_slides`),
         all of them, with the slide of each.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsSlides(Protocol):
+    """A tokeniser to which a cell means something beside the other cells of its slide."""
+
+    def knowing(self, slides: Iterable[CellCounts], /) -> Self:
+        """Return the tokeniser for cells of some slides, of which it need not see all cells then.
+
+        Each is given as all of its cells, in the order of the numbers in `CellCounts.slides`; they are read one by one,
+        and not at all where nothing is to be known of them.
         """
         ...
 

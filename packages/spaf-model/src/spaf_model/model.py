@@ -70,7 +70,8 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
     Config: ClassVar[type[Any]]  # a `FamilyConfig`
     methods: ClassVar[tuple[str, ...]]  # ways to make one state of a cell; the first is the default
     parts: ClassVar[tuple[str, ...]] = ()  # names of the parts of an embedding that can be had apart
-    reads_whole_slides: ClassVar[bool] = False  # whether all cells of a table must be read together
+    limits: ClassVar[tuple[str, ...]] = ()  # what the card of any newly trained model of the family says
+    reads_whole_slides: bool = False  # whether all cells of a table must be read together
     new_vocabulary: ClassVar[Callable[..., Vocabulary]] = Vocabulary.build  # of a new model; takes what that takes
     has_own_niche: ClassVar[bool] = False  # whether `embed_counts` takes ``niche=True``; else `niche_states` makes it
     needed_context: ClassVar[tuple[str, ...]] = CONTEXT_KINDS  # that an embedding needs, of what the vocabulary knows

@@ -321,3 +321,29 @@ def test_two_processes_share_contrast_and_one_set_of_towers(corpus, tmp_path, st
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
     one, two = (losses(tmp_path / name, "validation", [*CONTRASTED, "auroc_easy"]) for name in ("one", "two"))
     assert two[0] == pytest.approx(one[0], rel=1e-3, abs=1e-4)
+
+
+VALUED = (
+    STARTER.replace("[objectives.distillation]\nenabled = true\ntowers = 1\nsteps = 10\nhidden = 16\nrank = 6\n", "")
+    .replace('pair_input = "separate"\n', 'pair_input = "separate"\npair_comparison = "cosine"\ncontrast_rank = 4\n')
+    .replace("colocalization_rank = 4\n", 'gene_values = "pearson"\nlinear_path = 4\ndecoder_width = 8\n')
+    .replace("token_budget = 700\n", "token_budget = 700\npanel_min = 0.5\n")
+    .replace("[objectives.pairs]", "[objectives.reconstruction]\nenabled = true\n[objectives.pairs]")
+)
+OF_VALUES = ("loss", "loss_masked_genes", "loss_contrast", "loss_reconstruction")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_share_values_loadings_and_panels(corpus, tmp_path, strategy):
+    path = tmp_path / "valued.toml"
+    path.write_text(VALUED)
+    pretrain(read_config(path), corpus.path, tmp_path / "one")
+    codes, errors = run_two(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
+    assert codes == [0, 0], errors
+    one, two = (losses(tmp_path / name, names=OF_VALUES) for name in ("one", "two"))
+    assert len(one) == len(two) == 5
+    for ours, theirs in zip(one, two, strict=True):
+        assert len(ours) == len(OF_VALUES)
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
+    ours, theirs = (SpatialFormer.from_pretrained(tmp_path / run / "model").network for run in ("one", "two"))
+    assert torch.equal(ours.linear_path.loadings, theirs.linear_path.loadings)

@@ -4,7 +4,7 @@ from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.embedding import EmbeddingMethod, embed_cell_pairs, embed_cells
 from spaf_model.spatialformer.gene_attention import average_gene_attention
 from spaf_model.spatialformer.gene_pairs import CellGenePairs, colocalized_gene_pairs
-from spaf_model.spatialformer.heads import SeparatePairs
+from spaf_model.spatialformer.heads import CosinePairs, SeparatePairs
 from spaf_model.spatialformer.inference import InferenceEncoder
 from spaf_model.spatialformer.layers import ConvolutionMixer, MaskedBatchNorm, depthwise_convolution
 from spaf_model.spatialformer.model import COLOCALIZATION_KEY, SpatialFormer
@@ -18,6 +18,13 @@ from spaf_model.spatialformer.tokeniser import (
     TokenBatch,
     sequence_lengths,
 )
+from spaf_model.spatialformer.values import (
+    GeneValueKind,
+    GeneValues,
+    SlideStatistics,
+    centred_by_slide,
+    slide_statistics,
+)
 
 __all__ = [
     "COLOCALIZATION_KEY",
@@ -25,18 +32,23 @@ __all__ = [
     "AttentionVariant",
     "CellGenePairs",
     "ConvolutionMixer",
+    "CosinePairs",
     "EmbeddingMethod",
+    "GeneValueKind",
+    "GeneValues",
     "InferenceEncoder",
     "MaskedBatchNorm",
     "RankedCells",
     "SeparatePairs",
     "SequencedCells",
+    "SlideStatistics",
     "SpatialFormer",
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
     "SpatialFormerTokeniser",
     "TokenBatch",
     "average_gene_attention",
+    "centred_by_slide",
     "colocalized_gene_pairs",
     "convert_published",
     "depthwise_convolution",
@@ -44,4 +56,5 @@ __all__ = [
     "embed_cells",
     "rank_genes",
     "sequence_lengths",
+    "slide_statistics",
 ]

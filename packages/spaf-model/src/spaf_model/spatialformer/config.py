@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from spaf_model.errors import InputError
+from spaf_model.spatialformer.values import GeneValueKind
 
 NormPlacement = Literal["pre", "post"]
 ColocalizationHead = Literal["symmetric", "bilinear", "additive"]
 PairInput = Literal["joint", "separate"]
+PairComparison = Literal["projection", "cosine"]
 PublishedVersion = Literal["v1", "v2"]
 
 ATTENTION_LAYOUT = "[q|k|v][head][dim]"
@@ -57,6 +59,11 @@ class SpatialFormerConfig:
     train_type_embedding: bool = True  # False: the table of token types keeps its initial values
     pair_input: PairInput = "joint"  # joint: two cells are one sequence; separate: each is read alone, then compared
     pair_rank: int = 64  # dimensions in which the head of separate cells compares them
+    pair_comparison: PairComparison = "projection"  # of separate cells; cosine: of their states, centred by slide
+    contrast_rank: int = 0  # dimensions of a projection for contrast alone; 0: contrast acts on that of the pair head
+    gene_values: GeneValueKind = "none"  # values beside ranks: zscore or pearson, see `spaf_model.spatialformer.values`
+    linear_path: int = 0  # principal components of all gene values, added to the state of a cell; 0: none
+    decoder_width: int = 0  # hidden units of the decoder of a cell's own values from its state; 0: no decoder
     colocalization_head: ColocalizationHead = "symmetric"  # see `spaf_model.spatialformer.heads`
     colocalization_learnt: bool = True  # False: training left the head worth nothing, and the model does not offer it
     colocalization_rank: int = 128  # dimensions of the projections of the symmetric and bilinear heads
@@ -97,6 +104,9 @@ class SpatialFormerConfig:
             raise InputError(f"conv_kernel must be odd, not {self.conv_kernel}.")
         _check_choice("norm", self.norm, get_args(NormPlacement))
         _check_choice("pair_input", self.pair_input, get_args(PairInput))
+        _check_choice("pair_comparison", self.pair_comparison, get_args(PairComparison))
+        _check_choice("gene_values", self.gene_values, get_args(GeneValueKind))
+        self._check_values()
         _check_choice("colocalization_head", self.colocalization_head, get_args(ColocalizationHead))
         _check_choice("attention_layout", self.attention_layout, (ATTENTION_LAYOUT,))
         for name in ("embedding_dropout", "conv_dropout", "attention_dropout", "mlp_dropout", "drop_path"):
@@ -111,6 +121,26 @@ class SpatialFormerConfig:
             object.__setattr__(self, "attention_scale", self.head_dim**-0.5)
         elif not _check_number("attention_scale", self.attention_scale) > 0.0:
             raise InputError(f"attention_scale must be above 0, not {self.attention_scale!r}.")
+
+    def _check_values(self) -> None:
+        """Refuse what needs values beside the ranks without them, and what needs single cells where two are read."""
+        for name in ("contrast_rank", "linear_path", "decoder_width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InputError(f"{name} must be a whole number of at least 0, not {value!r}.")
+            if value and self.pair_input != "separate":
+                raise InputError(f"{name} needs pair_input = separate: it is of a cell that is read alone.")
+            if value and name != "contrast_rank" and self.gene_values == "none":
+                raise InputError(f"{name} needs gene_values: {', '.join(get_args(GeneValueKind)[1:])}.")
+        if self.linear_path > self.width:
+            raise InputError(f"linear_path must be at most width ({self.width}), not {self.linear_path}.")
+        if self.pair_comparison == "cosine" and self.pair_input != "separate":
+            raise InputError("pair_comparison = cosine needs pair_input = separate: it is of two cells read apart.")
+
+    @property
+    def reads_whole_slides(self) -> bool:
+        """Whether what is said of a cell depends on the other cells of its slide."""
+        return self.gene_values != "none" or self.pair_comparison == "cosine"
 
     @property
     def head_dim(self) -> int:

@@ -16,6 +16,7 @@ from spaf_model.options import EmbeddingSettings
 from spaf_model.results import PairEmbeddings
 from spaf_model.spatialformer.inference import InferenceEncoder
 from spaf_model.spatialformer.tokeniser import SequencedCells, TokenBatch, sequence_lengths
+from spaf_model.spatialformer.values import centred_by_slide
 
 if TYPE_CHECKING:
     from spaf_model.spatialformer.network import SpatialFormerNetwork
@@ -74,6 +75,7 @@ def embed_cell_pairs(
     right: NDArray[np.int64],
     *,
     both_orders: bool = True,
+    slides: NDArray[np.int64] | None = None,
     settings: EmbeddingSettings | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> PairEmbeddings:
@@ -83,13 +85,14 @@ def embed_cell_pairs(
     reads cells apart reads each cell once, however many pairs it is in; the embedding of a pair is the mean of its two.
 
     Parameters are those of `embed_cells`, with the positions of the two cells of each pair. Without `both_orders` a
-    pair is read once, the left cell first, and the result depends on which cell that is.
+    pair is read once, the left cell first, and the result depends on which cell that is. A model that compares cosines
+    centres states by `slides`, the number of the slide of each cell (None: all are of one): give it all cells of these.
     """
     settings = settings or EmbeddingSettings()
     if left.size != right.size:
         raise InputError(f"left and right must have equal lengths, not {left.size} and {right.size}.")
     if network.config.pair_input == "separate":
-        return _compare_cells(network, vocabulary, ranked, context, left, right, settings, on_batch)
+        return _compare_cells(network, vocabulary, ranked, context, left, right, slides, settings, on_batch)
     n_genes = ranked.n_genes
     embeddings = np.full((left.size, network.config.width), np.nan, dtype=np.float32)
     probabilities = np.full(left.size, np.nan, dtype=np.float32)
@@ -121,19 +124,23 @@ def _compare_cells(
     context: NDArray[np.int64],
     left: NDArray[np.int64],
     right: NDArray[np.int64],
+    slides: NDArray[np.int64] | None,
     settings: EmbeddingSettings,
     on_batch: Callable[[int], None] | None,
 ) -> PairEmbeddings:
     """Embed each cell alone, then compare the cells of each pair."""
     cells = embed_cells(network, vocabulary, ranked, context, settings=settings)
+    compared = cells
+    if network.config.pair_comparison == "cosine":
+        compared = centred_by_slide(cells, np.zeros(len(cells), dtype=np.int64) if slides is None else slides)
     embeddings = np.empty((left.size, network.config.width), dtype=np.float32)
     probabilities = np.empty(left.size, dtype=np.float32)
     with inference(network, settings) as (device, budget):
         for start in range(0, left.size, budget):
             pairs = slice(start, start + budget)
-            one, other = (torch.from_numpy(cells[side[pairs]]).to(device) for side in (left, right))
+            one, other = (torch.from_numpy(compared[side[pairs]]).to(device) for side in (left, right))
             logits = network.pair_logits_of_cells(one, other).float()
-            embeddings[pairs] = ((one + other) / 2).cpu().numpy()
+            embeddings[pairs] = (cells[left[pairs]] + cells[right[pairs]]) / 2
             probabilities[pairs] = logits.softmax(dim=-1)[:, 1].cpu().numpy()
             if on_batch is not None:
                 on_batch(logits.shape[0])

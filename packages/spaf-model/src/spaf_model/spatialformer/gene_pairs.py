@@ -135,7 +135,8 @@ def gene_pair_matrix(
     """Put the co-localised gene pairs of all cells of a source into one sparse matrix.
 
     Parameters are those of `colocalized_gene_pairs`, with the tokeniser of the model and the number of columns of the
-    expression matrix. Cells are read some thousand at a time; memory grows with the pairs found, some 20 bytes each.
+    expression matrix. Cells are read some thousand at a time, or all at once where their values are of whole slides;
+    memory grows with the pairs found, some 20 bytes each.
     """
     vocabulary = tokeniser.vocabulary
     columns = source.columns_of_tokens(vocabulary.n_tokens)
@@ -143,7 +144,8 @@ def gene_pair_matrix(
     values = [np.zeros(0, dtype=np.float32)]
     keys_of_chunk = [np.zeros(0, dtype=np.int64)]
     codes_of_chunk = [np.zeros(0, dtype=np.int32)]
-    for _, counts in source.chunks():
+    whole = tokeniser.gene_values != "none"
+    for counts in (source.read(),) if whole else (chunk for _, chunk in source.chunks()):
         cells = tokeniser(counts)
         found = colocalized_gene_pairs(
             network,

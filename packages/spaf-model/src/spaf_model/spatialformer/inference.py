@@ -74,12 +74,11 @@ class InferenceEncoder:
         """
         assert not self.network.training
         context = self.network.sequence_context(batch, kernel=kernel)
-        x_BLD = self.network.embedding(batch.ids, batch.types)
+        x_BLD = self.network.embedding(batch.ids, batch.types, batch.values)
         for block in self._blocks[:-1]:
             x_BLD = block(x_BLD, context)
         x_BLD = self._blocks[-1](x_BLD, context, n_wanted=1 if cls_only else None)
-        hidden_BLD: torch.Tensor = self.network.final_norm(x_BLD)
-        return hidden_BLD
+        return self.network.finish(x_BLD, batch)
 
 
 class _Block:

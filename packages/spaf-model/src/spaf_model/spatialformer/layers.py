@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spaf_model.dropout import Dropout, draws_fast
+from spaf_model.errors import InputError
 from spaf_model.kernels import AttentionBias, KernelChoice, attend, attention_weights, select_convolution
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class SequenceContext:
 
 
 class TokenEmbedding(nn.Module):
-    """Sum of the tables over tokens, types and (optionally) pre-trained gene vectors; dropout; LayerNorm."""
+    """Sum of the tables over tokens, types and (optionally) pre-trained gene vectors; dropout; LayerNorm.
+
+    With values beside the ranks, a further table is added, each row times the value at its position: what a linear map
+    of all values of a cell would have as its columns.
+    """
 
     def __init__(self, config: SpatialFormerConfig) -> None:
         super().__init__()
@@ -82,14 +87,21 @@ class TokenEmbedding(nn.Module):
         self.types = nn.Embedding(N_TYPES, config.width)
         self.types.weight.requires_grad_(config.train_type_embedding)
         self.gene_spatial = nn.Embedding(config.n_tokens, config.width) if config.gene_spatial_embedding else None
+        self.gene_values = nn.Embedding(config.n_tokens, config.width) if config.gene_values != "none" else None
         self.dropout = Dropout(config.embedding_dropout)
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, ids_BL: torch.Tensor, types_BL: torch.Tensor) -> torch.Tensor:
-        """Return x_BLD of ids and types."""
+    def forward(
+        self, ids_BL: torch.Tensor, types_BL: torch.Tensor, values_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return x_BLD of ids, types and, where the model reads them, values."""
         x_BLD = self.tokens(ids_BL) + self.types(types_BL)
         if self.gene_spatial is not None:
             x_BLD = x_BLD + self.gene_spatial(ids_BL)
+        if self.gene_values is not None:
+            if values_BL is None:
+                raise InputError("The model reads values of genes beside their ranks, and these cells have none.")
+            x_BLD = x_BLD + values_BL.unsqueeze(-1) * self.gene_values(ids_BL)
         normed_BLD: torch.Tensor = self.norm(self.dropout(x_BLD))
         return normed_BLD
 

@@ -13,7 +13,15 @@ from spaf_model.attention_bias import AlibiBias
 from spaf_model.errors import InputError
 from spaf_model.family import Network
 from spaf_model.kernels import KernelName, select_kernel
-from spaf_model.spatialformer.heads import SeparatePairs, colocalization_head, pair_head
+from spaf_model.spatialformer.heads import (
+    CosinePairs,
+    SeparatePairs,
+    colocalization_head,
+    contrast_projection,
+    decoder,
+    linear_path,
+    pair_head,
+)
 from spaf_model.spatialformer.layers import (
     ConvolutionMixer,
     Layer,
@@ -52,7 +60,12 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         self.masked_gene_head = nn.Linear(config.width, config.n_tokens)
         self.pair_head = pair_head(config)
         self.colocalization_head = colocalization_head(config)
+        self.linear_path = linear_path(config)
+        self.contrast_projection = contrast_projection(config)
+        self.decoder = decoder(config)
         self.apply(_initialise)
+        if self.linear_path is not None and not self.linear_path.loadings.is_meta:
+            nn.init.orthogonal_(self.linear_path.project.weight)
 
     @property
     def width(self) -> int:
@@ -70,11 +83,29 @@ class SpatialFormerNetwork(Network[TokenBatch]):
             Name of an attention kernel to force; None lets `select_kernel` decide.
         """
         context = self.sequence_context(batch, kernel=kernel)
-        x_BLD = self.embedding(batch.ids, batch.types)
+        x_BLD = self.embedding(batch.ids, batch.types, batch.values)
         for layer in self.layers:
             x_BLD = layer(x_BLD, context)
+        return self.finish(x_BLD, batch)
+
+    def finish(self, x_BLD: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        """Return the hidden states of what the last layer gives, of all positions or of CLS alone.
+
+        At CLS, which heads and `pool` read the state of a cell from, the linear path joins in.
+        """
         hidden_BLD: torch.Tensor = self.final_norm(x_BLD)
-        return hidden_BLD
+        if self.linear_path is None:
+            return hidden_BLD
+        state_BD = self._with_path(hidden_BLD[:, 0], batch)
+        return torch.cat([state_BD.unsqueeze(1), hidden_BLD[:, 1:]], dim=1)
+
+    def _with_path(self, hidden_BD: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
+        if self.linear_path is None:
+            return hidden_BD
+        if batch.profile is None:
+            raise InputError("The model has a linear path over the values of all genes, and these cells have none.")
+        state_BD: torch.Tensor = self.linear_path(hidden_BD, batch.profile)
+        return state_BD
 
     def pool(self, hidden: torch.Tensor, batch: TokenBatch, method: str) -> torch.Tensor:
         """Return one state of each cell, (B, D), of hidden states.
@@ -92,7 +123,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
             return hidden[:, 0]
         mask = batch.mask[:, N_PREFIX:].unsqueeze(-1)
         genes = hidden[:, N_PREFIX:].float().masked_fill(~mask, 0.0)
-        return genes.sum(dim=1) / mask.sum(dim=1)
+        return self._with_path(genes.sum(dim=1) / mask.sum(dim=1), batch)
 
     def embedder(self, method: str, settings: EmbeddingSettings) -> Callable[[TokenBatch], torch.Tensor]:
         """Return the way from a batch to one state a cell, with weights laid out for inference."""
@@ -146,7 +177,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
     def attention_weights(self, batch: TokenBatch) -> Iterator[torch.Tensor]:
         """Yield the attention weights (B, H, L, L) of each layer, one layer at a time."""
         context = self.sequence_context(batch, kernel=None)
-        x_BLD = self.embedding(batch.ids, batch.types)
+        x_BLD = self.embedding(batch.ids, batch.types, batch.values)
         for layer in self.blocks():
             x_BLD = layer.convolution(x_BLD, context)
             block = layer.attention
@@ -167,7 +198,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         InputError
             If the model reads the cells of a pair apart (`pair_input`): `pair_logits_of_cells` compares those.
         """
-        if isinstance(self.pair_head, SeparatePairs):
+        if isinstance(self.pair_head, SeparatePairs | CosinePairs):
             raise InputError(
                 "This model reads the two cells of a pair apart (pair_input is separate), not as one input."
             )
@@ -177,12 +208,14 @@ class SpatialFormerNetwork(Network[TokenBatch]):
     def pair_logits_of_cells(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Return logits (n, 2) of pairs of cells that were read alone, from their states at CLS, (n, D) each.
 
+        Where the model compares cosines (`pair_comparison`), the states are those less the mean of their slide.
+
         Raises
         ------
         InputError
             If the model reads the cells of a pair as one sequence (`pair_input`).
         """
-        if not isinstance(self.pair_head, SeparatePairs):
+        if not isinstance(self.pair_head, SeparatePairs | CosinePairs):
             raise InputError("This model reads the two cells of a pair as one input (pair_input is joint), not apart.")
         logits: torch.Tensor = self.pair_head(left, right)
         return logits

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spaf_model.counts import check_counts
 from spaf_model.errors import InputError
+from spaf_model.spatialformer.values import GeneValues
 
 # A sort key has 32 bits for the rank value; the other 32 are shared by the cell within its chunk and the token.
 _VALUE_BITS = 32
@@ -25,6 +26,7 @@ class RankedCells:
 
     indptr: NDArray[np.int64]  # (n_cells + 1,)
     tokens: NDArray[np.int64]  # (n_entries,)
+    values: GeneValues | None = None  # of the same cells, for a model that reads values beside ranks
 
     @property
     def n_cells(self) -> int:
@@ -35,6 +37,14 @@ class RankedCells:
     def n_genes(self) -> NDArray[np.int64]:
         """Number of gene tokens of each cell."""
         return np.diff(self.indptr)
+
+    def take(self, rows: NDArray[np.int64]) -> RankedCells:
+        """Return some of the cells."""
+        n_genes = self.n_genes[rows]
+        ends = np.cumsum(n_genes)
+        index = np.arange(n_genes.sum()) + np.repeat(self.indptr[rows] - (ends - n_genes), n_genes)
+        values = None if self.values is None else self.values.take(rows)
+        return RankedCells(np.concatenate([[0], ends]), self.tokens[index], values)
 
 
 def rank_genes(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from spaf_model.errors import InputError
 from spaf_model.spatialformer.ranking import RankedCells, rank_counts
+from spaf_model.spatialformer.values import GeneValueKind, GeneValues, SlideStatistics, slide_statistics
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
@@ -43,11 +45,17 @@ class TokenBatch:
 
     ``ids`` (B, L) holds token ids; ``types`` (B, L) 0 on padding, 1 on the first cell (CLS and its SEP included), 2 on
     the second; ``lengths`` (B, 2) the tokens of either segment, the second 0 for a single cell. All are int64.
+
+    For a model that reads values beside ranks, ``values`` (B, L) holds that of the gene at each position, 0 where there
+    is none or it is hidden, and ``profile`` (B, n_tokens), of single cells, those of all genes (`GeneValues.profiles`);
+    both are float32.
     """
 
     ids: torch.Tensor
     types: torch.Tensor
     lengths: torch.Tensor
+    values: torch.Tensor | None = None
+    profile: torch.Tensor | None = None
 
     @classmethod
     def from_cells(
@@ -124,7 +132,12 @@ class TokenBatch:
         columns = np.arange(width)
         types[columns < total[:, None]] = 2
         types[columns < lengths[:, :1]] = 1
-        return cls(ids=torch.from_numpy(ids), types=torch.from_numpy(types), lengths=torch.from_numpy(lengths))
+        return cls(
+            torch.from_numpy(ids),
+            torch.from_numpy(types),
+            torch.from_numpy(lengths),
+            *_values(ranked.values, segments, ids, types),
+        )
 
     @property
     def n_tokens(self) -> int:
@@ -137,13 +150,20 @@ class TokenBatch:
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)
         return columns < self.lengths.sum(dim=1, keepdim=True)
 
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Return the batch on a device."""
+        return self._each(lambda one: one.to(device, non_blocking=True))
+
     def split(self, sizes: Sequence[int]) -> list[TokenBatch]:
         """Return the rows as batches of these sizes, each cut to its longest sequence."""
         parts = []
-        tensors = (tensor.split(list(sizes)) for tensor in (self.ids, self.types, self.lengths))
-        for ids, types, lengths in zip(*tensors, strict=True):
-            longest = int(lengths.sum(dim=1).max())
-            parts.append(TokenBatch(ids=ids[:, :longest], types=types[:, :longest], lengths=lengths))
+        start = 0
+        for size in sizes:
+            part = self._each(operator.itemgetter(slice(start, start + size)))
+            longest = int(part.lengths.sum(dim=1).max())
+            values = None if part.values is None else part.values[:, :longest]
+            parts.append(TokenBatch(part.ids[:, :longest], part.types[:, :longest], part.lengths, values, part.profile))
+            start += size
         return parts
 
     def joined(self, states: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -151,13 +171,28 @@ class TokenBatch:
         length = self.ids.shape[1]
         return torch.cat([functional.pad(part, (0, 0, 0, length - part.shape[1])) for part in states])
 
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """Return the batch on a device."""
-        return TokenBatch(
-            ids=self.ids.to(device, non_blocking=True),
-            types=self.types.to(device, non_blocking=True),
-            lengths=self.lengths.to(device, non_blocking=True),
-        )
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TokenBatch:
+        """Return the batch with a change to each of its tensors."""
+        values, profile = (None if one is None else change(one) for one in (self.values, self.profile))
+        return TokenBatch(change(self.ids), change(self.types), change(self.lengths), values, profile)
+
+
+def _values(
+    of_cells: GeneValues | None,
+    segments: list[NDArray[np.int64]],
+    ids: NDArray[np.int64],
+    types: NDArray[np.int64],
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the values at the positions of a batch and, of single cells, those of all genes."""
+    if of_cells is None:
+        return None, None
+    values = np.zeros(ids.shape, dtype=np.float32)
+    for number, cells in enumerate(segments, start=1):
+        rows = of_cells.rows(cells)
+        if ids.size:
+            values += np.where(types == number, np.take_along_axis(rows, ids, axis=1), np.float32(0.0))
+    profile = torch.from_numpy(of_cells.profiles(segments[0], rows)) if len(segments) == 1 else None
+    return torch.from_numpy(values), profile
 
 
 def _check_cells(cells: NDArray[np.integer], ranked: RankedCells, context: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -189,6 +224,11 @@ class SequencedCells:
         """Return some cells as a batch."""
         return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
 
+    def values_of(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the values of all genes of some cells, and which genes are known of them, (n_cells, n_tokens)."""
+        assert self.ranked.values is not None, "values are there where the model reads any"
+        return self.ranked.values.rows(cells), self.ranked.values.known(cells)
+
     def pair_lengths(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the tokens of each pair of cells as one sequence."""
         return sequence_lengths(self.ranked.n_genes[left], self.ranked.n_genes[right])
@@ -204,8 +244,25 @@ class SpatialFormerTokeniser:
 
     vocabulary: Vocabulary
     max_genes: int | None = None  # highest-ranked genes kept a cell; None: all
+    gene_values: GeneValueKind = "none"  # "none", or how values beside the ranks are standardised
+    statistics: Sequence[SlideStatistics | None] | None = None  # of the slides by number; None: of the cells themselves
 
     def __call__(self, cells: CellCounts) -> SequencedCells:
-        """Rank the genes of cells."""
+        """Rank the genes of cells; with values and without statistics, they are all cells of their slides."""
         ranked = rank_counts(cells.indptr, cells.tokens, cells.counts, self.vocabulary.scale, max_genes=self.max_genes)
+        if self.gene_values != "none":
+            counts = cells.matrix()
+            statistics = self.statistics or slide_statistics(self.gene_values, counts, cells.slides)
+            n_genes = self.vocabulary.gene_token_ids.size
+            values = GeneValues(counts, cells.slides, statistics, n_genes, panel=cells.measured)
+            ranked = dataclasses.replace(ranked, values=values)
         return SequencedCells(ranked, cells.context, self.vocabulary)
+
+    def knowing(self, slides: Iterable[CellCounts]) -> SpatialFormerTokeniser:
+        """Return the tokeniser with the statistics of slides by their numbers, each given as all of its cells."""
+        if self.gene_values == "none":
+            return self
+        statistics = [
+            SlideStatistics.of(self.gene_values, cells.matrix()) if cells.n_cells else None for cells in slides
+        ]
+        return dataclasses.replace(self, statistics=statistics)

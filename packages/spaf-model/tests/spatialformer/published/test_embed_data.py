@@ -129,9 +129,11 @@ def test_lower_batch_size_makes_smaller_batches(
     sizes = []
     forward = TokenEmbedding.forward
 
-    def watched(self: TokenEmbedding, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    def watched(
+        self: TokenEmbedding, ids: torch.Tensor, types: torch.Tensor, values: torch.Tensor | None
+    ) -> torch.Tensor:
         sizes[-1].append(ids.numel())
-        return forward(self, ids, types)
+        return forward(self, ids, types, values)
 
     monkeypatch.setattr(TokenEmbedding, "forward", watched)
     for batch_size in (1, 4, 16):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_model import CONTEXT_KINDS, RankedCells, Vocabulary, rank_genes
-from spaf_train._csr import csr_rows
+from spaf_model import CONTEXT_KINDS, GeneValueKind, GeneValues, RankedCells, Vocabulary, rank_genes, slide_statistics
+from spaf_train._csr import csr_rows, tokens_of_genes
 from spaf_train.evaluation.placed_cells import drawn_tissue
 
 if TYPE_CHECKING:
@@ -134,16 +134,22 @@ class TokenCells:
     ranked: RankedCells
     context: NDArray[np.int64]  # (n_cells, 4)
     token_of_gene: NDArray[np.int64]  # (n_genes,), -1 for genes that the model does not know
+    slide: NDArray[np.int64]  # (n_cells,), number of the slide
 
     def take(self, rows: NDArray[np.int64]) -> TokenCells:
         """Return some of the cells."""
-        index, n_genes = csr_rows(self.ranked.indptr, rows)
-        ranked = RankedCells(np.concatenate([[0], np.cumsum(n_genes)]), self.ranked.tokens[index])
-        return TokenCells(ranked, self.context[rows], self.token_of_gene)
+        return TokenCells(self.ranked.take(rows), self.context[rows], self.token_of_gene, self.slide[rows])
 
 
-def tokenise(cells: CorpusCells, corpus: Corpus, vocabulary: Vocabulary, *, max_genes: int | None) -> TokenCells:
-    """Rank the genes of cells and look up their contexts.
+def tokenise(
+    cells: CorpusCells,
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    *,
+    max_genes: int | None,
+    gene_values: GeneValueKind = "none",
+) -> TokenCells:
+    """Rank the genes of cells and look up their contexts; values beside ranks are those on their slides.
 
     Raises
     ------
@@ -161,4 +167,9 @@ def tokenise(cells: CorpusCells, corpus: Corpus, vocabulary: Vocabulary, *, max_
         vocabulary.scale,
         max_genes=max_genes,
     )
-    return TokenCells(ranked, context.reshape(-1, len(CONTEXT_KINDS))[of_cell], token_of_gene)
+    if gene_values != "none":
+        counts = tokens_of_genes(cells.counts, token_of_gene, vocabulary.n_tokens)
+        statistics = slide_statistics(gene_values, counts, of_cell)
+        values = GeneValues(counts, of_cell, statistics, vocabulary.gene_token_ids.size)
+        ranked = dataclasses.replace(ranked, values=values)
+    return TokenCells(ranked, context.reshape(-1, len(CONTEXT_KINDS))[of_cell], token_of_gene, of_cell)

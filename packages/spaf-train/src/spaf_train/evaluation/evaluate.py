@@ -215,7 +215,9 @@ def readable_cells(
         If there is none, and as `read_cells` and `tokenise`.
     """
     cells = read_cells(corpus, split, max_cells=max_cells, seed=seed)
-    tokens = tokenise(cells, corpus, model.vocabulary, max_genes=model.config.max_genes)
+    tokens = tokenise(
+        cells, corpus, model.vocabulary, max_genes=model.config.max_genes, gene_values=model.config.gene_values
+    )
     rows = np.flatnonzero(tokens.ranked.n_genes)
     if not rows.size:
         raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +107,7 @@ def _ask(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return for each hidden gene whether the model names it and -log p, in the order of the entries."""
     ranked = cells.ranked
-    masked = RankedCells(ranked.indptr, np.where(hidden, model.vocabulary.mask, ranked.tokens))
+    masked = dataclasses.replace(ranked, tokens=np.where(hidden, model.vocabulary.mask, ranked.tokens))
     right = np.zeros(ranked.tokens.size, dtype=bool)
     surprise = np.zeros(ranked.tokens.size)
     with inference(model.network) as device:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from spaf_data import Distances
-from spaf_model import SpatialFormer, embed_cell_pairs, embed_cells
+from spaf_model import SpatialFormer, centred_by_slide, embed_cell_pairs, embed_cells
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore
@@ -199,6 +199,8 @@ def pair_head_score(
         return partial(_read_together, model, tokens, place)
     if states is None:
         states = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
+    if model.config.pair_comparison == "cosine":
+        states = centred_by_slide(states, tokens.slide)
     return partial(_compared, model, states, place)
 
 

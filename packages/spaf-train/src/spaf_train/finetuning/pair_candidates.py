@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from spaf_data import Corpus, split_regions, write_corpus
 from spaf_data import InputError as DataError
-from spaf_model import SpatialFormer, embed_cells
+from spaf_model import CosinePairs, SpatialFormer, embed_cells
 from spaf_train.evaluation.bootstrap import pair_weights, spatial_tiles
 from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
 from spaf_train.evaluation.cells import CorpusCells, TokenCells, tokenise
@@ -65,7 +65,9 @@ class TrainingTissue:
     @classmethod
     def of(cls, cells: CorpusCells, corpus: Corpus, model: SpatialFormer, options: EvaluationOptions) -> TrainingTissue:
         """Divide training cells; `pairs` is None where what is held out is too small to decide by."""
-        tokens = tokenise(cells, corpus, model.vocabulary, max_genes=model.config.max_genes)
+        tokens = tokenise(
+            cells, corpus, model.vocabulary, max_genes=model.config.max_genes, gene_values=model.config.gene_values
+        )
         rows = np.flatnonzero(tokens.ranked.n_genes)
         cells, tokens = cells.take(rows), tokens.take(rows)
         part = _divided(cells, corpus.distances)
@@ -114,18 +116,25 @@ def refit_apart(
     if pairs is None:
         return False
     left, right, labels = pairs.labelled(distances.positive)
-    states = _states(model, tissue, pairs)
     head = model.network.pair_head
-    with inference(model.network) as device:
-        projected = head.project(torch.from_numpy(states).to(device)).double().cpu().numpy()  # type: ignore[operator]
-    products = projected[left] * projected[right]
+    if isinstance(head, CosinePairs):
+        products = np.asarray(_cosine(model, tissue, pairs)(left, right), dtype=np.float64)[:, None]
+    else:
+        states = _states(model, tissue, pairs)
+        with inference(model.network) as device:
+            projected = head.project(torch.from_numpy(states).to(device)).double().cpu().numpy()  # type: ignore[operator]
+        products = projected[left] * projected[right]
     scale = products.std(axis=0) + 1e-12
     fitted = LogisticRegression(C=1.0 / (config.regularisation or 10.0), class_weight="balanced", max_iter=2_000).fit(
         products / scale, labels
     )
+    weight = fitted.coef_[0] / scale
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(fitted.coef_[0] / scale))  # type: ignore[operator]
-        head.slope.fill_(1.0)  # type: ignore[operator]
+        if isinstance(head, CosinePairs):
+            head.slope.fill_(float(weight[0]))
+        else:
+            head.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator]
+            head.slope.fill_(1.0)  # type: ignore[operator]
         head.offset.fill_(float(fitted.intercept_[0]))  # type: ignore[operator]
     return True
 

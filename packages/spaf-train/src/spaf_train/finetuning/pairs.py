@@ -232,7 +232,7 @@ def _fit_together(
         )
         for split, plain in (
             (TRAIN, sampling),
-            (STOP, dataclasses.replace(sampling, thinning=0.0, context_dropout=0.0, positives=1.0)),
+            (STOP, dataclasses.replace(sampling, thinning=0.0, panel_min=1.0, context_dropout=0.0, positives=1.0)),
         )
     }
     if config.method == "probe":

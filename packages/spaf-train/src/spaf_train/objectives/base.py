@@ -171,7 +171,7 @@ class Objective(ABC):
 
     def check_network(self, network: Network[Any], family: str) -> None:
         """Raise InputError if the network of a family has not what this asks."""
-        missing = [name for name in self.asks if not hasattr(network, name)]
+        missing = [name for name in self.asks if getattr(network, name, None) is None]
         if missing:
             raise InputError(
                 f"objectives.{self.name} cannot be asked of the family {family!r}: its network has no {missing[0]}; "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from spaf_model import InputError, SeparatePairs
+from spaf_model import CosinePairs, InputError, SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
+
+_TEMPERATURE = 0.2  # of cosines, as in the own-tissue network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class PairKinds:
     neighbours: Tensor
     hard: Tensor
     easy: Tensor
+    slide: Tensor  # int64 (n_cells,), from 0: which cells of the batch are of one slide
 
     @property
     def weight(self) -> float:
@@ -56,7 +59,7 @@ class PairKinds:
 
     def to(self, device: torch.device) -> PairKinds:
         """Return the same on another device."""
-        return PairKinds(self.neighbours.to(device), self.hard.to(device), self.easy.to(device))
+        return PairKinds(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
 def pair_kinds(
@@ -75,8 +78,9 @@ def pair_kinds(
     """
     points = torch.from_numpy(np.asarray(coordinates, dtype=np.float64))
     apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    of_cell = torch.zeros(len(points), dtype=torch.int64)
     if slide is not None:
-        of_cell = torch.from_numpy(np.asarray(slide, dtype=np.int64))
+        of_cell = torch.from_numpy(np.unique(slide, return_inverse=True)[1])
         apart = apart.masked_fill(of_cell[:, None] != of_cell[None], math.nan)
     neighbours = apart <= distances.positive
     neighbours.fill_diagonal_(False)
@@ -84,6 +88,7 @@ def pair_kinds(
         neighbours=neighbours,
         hard=(apart > distances.hard_min) & (apart <= distances.hard_max),
         easy=apart > distances.easy_min,
+        slide=of_cell,
     )
 
 
@@ -154,10 +159,30 @@ def require_separate(name: str, model: Any, sampling: SamplingConfig) -> None:
     )
 
 
-def separate_head(network: SpatialFormerNetwork) -> SeparatePairs:
+def separate_head(network: SpatialFormerNetwork) -> SeparatePairs | CosinePairs:
     """Return the head that compares cells which were read apart."""
-    assert isinstance(network.pair_head, SeparatePairs), "checked by `require_separate`"
+    assert isinstance(network.pair_head, SeparatePairs | CosinePairs), "checked by `require_separate`"
     return network.pair_head
+
+
+def centred(states: Tensor, slide: Tensor) -> Tensor:
+    """Return states (n_cells, D) less the mean of the cells of the batch that are of the same slide."""
+    sums = states.new_zeros(int(slide.max()) + 1, states.shape[1]).index_add(0, slide, states)
+    return states - (sums / slide.bincount().unsqueeze(1))[slide]
+
+
+def similarities(network: SpatialFormerNetwork, states: Tensor, slide: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what contrast ranks all pairs of cells by, and what the pair head does, (n_cells, n_cells) each.
+
+    They are one unless the model has a projection for contrast alone: there contrast ranks by cosine over temperature.
+    """
+    head = separate_head(network)
+    compared = centred(states, slide) if isinstance(head, CosinePairs) else states
+    of_head = head.similarity(compared, compared)
+    if network.contrast_projection is not None:
+        projected = functional.normalize(network.contrast_projection(states), dim=-1)
+        return projected @ projected.T / _TEMPERATURE, of_head
+    return (of_head / _TEMPERATURE if isinstance(head, CosinePairs) else of_head), of_head
 
 
 def cell_states(network: SpatialFormerNetwork, hidden: Tensor, batch: TokenBatch) -> Tensor:
@@ -221,7 +246,7 @@ class ContrastObjective(Objective):
     Config = ContrastConfig
     counted = ("contrast_easy", "contrast_hard", "contrast_probability")
     asks = ("pair_head", "pair_logits_of_cells")
-    trains = ("pair_head",)
+    trains = ("pair_head", "contrast_projection")
 
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse models that read two cells as one, and inputs of two cells."""
@@ -247,9 +272,8 @@ class ContrastObjective(Objective):
         # Products of states in full precision: the exponentials of a contrast are of differences of them.
         with torch.autocast(hidden.device.type, enabled=False):
             states = cell_states(network, hidden, batch)
-            head = separate_head(network)
-            similarity = head.similarity(states, states)
-            terms = neighbour_losses(similarity, head.calibrate(similarity), targets)
+            ranking, similarity = similarities(network, states, targets.slide)
+            terms = neighbour_losses(ranking, separate_head(network).calibrate(similarity), targets)
         weighted = [weight * terms[name] for name, weight in term_weights(self.config).items()]
         total = targets.weight * torch.stack(weighted).sum()
         counted = tuple(targets.weight * terms[name].detach() for name in term_weights(self.config))

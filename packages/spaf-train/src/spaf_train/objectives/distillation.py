@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spaf_model import SeparatePairs
 from spaf_train.objectives.base import Column, Loss, Objective, Scores, Total
 from spaf_train.objectives.chance import Judgement
 from spaf_train.objectives.contrast import cell_states, require_separate, separate_head
@@ -72,6 +73,10 @@ class DistillationObjective(Objective):
 
         require_separate(self.name, model, sampling)
         require(
+            getattr(model, "pair_comparison", "projection") == "projection",
+            f"objectives.{self.name} needs model.pair_comparison = projection, which learns the towers' states.",
+        )
+        require(
             SAMPLERS[sampling.input].whole,
             f"objectives.{self.name} needs a sampler that holds the whole split, such as sampling.input = patches.",
         )
@@ -100,7 +105,7 @@ class DistillationObjective(Objective):
 
     def begin(self, network: SpatialFormerNetwork, prepared: Mapping[str, Any]) -> None:
         """Begin the pair head where the similarity of the towers is: a signed inner product."""
-        weight = separate_head(network).weight
+        weight = _projecting_head(network).weight
         signs = prepared["signs"][: weight.numel()]
         with torch.no_grad():
             weight.zero_()[: signs.numel()] = signs.to(weight.device)
@@ -113,7 +118,7 @@ class DistillationObjective(Objective):
     def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: TeacherStates, batch: TokenBatch) -> Loss:
         """Return the squared distance of the projected states to those of the towers."""
         with torch.autocast(hidden.device.type, enabled=False):
-            projected = separate_head(network).project(cell_states(network, hidden, batch))
+            projected = _projecting_head(network).project(cell_states(network, hidden, batch))
         n = min(projected.shape[1], targets.states.shape[1])
         distance = (projected[:, :n] - targets.states[:, :n]).square().sum()
         return Loss(distance, targets.weight, projected)
@@ -129,6 +134,13 @@ class DistillationObjective(Objective):
     def card_notes(self, sampling: SamplingConfig) -> list[str]:
         """Say how many towers there were."""
         return [f"{self.config.towers} towers on log counts were trained first, which the model learnt to be like"]
+
+
+def _projecting_head(network: SpatialFormerNetwork) -> SeparatePairs:
+    """Return the pair head, which has a projection."""
+    head = separate_head(network)
+    assert isinstance(head, SeparatePairs), "checked by `check`"
+    return head
 
 
 def _by_number(stream: BatchStream, states: Tensor) -> Tensor:

@@ -67,10 +67,15 @@ class MaskedGenes:
         return MaskedGenes(self.positions.to(device), self.targets.to(device), self.shown.to(device))
 
     def hide_in(self, batch: TokenBatch) -> TokenBatch:
-        """Return the batch with what is shown at the positions."""
+        """Return the batch with what is shown at the positions, and no value of what is not shown."""
         ids = batch.ids.flatten().clone()
         ids[self.positions] = self.shown
-        return dataclasses.replace(batch, ids=ids.view_as(batch.ids))
+        values = batch.values
+        if values is not None:
+            values = values.flatten().clone()
+            values[self.positions[self.shown != self.targets]] = 0.0
+            values = values.view_as(batch.ids)
+        return dataclasses.replace(batch, ids=ids.view_as(batch.ids), values=values)
 
 
 def mask_genes(

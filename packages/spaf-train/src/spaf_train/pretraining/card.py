@@ -94,6 +94,7 @@ def model_card(
         *([""] if not_learnt else []),
         f"Trained on the tissues and the gene panel above, and {_held_out(corpus)}",
         "It says nothing of other tissues, panels or instruments; measure that before relying on it.",
+        *family_of(config.family).limits,
         "",
         *_never_seen(corpus, config),
     ]

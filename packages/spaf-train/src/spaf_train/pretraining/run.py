@@ -23,6 +23,7 @@ from spaf_train.pretraining.card import model_card
 from spaf_train.pretraining.config import DEFAULT_FAMILY
 from spaf_train.pretraining.continued import Continued, check_same_source, continued, open_config, read_source
 from spaf_train.pretraining.gene_table import set_gene_table
+from spaf_train.pretraining.linear_path import set_linear_path
 from spaf_train.pretraining.vocabulary import vocabulary_from_corpus
 from spaf_train.stream.loader import BadShardError, BatchStream
 from spaf_train.trainer.checkpoint import Checkpoints, load_checkpoint, state_to_resume
@@ -179,6 +180,8 @@ def pretrain(
             prepared = _prepare(streams, group, stop) if state is None else state.get("prepared", {})
         except BadShardError as error:
             raise InputError(f"{str(error).removesuffix('.')}; {_OR_SKIP}") from error
+        if state is None:
+            set_linear_path(model, train, group)
         if prepared is None:
             return PretrainResult(out, False, 0, {}, skipped, left_out, {})
         for split, stream in streams.items():
@@ -239,7 +242,12 @@ def _streams(
 ) -> dict[str, BatchStream]:
     # Validation sees cells as they are, and every process an equal share of the batches.
     plain = dataclasses.replace(
-        config.sampling, thinning=0.0, context_dropout=0.0, batches_per_step=group.world_size, positives=1.0
+        config.sampling,
+        thinning=0.0,
+        panel_min=1.0,
+        context_dropout=0.0,
+        batches_per_step=group.world_size,
+        positives=1.0,
     )
     return {
         split: BatchStream(

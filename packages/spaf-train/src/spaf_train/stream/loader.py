@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
-from spaf_model import CONTEXT_KINDS, InputError, ReadsPairs
-from spaf_train._csr import csr_rows
+from spaf_model import CONTEXT_KINDS, InputError, KnowsSlides, ReadsPairs
 from spaf_train.stream.batch import Batch
 from spaf_train.stream.contexts import UNKNOWN
 from spaf_train.stream.halo import Halos
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
-from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, owned
+from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, drawn_counts, owned, slide_counts
 
 if TYPE_CHECKING:
-    from spaf_model import Model, TokenisedCells, TrainableBatch
+    from spaf_model import CellCounts, Model, TokenisedCells, TrainableBatch
     from spaf_train.objectives import ObjectivesConfig
 
 
@@ -134,6 +133,7 @@ class BatchStream:
         self._batch = 0
         self._loaded: tuple[int, int, _Drawn | None] | None = None
         self._kept: Cells | None = None  # the whole split, for a sampler that draws from that
+        self._knows_slides = not isinstance(self.tokeniser, KnowsSlides)
         self._number_of_slide = {slide: number for number, slide in enumerate(corpus.slides)}
         self._first_of_block = np.cumsum([0, *(ref.n_owned for ref in self._refs)])
 
@@ -285,6 +285,13 @@ class BatchStream:
                 return True
         return False
 
+    def _slides(self) -> Iterator[CellCounts]:
+        """Yield the cells of each slide in the split by its number, none for a slide without, one slide at a time."""
+        refs = [ref for ref in self._refs if ref.shard not in self._skip_shards]
+        for number, slide in enumerate(self._number_of_slide):
+            blocks = [self._read_block(ref) for ref in refs if ref.slide == slide]
+            yield slide_counts(blocks, self.token_of_gene, self._measured, slide=number)
+
     @property
     def n_cells(self) -> int:
         """Cells of the split, each counted once, bad shards included."""
@@ -313,11 +320,7 @@ class BatchStream:
 
     def _nothing(self) -> TokenisedCells[Any]:
         """Return no cells, as the family reads them."""
-        none = np.zeros(0, dtype=np.int64)
-        context = np.zeros((0, len(CONTEXT_KINDS)), dtype=np.int64)
-        return self.tokeniser(
-            cell_counts(np.zeros(1, dtype=np.int64), none, none, self._measured, context=context, slides=none)
-        )
+        return self.tokeniser(slide_counts([], self.token_of_gene, self._measured))
 
     def _tokenise(self, blocks: list[Block], places: list[int]) -> Cells:
         def joined_indptr(pointers: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -326,6 +329,9 @@ class BatchStream:
         def of_blocks(values: list[Any]) -> NDArray[Any]:
             return np.concatenate([np.full(block.n_cells, value) for block, value in zip(blocks, values, strict=True)])
 
+        if not self._knows_slides:
+            assert isinstance(self.tokeniser, KnowsSlides)
+            self.tokeniser, self._knows_slides = self.tokeniser.knowing(self._slides()), True
         indptr = joined_indptr([block.indptr for block in blocks])
         tokens = self.token_of_gene[np.concatenate([block.genes for block in blocks])]
         counts = np.concatenate([block.counts for block in blocks])
@@ -381,19 +387,13 @@ class BatchStream:
         self, cells: Cells, rows: NDArray[np.int64], generator: np.random.Generator
     ) -> tuple[TokenisedCells[Any], NDArray[np.int64]]:
         """Return cells as the family reads them after the random changes that are asked for, and the rows in them."""
-        dropout, thinning = self.sampling.context_dropout, self.sampling.thinning
-        if dropout == 0.0 and thinning == 0.0:
+        dropout, sampling = self.sampling.context_dropout, self.sampling
+        if dropout == 0.0 and sampling.thinning == 0.0 and sampling.panel_min == 1.0:
             return cells.tokenised, rows
         context = cells.context[rows]
         if dropout > 0.0:
             context = np.where(generator.random(context.shape) < dropout, self._unknown, context)
-        index, lengths = csr_rows(cells.indptr, rows)
-        counts: NDArray[np.integer] = cells.counts[index]
-        if thinning > 0.0:
-            kept = generator.uniform(1.0 - thinning, 1.0, rows.size)
-            counts = generator.binomial(counts, np.repeat(kept, lengths))
-        changed = cell_counts(
-            np.concatenate([[0], np.cumsum(lengths)]), cells.tokens[index], counts, self._measured, context=context,
-            slides=cells.slide[rows], panels=self._panels,
-        )  # fmt: skip
+        changed = drawn_counts(
+            cells, rows, context, generator, thinning=sampling.thinning, panel_min=sampling.panel_min
+        )
         return self.tokeniser(changed), np.arange(rows.size)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from spaf_data import Block, Distances
-from spaf_model import CellCounts, ReadsPairs, TokenisedCells, Vocabulary
+from spaf_model import CONTEXT_KINDS, CellCounts, ReadsPairs, TokenisedCells, Vocabulary
 from spaf_train._csr import csr_rows
 
 
@@ -190,6 +190,49 @@ def cell_counts(
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
         tokens, counts = tokens[kept], counts[kept]
     return CellCounts(indptr, tokens, counts.astype(np.float32), context, measured, slides, panels=panels)
+
+
+def drawn_counts(
+    cells: Cells,
+    rows: NDArray[np.int64],
+    context: NDArray[np.int64],
+    generator: np.random.Generator,
+    *,
+    thinning: float,
+    panel_min: float,
+) -> CellCounts:
+    """Return the counts of some cells after random changes.
+
+    A share of the transcripts of each cell, up to `thinning`, is removed. A panel of a share of the genes, drawn from
+    `panel_min` to 1, is shown of all of these cells: the others are unknown, as if their slides did not measure them.
+    """
+    index, lengths = csr_rows(cells.indptr, rows)
+    tokens, measured, panels = cells.tokens[index], cells.measured, cells.panels
+    counts: NDArray[np.integer] = cells.counts[index]
+    if thinning > 0.0:
+        kept = generator.uniform(1.0 - thinning, 1.0, rows.size)
+        counts = generator.binomial(counts, np.repeat(kept, lengths))
+    if panel_min < 1.0:
+        shown = generator.random(measured.size) < generator.uniform(panel_min, 1.0)
+        measured, panels = measured & shown, panels & shown
+        counts = np.where(measured[tokens], counts, 0)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return cell_counts(indptr, tokens, counts, measured, context=context, slides=cells.slide[rows], panels=panels)
+
+
+def slide_counts(
+    blocks: Sequence[Block], token_of_gene: NDArray[np.int64], measured: NDArray[np.bool_], *, slide: int = 0
+) -> CellCounts:
+    """Return the cells that blocks of a slide own, without their context, as one table; no blocks give no cells."""
+    blocks = [owned(block) for block in blocks]
+    n_genes = np.concatenate([np.zeros(1, dtype=np.int64), *(np.diff(block.indptr) for block in blocks)])
+    genes = np.concatenate([np.zeros(0, dtype=np.int64), *(block.genes for block in blocks)])
+    counts = np.concatenate([np.zeros(0, dtype=np.int64), *(block.counts for block in blocks)])
+    n = n_genes.size - 1
+    context = np.full((n, len(CONTEXT_KINDS)), -1, dtype=np.int64)
+    return cell_counts(
+        np.cumsum(n_genes), token_of_gene[genes], counts, measured, context=context, slides=np.full(n, slide)
+    )
 
 
 def owned(block: Block) -> Block:

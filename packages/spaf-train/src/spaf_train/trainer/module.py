@@ -40,7 +40,7 @@ class TrainingModule(nn.Module):
     @property
     def all_used(self) -> bool:
         """Whether every part that is trained has a gradient: the head of an objective that is switched off has none."""
-        heads = {head for head in _heads(OBJECTIVES.values()) if hasattr(self.network, head)}
+        heads = {head for head in _heads(OBJECTIVES.values()) if getattr(self.network, head, None) is not None}
         return heads <= _heads(self.objectives.values())
 
     def forward(

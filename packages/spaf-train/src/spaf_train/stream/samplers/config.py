@@ -29,6 +29,7 @@ class SamplingConfig:
     token_budget: int = 4096  # largest number of tokens that pass the network at once, padding included
     batches_per_step: int = 1  # batches of a step over all processes; more than one accumulates gradients
     thinning: float = 0.0  # largest share of transcripts removed at random from a cell, anew each time it is used
+    panel_min: float = 1.0  # each batch shows a share of the genes, drawn between this and 1, to all of its cells
     context_dropout: float = 0.0  # chance that species, assay, tissue or condition of a cell is given as unknown
     tables: Tables = Tables()  # options of each sampler, [sampling.NAME]
 
@@ -51,6 +52,7 @@ class SamplingConfig:
         for name in ("window_blocks", "grouping", "token_budget", "batches_per_step"):
             require_at_least(name, getattr(self, name), 1)
         require(0.0 <= self.thinning < 1.0, f"thinning must be at least 0 and below 1, not {self.thinning}.")
+        require(0.0 < self.panel_min <= 1.0, f"panel_min must be above 0 and at most 1, not {self.panel_min}.")
         require_fraction("context_dropout", self.context_dropout)
         require(
             self.input != "pairs" or self.hard_negatives + self.easy_negatives > 0,
