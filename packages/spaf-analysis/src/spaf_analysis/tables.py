@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from spaf_model import Cells
 
 GRID_SPREAD = 1.05  # of distances that are one and the same on a grid: their 90th percentile over their 10th
+# The same of uneven grids: 1.17 on three sets of Spatial Transcriptomics; of cells 1.9 to 2.6 on three others.
+_UNEVEN_SPREAD = 1.3
 _LEAST_SPOTS = 20
 MAX_CATEGORIES = 500  # that a column of labels can have
 _NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
@@ -188,12 +190,15 @@ def nearest_distances(coordinates: NDArray[np.float64], slide: NDArray[np.generi
 
 
 def grid_spacing(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> float | None:
-    """Return how far apart spots on a grid are, in the unit of the coordinates; None of cells, which lie anywhere."""
+    """Return how far apart spots on a grid are, in the unit of the coordinates; None of cells, which lie anywhere.
+
+    The grid may be uneven, as where places of spots were read off images: the spacing is that of the far ones.
+    """
     nearest = nearest_distances(coordinates, slide)
     if len(nearest) < _LEAST_SPOTS:
         return None
-    low, middle, high = np.percentile(nearest, [10, 50, 90])
-    return float(middle) if 0 < high <= low * GRID_SPREAD else None
+    low, high = np.percentile(nearest, [10, 90])
+    return float(high) if 0 < high <= low * _UNEVEN_SPREAD else None
 
 
 def check_radius(coordinates: NDArray[np.float64], slide: NDArray[np.generic], radius: float, option: str) -> None:

@@ -34,7 +34,7 @@ from spaf_model import EmbedsPairs, Model, check_key
 if TYPE_CHECKING:
     from spaf_model import Cells
 
-_OF_SPACING = 1.05  # radius of neighbours among spots, so that rounding parts none
+_OF_SPACING = 1.15  # radius of neighbours among spots: those beside each other on an uneven grid, none diagonally
 MAX_FITTED_CELLS = EvaluationOptions().max_fitted_cells
 
 
