@@ -337,10 +337,9 @@ def info(
     table.add_row("genes", f"{vocabulary.gene_token_ids.size:,}")
     for kind in CONTEXT_KINDS:
         table.add_row(kind, ", ".join(vocabulary.context[kind]))
-    for name, value in loaded.config.as_dict().items():
+    told = {title: found["sentence"] for title, found in loaded.report().items()}
+    for name, value in {**loaded.config.as_dict(), **told}.items():
         table.add_row(name, str(value))
-    for title, found in loaded.report().items():
-        table.add_row(title, str(found["sentence"]))
     console = plain_console()
     console.print(table)
     if loaded.card:

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, load_model
 from spaf_train import (
     BatchStream,
     Checkpoints,
@@ -34,7 +34,7 @@ def metrics(out):
 
 
 def weights(out):
-    return SpatialFormer.from_pretrained(out / "model").network.state_dict()
+    return load_model(out / "model").network.state_dict()
 
 
 def assert_same_run(first, second):

@@ -32,7 +32,7 @@ def test_it_is_trained_validated_saved_and_embeds(spatial_path, corpus, slides, 
 
 def test_it_learns_what_the_means_of_genes_do_not_say(spatial_path, corpus, tmp_path):
     overrides = ["run.steps=80", "run.validate_every=80", "run.validation_inputs=500", "optimizer.learning_rate=1e-2"]
-    overrides += ["model.n_experts=1", "model.value_style='rates'"]
+    overrides += ["model.n_experts=1", "model.value_style=rates", "optimizer.warmup_steps=20"]
     result = pretrain(read_config(spatial_path, overrides=overrides), corpus.path, tmp_path / "run")
     assert result.best["explained_cell_values"] > 0.3
     assert result.best["explained_neighbourhood"] > result.best["baseline_neighbourhood"] > 0.1
