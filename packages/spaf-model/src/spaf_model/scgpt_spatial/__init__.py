@@ -3,7 +3,7 @@
 from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.config import ScGPTSpatialConfig
 from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
-from spaf_model.scgpt_spatial.experts import ExpertMixture, SingleExpert, TokensToDecode
+from spaf_model.scgpt_spatial.experts import Expert, ExpertMixture, SingleExpert, TokensToDecode
 from spaf_model.scgpt_spatial.expression import NicheExpression
 from spaf_model.scgpt_spatial.inference import InferenceEncoder
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
@@ -24,6 +24,7 @@ __all__ = [
     "PREFIX_VALUE",
     "CellDecoder",
     "CountOutput",
+    "Expert",
     "ExpertMixture",
     "GeneValues",
     "InferenceEncoder",

@@ -17,7 +17,7 @@ from spaf_train.objectives.gene_rates import begin_with_rates, gene_rates
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spaf_model.scgpt_spatial import ScGPTSpatialNetwork, ValueBatch
+    from spaf_model import ScGPTSpatialNetwork, ValueBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw

@@ -16,7 +16,7 @@ from torch import Tensor
 from spaf_train._checks import require
 
 if TYPE_CHECKING:
-    from spaf_model.scgpt_spatial import CountOutput, ScGPTSpatialConfig, ValueBatch
+    from spaf_model import CountOutput, ScGPTSpatialConfig, ValueBatch
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spaf_model.scgpt_spatial import CellDecoder, SingleExpert, technology_names
-from spaf_model.scgpt_spatial.experts import Expert
+from spaf_model import CellDecoder, Expert, SingleExpert, technology_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaf_model.scgpt_spatial import distance_weights
+from spaf_model import distance_weights
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.counts import AskedGenes, CellTable, answered, draw_genes, require_known_technology
@@ -19,7 +19,7 @@ from spaf_train.objectives.explained import Explained, ExplainedScores, explaine
 from spaf_train.objectives.gene_rates import begin_with_rates, gene_rates
 
 if TYPE_CHECKING:
-    from spaf_model.scgpt_spatial import ScGPTSpatialNetwork, ValueBatch
+    from spaf_model import ScGPTSpatialNetwork, ValueBatch
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw

@@ -17,7 +17,7 @@ from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig,
 from spaf_train.objectives.counts import require_known_technology
 
 if TYPE_CHECKING:
-    from spaf_model.scgpt_spatial import ScGPTSpatialNetwork, ValueBatch
+    from spaf_model import ScGPTSpatialNetwork, ValueBatch
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
 
