@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spaf_model import InputError, Vocabulary
+from spaf_model import CONTEXT_KINDS, InputError, Vocabulary
 from spaf_train import BatchStream, ObjectivesConfig, SamplingConfig
 from spaf_train.objectives import PairsConfig
 
@@ -99,7 +99,7 @@ def test_tokens_are_those_of_the_cells(make_stream, corpus, vocabulary):
     scale = vocabulary.scale
     for ref in corpus.block_refs("train"):
         block = corpus.read(ref)
-        context = [vocabulary.context_id(kind, corpus.slides[block.slide][kind]) for kind in vocabulary.context]
+        context = [vocabulary.context_id(kind, corpus.slides[block.slide][kind]) for kind in CONTEXT_KINDS]
         for cell in range(block.n_owned):
             entries = slice(block.indptr[cell], block.indptr[cell + 1])
             tokens = [vocabulary.tokens.index(corpus.genes[gene]) for gene in block.genes[entries]]
@@ -124,7 +124,7 @@ def test_thinning_removes_transcripts_and_never_adds_genes(make_stream):
 
 
 def test_context_dropout_gives_unknown(make_stream, vocabulary):
-    unknown = torch.tensor([vocabulary.context_id(kind, "unknown") for kind in vocabulary.context])
+    unknown = torch.tensor([vocabulary.context_id(kind, "unknown") for kind in CONTEXT_KINDS])
     plain = torch.cat([batch.unmasked.ids[:, 1:5] for batch in make_stream().one_epoch()])
     assert not (plain == unknown).any()
     dropped = torch.cat([batch.unmasked.ids[:, 1:5] for batch in make_stream(context_dropout=0.3).one_epoch()])
