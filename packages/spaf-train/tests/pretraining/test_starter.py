@@ -282,7 +282,7 @@ def test_it_computes_in_bf16_and_recomputes_layers(corpus, tiny, tmp_path):
 
 
 def test_the_shipped_preset_is_a_configuration():
-    assert presets() == ["small", "starter"]
+    assert presets() == ["scgpt_spatial", "small", "starter"]
     config = read_config("starter")
     assert config.model.pair_input == "separate"
     assert config.objectives.enabled == ["masked_genes", "colocalization", "contrast", "distillation"]

@@ -53,7 +53,7 @@ class CellValuesObjective(Objective):
     )  # fmt: skip
     Config = CellValuesConfig
     hides = True  # a cell of which nothing is hidden would be copied
-    asks = ("cell_values", "count_output")
+    asks = ("cell_values", "cell_decoder")
     trains = ("cell_decoder",)
 
     def check(self, model: Any, sampling: SamplingConfig) -> None:

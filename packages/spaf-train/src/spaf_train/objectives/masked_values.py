@@ -200,7 +200,7 @@ class MaskedValuesObjective(Objective):
     )
     Config = MaskedValuesConfig
     hides = True
-    asks = ("token_values", "count_output")
+    asks = ("token_values", "token_decoder")
     trains: ClassVar[tuple[str, ...]] = ("token_decoder", "flags")
 
     def __init__(self, config: MaskedValuesConfig) -> None:

@@ -91,7 +91,7 @@ class NeighbourhoodObjective(Objective):
         ),
     )  # fmt: skip
     Config = NeighbourhoodConfig
-    asks = ("neighbourhood_values", "count_output")
+    asks = ("neighbourhood_values", "neighbourhood_decoder")
     trains = ("neighbourhood_decoder",)
 
     def __init__(self, config: NeighbourhoodConfig) -> None:
