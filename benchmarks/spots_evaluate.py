@@ -159,7 +159,7 @@ def judge_place(embeddings: dict[str, np.ndarray], places: np.ndarray) -> dict[s
     draws = generator.integers(0, 4, (200, 4))
     for name, embedding in embeddings.items():
         unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-9)
-        cosines = np.concatenate([np.einsum("nd,nkd->nk", unit, unit[other]) for other in (near, far)], axis=1)
+        cosines = np.concatenate([np.einsum("cd,ckd->ck", unit, unit[other]) for other in (near, far)], axis=1)
         labels = np.repeat([1, 0], 6)[None].repeat(len(places), axis=0)
 
         def auroc(rows: np.ndarray, cosines: np.ndarray = cosines, labels: np.ndarray = labels) -> float:
