@@ -95,6 +95,9 @@ def test_cell_pairs_of_a_model_or_of_an_embedding_alone(stages, call):
     beside = json.loads(call("cell-pairs", stages.embedded, *FEW, "--cell-type", "split", "--json")[1])
     assert beside["type_pairs"]["types"] == ["gap", "train", "validation"]
     assert beside["scores"] == json.loads(call("cell-pairs", stages.embedded, *FEW, "--json")[1])["scores"]
+    words = ("--cell-type", "split", "--positive-radius", 20)
+    at_radius = json.loads(call("cell-pairs", stages.embedded, *FEW, *words, "--json")[1])
+    assert at_radius["type_pairs"]["parameters"]["radius"] == at_radius["parameters"]["distances"]["positive"] == 20.0
 
 
 def test_a_graph_says_how_far_neighbours_are_apart(stages, tmp_path, call):

@@ -98,6 +98,15 @@ def test_scores_of_markers_follow_the_truth():
     assert found.fits.all()
 
 
+def test_scores_of_markers_on_a_panel_of_fewer_genes_than_markers():
+    counts, labels = reference()
+    few = np.arange(0, N_GENES, 2)
+    spots = spots_of_cells(counts[:, few], labels, n_spots=60, cells=20, seed=5)
+    found = deconvolve_counts(spots.counts, counts[:, few], labels, method="markers", n_replicates=0)
+    assert found.cells.std() > 0.05, "not one share for all types"
+    assert accuracy(found.cells, spots.proportions)[1] > 0.7
+
+
 def test_the_chosen_method_had_the_least_error_on_made_spots():
     counts, labels = reference()
     judged = judge_methods(counts, labels, 500.0)

@@ -35,6 +35,15 @@ def test_the_number_of_niches_is_the_one_halves_agree_on(tissues):
     assert truth(adata) > 0.75
 
 
+@pytest.mark.parametrize("method", ["kmeans", "mixture"])
+def test_niches_are_the_same_in_whatever_order_the_cells_are(tissues, method):
+    order = np.random.default_rng(0).permutation(tissues.n_obs)
+    adata, shuffled = tissues.copy(), tissues[order].copy()
+    for table in (adata, shuffled):
+        tl.niches(table, n_domains=9, method=method)
+    assert (adata.obs["spaf_niche"].to_numpy()[order] == shuffled.obs["spaf_niche"].to_numpy()).all()
+
+
 def test_mixtures_find_the_niches_too(tissues):
     adata = tissues.copy()
     tl.niches(adata, inputs="embedding", n_domains=3, method="mixture", key_added="mixed", state_key_added="state")

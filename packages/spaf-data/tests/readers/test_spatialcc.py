@@ -185,6 +185,18 @@ def test_a_build_makes_a_slide_of_each_sample(tmp_path: Path) -> None:
     assert n_pairs == wanted
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_spaces_around_a_sample_lose_no_cells(tmp_path: Path, kind: str) -> None:
+    rows = [
+        row | {"Sample_Names": f"{row['Sample_Names']}{' ' * (number % 4 < 2)}"}
+        for number, row in enumerate(rows_of(400))
+    ]
+    folder = save(tmp_path / "set", rows, kind=kind)
+    record = build_corpus([SlideSource(path=folder, slide="set", named=False)], tmp_path / "out", BuildOptions())
+    assert [slide["slide"] for slide in record["slides"]] == ["s1", "s2"]
+    assert [slide["account"]["cells"] for slide in record["slides"]] == [200, 200]
+
+
 def test_all_samples_in_one_table(tmp_path: Path) -> None:
     rows = [row | {"Expression": [np.nan_to_num(row["Expression"]).tolist()[0]]} for row in rows_of()]
     slide = read_counts(save(tmp_path / "set", rows), min_transcripts=1)

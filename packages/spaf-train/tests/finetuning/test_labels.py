@@ -341,6 +341,16 @@ def test_rare_classes_are_left_out_when_asked(cells):
     assert (without.codes[types == "rare"] == -1).all()
 
 
+def test_words_for_no_value_are_no_class(cells):
+    types = cells.obs["cell_type"].astype(str).to_numpy().astype(object)
+    types[::7], types[1::7] = "nan", " "
+    cells.obs["cell_type"] = types
+    found = labelled_cells(cells, "cell_type")
+    assert found.classes == ("lower", "upper")
+    assert (found.codes[::7] == -1).all()
+    assert (found.codes[1::7] == -1).all()
+
+
 def test_a_folder_that_holds_something_is_left_alone(model_dir, cells, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="already holds something"):

@@ -75,7 +75,7 @@ def cell_pairs_command(
     )  # fmt: skip
     judged = adata.uns[key_added]
     if cell_type is not None:
-        type_pairs(adata, cell_type=cell_type, donor=donor, seed=seed)
+        type_pairs(adata, cell_type=cell_type, donor=donor, radius=positive_radius, seed=seed)
     if "scores" not in judged and out is not None and out.suffix != ".h5ad":
         raise InputError(f"there is no table to write: cell pairs were not judged, since {judged['reason']}.")
     write_result(adata, pd.DataFrame(judged.get("scores", [])), out)

@@ -81,7 +81,8 @@ def markers(
     for kind in range(len(reference.types)):
         above = logs[kind] - np.delete(logs, kind, axis=0).max(axis=0)
         chosen = np.argsort(-above, kind="stable")[:N_MARKERS]
-        chosen = chosen[weight[chosen] > 0.0]
+        # Of a panel with few genes the best hundred hold genes that mark another type.
+        chosen = chosen[(weight[chosen] > 0.0) & (above[chosen] > 0.0)]
         z = _z_scores(values[:, chosen].toarray())
         scores[:, kind] = z @ weight[chosen] / max(weight[chosen].sum(), 1.0)
     shares = softmax(_z_scores(scores), axis=1)

@@ -22,6 +22,7 @@ _MAX_COMPARED = 20_000  # cells that halves of the tissue are fitted and compare
 _N_SPLITS = 5
 _STARTS = 10
 _MIXTURE_DIMENSIONS = 20
+_ORDERED_BY = 3  # dimensions, in which hardly two cells are the same
 
 
 class _Assigns(Protocol):
@@ -154,6 +155,8 @@ def _most_stable(stability: pd.DataFrame) -> int:
 
 
 def _fit(state: NDArray[np.floating], n: int, method: Method, seed: int, *, starts: int = _STARTS) -> _Assigns:
+    # Starts are drawn by position: in an order of their own, cells give the same domains however a table lists them.
+    state = state[np.lexsort(state[:, :_ORDERED_BY].T)]
     if method == "kmeans":
         model: _Assigns = KMeans(n, n_init=starts, random_state=seed).fit(state)
         return model

@@ -207,14 +207,19 @@ def texts_of(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return column.cast(pa.string())
 
 
+def _is(column: pa.Array | pa.ChunkedArray, value: str) -> pa.Array | pa.ChunkedArray:
+    # Slides are named without the spaces around a sample.
+    return pc.equal(pc.utf8_trim_whitespace(texts_of(column)), value)
+
+
 def _has(column: pa.Array | pa.ChunkedArray, value: str) -> bool:
-    return bool(pc.any(pc.equal(texts_of(column), value)).as_py())
+    return bool(pc.any(_is(column, value)).as_py())
 
 
 def _wanted(batch: pa.RecordBatch, only: tuple[str, str] | None) -> pa.RecordBatch:
     if only is None:
         return batch
-    rows = pc.fill_null(pc.equal(texts_of(batch.column(only[0])), only[1]), fill_value=False)
+    rows = pc.fill_null(_is(batch.column(only[0]), only[1]), fill_value=False)
     if np.asarray(rows.to_numpy(zero_copy_only=False)).all():
         return batch
     return batch.filter(rows)
