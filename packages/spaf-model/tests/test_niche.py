@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pytest
 
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, SpatialFormer, averaging_weights
 from spaf_model.cli import main
 from spaf_model.joint import unit
 from spaf_model.niche import niche_states
@@ -46,6 +46,35 @@ def test_equals_its_slow_twin(grid: bool) -> None:
         np.testing.assert_allclose(part.mean(axis=0), 0, atol=1e-5)
         assert np.square(part).sum(axis=1).mean() == pytest.approx(2, abs=1e-4)
     assert np.isnan(found[[3, 50]]).all()
+
+
+def grids(side: int = 20) -> list[np.ndarray]:
+    """A square and a hexagonal grid, of coordinates that are rounded."""
+    row, column = np.divmod(np.arange(side**2), side)
+    return [
+        np.stack([column, row], axis=1) * 0.1,
+        np.stack([column + 0.5 * (row % 2), row * np.sqrt(3) / 2], axis=1) * 137.0,
+    ]
+
+
+@pytest.mark.parametrize(("places", "ring"), list(zip(grids(), (20, 18), strict=True)))
+def test_order_of_spots_is_nothing(places: np.ndarray, ring: int) -> None:
+    states = np.random.default_rng(3).normal(size=(400, 5)).astype(np.float32)
+    order, one = np.random.default_rng(4).permutation(400), np.zeros(400, dtype=np.int64)
+    assert np.diff(averaging_weights(places).indptr)[10 * 20 + 10] == ring + 1
+    found = niche_states(states, places, one)
+    np.testing.assert_allclose(niche_states(states[order], places[order], one), found[order], atol=1e-6)
+
+
+def test_order_of_cells_at_whole_numbers_is_nothing() -> None:
+    places = np.random.default_rng(5).integers(0, 60, (300, 2)).astype(float)
+    order = np.random.default_rng(6).permutation(300)
+    assert not lie_on_grid(places)
+    weights = averaging_weights(places).toarray()
+    np.testing.assert_array_equal(averaging_weights(places[order]).toarray(), weights[order][:, order])
+    for row, place in zip(weights, places, strict=True):
+        distances = np.linalg.norm(places - place, axis=1)
+        np.testing.assert_array_equal(row > 0, distances <= np.sort(distances)[15] + 1e-9)
 
 
 def test_slides_do_not_mix() -> None:

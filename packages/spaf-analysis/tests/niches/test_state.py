@@ -5,12 +5,13 @@ import pytest
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from spaf_analysis.niches.state import expression_components, neighbour_weights, niche_state
+from spaf_analysis.niches.state import expression_components, niche_state
+from spaf_model import averaging_weights
 
 
 def test_weights_are_the_mean_of_the_nearest_and_the_cell_itself():
     xy = np.random.default_rng(0).random((200, 2)) * 100
-    weights = neighbour_weights(xy, n_neighbors=5).toarray()
+    weights = averaging_weights(xy, n_neighbors=5).toarray()
     for cell in (0, 17, 199):
         near = np.argsort(np.linalg.norm(xy - xy[cell], axis=1))[:6]
         expected = np.zeros(200)
@@ -20,7 +21,7 @@ def test_weights_are_the_mean_of_the_nearest_and_the_cell_itself():
 
 def test_cells_beyond_the_radius_do_not_count():
     xy = np.random.default_rng(1).random((300, 2)) * 100
-    weights = neighbour_weights(xy, n_neighbors=15, radius=6.0)
+    weights = averaging_weights(xy, n_neighbors=15, radius=6.0)
     near = cKDTree(xy).query_ball_point(xy, 6.0)
     assert np.diff(weights.indptr).tolist() == [min(len(cells), 16) for cells in near]
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
@@ -31,12 +32,12 @@ def test_spots_on_a_grid_have_whole_rings():
     hexagonal = np.c_[(column + 0.5 * (row % 2)).ravel(), row.ravel() * np.sqrt(3) / 2] * 100
     square = np.c_[column.ravel(), row.ravel()] * 200.0
     inside = 5 * 12 + 6
-    assert np.diff(neighbour_weights(hexagonal).indptr)[inside] == 19
-    assert np.diff(neighbour_weights(square).indptr)[inside] == 21
+    assert np.diff(averaging_weights(hexagonal).indptr)[inside] == 19
+    assert np.diff(averaging_weights(square).indptr)[inside] == 21
 
 
 def test_cells_at_one_place_keep_themselves():
-    weights = neighbour_weights(np.zeros((40, 2)), n_neighbors=3)
+    weights = averaging_weights(np.zeros((40, 2)), n_neighbors=3)
     assert (weights.diagonal() > 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
 
@@ -50,7 +51,7 @@ def test_scales_are_repeated_means_of_each_slide_alone():
     for name in ("a", "b"):
         cells = np.flatnonzero(slide == name)
         own = (state[cells] - state[cells].mean(axis=0)) / spread
-        mean = np.linalg.matrix_power(neighbour_weights(xy[cells], n_neighbors=4).toarray(), 2) @ own
+        mean = np.linalg.matrix_power(averaging_weights(xy[cells], n_neighbors=4).toarray(), 2) @ own
         expected = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (own, mean)]
         np.testing.assert_allclose(found[cells], np.hstack(expected), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(found[:, :4], axis=1), 1, atol=1e-5)

@@ -34,6 +34,7 @@ from spaf_model.gene_names import GeneNames
 from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
 from spaf_model.model import Model, load_model
+from spaf_model.niche import averaging_weights
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
 from spaf_model.results import GeneAttention, PairEmbeddings
@@ -154,6 +155,7 @@ __all__ = [
     "Vocabulary",
     "asked",
     "average_gene_attention",
+    "averaging_weights",
     "centred_by_slide",
     "check_counts",
     "check_key",

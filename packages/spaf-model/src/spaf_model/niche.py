@@ -10,10 +10,11 @@ from scipy.spatial import cKDTree
 from spaf_model.context import SPATIAL
 from spaf_model.errors import InputError
 from spaf_model.joint import Rows, unit
-from spaf_model.spacing import lie_on_grid
+from spaf_model.spacing import MAX_FOUND, RING, SPREAD, are_spots, lie_on_grid, nearest_elsewhere
 
 NICHE = "niche"  # the part of an embedding
 N_CELLS, N_SPOTS = 15, 18  # neighbours that a mean is taken over, beside the cell itself
+_SAME = 1 + 1e-6  # of distances that are the same but for rounding, of cells that lie anywhere
 
 
 def niche_states(
@@ -21,8 +22,9 @@ def niche_states(
 ) -> Rows:
     """Return the state of each cell together with its surroundings, (n_cells, 2 D), from states of the cells alone.
 
-    On each slide by itself: the states, centred there, averaged over the cell and its 15 nearest ones (18 where they
-    are spots on a grid), and averaged so once more; each of the two scales centred and of mean squared norm 1.
+    On each slide by itself: the states, centred there, averaged over the cell and its 15 nearest ones (whole rings
+    of spots on a grid: 18, or 20 of a square one), and
+    averaged so once more; each of the two scales centred and of mean squared norm 1.
 
     Parameters
     ----------
@@ -52,20 +54,67 @@ def niche_states(
 
 def surroundings(states: Rows, coordinates: NDArray[np.float64], k: int, *, n_threads: int = 1) -> Rows:
     """Return states of one slide averaged once and twice over each cell and its k nearest, each as `unit`, (n, 2 D)."""
-    n = len(coordinates)
-    k = min(k, n - 1)
-    nearest = np.asarray(cKDTree(coordinates).query(coordinates, k=k + 1, workers=n_threads)[1])
-    weights = sparse.csr_array(
-        (
-            np.full(nearest.size, 1 / (k + 1), dtype=np.float32),
-            nearest.ravel().astype(np.int32),
-            np.arange(n + 1) * (k + 1),
-        ),
-        shape=(n, n),
-    )
+    weights = averaging_weights(coordinates, n_neighbors=k, n_threads=n_threads)
     once = np.asarray(weights @ states, dtype=np.float32)
     twice = np.asarray(weights @ once, dtype=np.float32)
     return np.concatenate([unit(once), unit(twice)], axis=1)
+
+
+def averaging_weights(
+    coordinates: NDArray[np.floating],
+    *,
+    n_neighbors: int = N_CELLS,
+    radius: float | None = None,
+    n_threads: int = 1,
+) -> sparse.csr_array:
+    """Mean over a cell and its nearest ones on one slide, whatever the order of the cells.
+
+    Parameters
+    ----------
+    coordinates
+        Cells x 2 or 3, in any unit.
+    n_neighbors
+        Nearest cells that count, beside the cell itself, and all that are as far as the last of them. Of spots on a
+        grid whole rings, within one radius for all: of 15, the 18 of a hexagonal grid and the 20 of a square one.
+    radius
+        Cells further away than this (in the unit of the coordinates) do not count; None: however far they are.
+    n_threads
+        Of the search.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        Cells x cells; the weights of a row are equal and add up to 1, and the cell itself is always among them.
+    """
+    n = len(coordinates)
+    tree = cKDTree(coordinates)
+    k = min(n_neighbors + RING, n - 1)
+    while True:
+        distance, found = tree.query(coordinates, k=k + 1, workers=n_threads)
+        distance, found = np.reshape(distance, (n, k + 1)), np.reshape(found, (n, k + 1)).astype(np.int32)
+        reach = _reach(distance, n_neighbors)
+        if k in (n - 1, MAX_FOUND * n_neighbors + RING) or not (distance[:, -1] <= reach).any():
+            break
+        k = min(2 * k, n - 1, MAX_FOUND * n_neighbors + RING)  # more are as far as the last one than were found
+    kept = distance <= (reach if radius is None else np.minimum(reach, radius))[:, None]
+    itself = found == np.arange(n, dtype=np.int32)[:, None]
+    # Of many cells at one place the cell itself may not be among the nearest.
+    lost = np.flatnonzero(~itself.any(axis=1))
+    found[lost, 0], kept[lost, 0] = lost, True
+    degree = kept.sum(axis=1)
+    indptr = np.concatenate([[0], np.cumsum(degree)])
+    return sparse.csr_array(((1 / np.repeat(degree, degree)).astype(np.float32), found[kept], indptr), shape=(n, n))
+
+
+def _reach(distance: NDArray[np.float64], n_neighbors: int) -> NDArray[np.float64]:
+    """Return how far neighbours of each cell are, by sorted distances of which the first is that to itself."""
+    if distance.shape[1] <= n_neighbors + 1:
+        return np.full(len(distance), np.inf)
+    reach = distance[:, n_neighbors]
+    if distance.any() and are_spots(nearest_elsewhere(distance)):
+        return np.full(len(distance), np.median(reach) * SPREAD)
+    farthest: NDArray[np.float64] = reach * _SAME
+    return farthest
 
 
 def check_places(places: NDArray[np.float64] | None, names: list[str]) -> NDArray[np.float64]:

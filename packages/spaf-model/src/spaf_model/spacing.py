@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-_SPREAD = 1.05  # of the distances to the nearest on a grid, their 90th percentile over their 10th
+SPREAD = 1.05  # of the distances to the nearest on a grid, their 90th percentile over their 10th
+TIE = 1.001  # of distances that count as the same
+RING = 9  # more cells than asked for that are looked for, so that those of a whole ring are found
+MAX_FOUND = 4  # times as many at most, where more are as far as the last one
 _NEAREST = 6  # that are looked at for one at another place
 
 
@@ -20,7 +23,7 @@ def nearest_elsewhere(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 def are_spots(nearest: NDArray[np.float64]) -> bool:
     """Whether cells are spots on a grid, by their distances to the nearest at another place."""
     low, high = np.percentile(nearest, [10, 90])
-    return bool(high <= low * _SPREAD)
+    return bool(high <= low * SPREAD)
 
 
 def lie_on_grid(coordinates: NDArray[np.float64]) -> bool:

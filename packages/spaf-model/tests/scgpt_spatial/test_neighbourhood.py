@@ -12,9 +12,10 @@ def slow(places: np.ndarray, slides: np.ndarray, k: int, weights: str, width: fl
         for cell in np.flatnonzero(slides == slide):
             others = [other for other in np.flatnonzero((slides == slide) & among) if other != cell]
             distances = {other: float(np.linalg.norm(places[cell] - places[other])) for other in others}
-            nearest[cell] = dict(sorted(distances.items(), key=lambda item: item[1])[:k])
+            reach = sorted(distances.values())[:k][-1] * 1.001
+            nearest[cell] = {other: distance for other, distance in distances.items() if distance <= reach}
         for cell, found in nearest.items():
-            reach = width * float(np.mean(list(found.values())[:6]))
+            reach = width * float(np.mean(sorted(found.values())[:6]))
             weight = {
                 other: 1.0 if weights == "uniform" else np.exp(-(distance**2) / (2 * reach**2))
                 for other, distance in found.items()
@@ -40,6 +41,16 @@ def test_cells_in_one_place_without_a_place_and_alone() -> None:
     found = neighbourhood_weights(places, slides, n_neighbours=2).toarray()
     assert np.diag(found).tolist() == [0.0] * 7
     np.testing.assert_allclose(found[:5].sum(axis=1), 1.0, rtol=1e-6)
-    assert (found[:5] > 0).sum(axis=1).tolist() == [2] * 5
+    assert (found[:5] > 0).sum(axis=1).tolist() == [4] * 5, "all are as near as each other"
     assert not found[5:].any()
     assert not found[:, 5:].any()
+
+
+@pytest.mark.parametrize("n_neighbours", [6, 18, 30])
+def test_order_of_spots_on_a_grid_is_nothing(n_neighbours: int) -> None:
+    row, column = np.divmod(np.arange(400), 20)
+    slides, order = np.zeros(400, dtype=np.int64), np.random.default_rng(0).permutation(400)
+    for places in (np.c_[column, row] * 0.1, np.c_[column + 0.5 * (row % 2), row * np.sqrt(3) / 2] * 137.0):
+        found = neighbourhood_weights(places, slides, n_neighbours=n_neighbours).toarray()
+        permuted = neighbourhood_weights(places[order], slides, n_neighbours=n_neighbours).toarray()
+        np.testing.assert_allclose(permuted, found[order][:, order], atol=1e-6)

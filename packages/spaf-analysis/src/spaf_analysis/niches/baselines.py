@@ -14,7 +14,8 @@ from sklearn.neighbors import kneighbors_graph
 
 from spaf_analysis.clusters.compute import leiden
 from spaf_analysis.defaults import N_NEIGHBORS
-from spaf_analysis.niches.state import neighbour_weights, slides
+from spaf_analysis.niches.state import slides
+from spaf_model import averaging_weights
 
 _BISECTIONS = 12
 _SPACE = 0.5  # weight of the neighbours in space beside those in expression
@@ -33,7 +34,7 @@ def averaged(
     """Mean over a cell and its neighbours, taken some times, of principal components: the baseline to beat."""
     result = np.array(components, dtype=np.float64)
     for cells in slides(slide):
-        weights = neighbour_weights(coordinates[cells], n_neighbors=n_neighbors)
+        weights = averaging_weights(coordinates[cells], n_neighbors=n_neighbors)
         for _ in range(times):
             result[cells] = weights @ result[cells]
     return result
@@ -83,7 +84,7 @@ def joint_leiden(
     alike = kneighbors_graph(components, min(n_neighbors, n - 1), include_self=False).tocoo()
     rows, columns, values = [alike.row], [alike.col], [np.full(alike.nnz, 1 - _SPACE)]
     for cells in slides(slide):
-        near = sparse.coo_array(neighbour_weights(coordinates[cells], n_neighbors=n_neighbors))
+        near = sparse.coo_array(averaging_weights(coordinates[cells], n_neighbors=n_neighbors))
         rows.append(cells[near.row])
         columns.append(cells[near.col])
         values.append(np.full(near.nnz, _SPACE))

@@ -7,72 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
 from sklearn.preprocessing import normalize
 
 from spaf_analysis.defaults import N_NEIGHBORS, NICHE_SCALES
 from spaf_analysis.metrics import log_normalize, pearson_embedding
-from spaf_analysis.tables import GRID_SPREAD
+from spaf_model import averaging_weights
 
 N_COMPONENTS = 30
 MAX_GENES = 2_000
 MAX_FITTED = 50_000  # cells that components of expression are fitted on
 _CHUNK = 8_000_000  # dense values at a time
 _CLIP = 10.0
-_RING = 9  # more spots than asked for, so that those of a whole ring are found
-
-
-def neighbour_weights(
-    coordinates: NDArray[np.floating],
-    *,
-    n_neighbors: int = N_NEIGHBORS,
-    radius: float | None = None,
-    n_threads: int = 1,
-) -> sparse.csr_array:
-    """Mean over a cell and its nearest ones on one slide.
-
-    Parameters
-    ----------
-    coordinates
-        Cells x 2, in any unit.
-    n_neighbors
-        Nearest cells that count, beside the cell itself. Of spots on a grid all that are as far as the last of them
-        count: of 15, the 18 of a hexagonal grid and the 20 of a square one.
-    radius
-        Cells further away than this (in the unit of the coordinates) do not count; None: however far they are.
-    n_threads
-        Of the search.
-
-    Returns
-    -------
-    scipy.sparse.csr_array
-        Cells x cells; the weights of a row are equal and add up to 1, and the cell itself is always among them.
-    """
-    n = len(coordinates)
-    k = min(n_neighbors + _RING, n - 1)
-    distance, found = cKDTree(coordinates).query(coordinates, k=k + 1, workers=n_threads)
-    distance, found = np.reshape(distance, (n, k + 1)), np.reshape(found, (n, k + 1)).astype(np.int32)
-    if k > n_neighbors and _on_grid(distance):
-        reach = distance[:, n_neighbors] * GRID_SPREAD
-        kept = distance <= min(np.median(reach), np.inf if radius is None else radius)
-    else:
-        distance, found = distance[:, : n_neighbors + 1], found[:, : n_neighbors + 1]
-        kept = distance <= (np.inf if radius is None else radius)
-    itself = found == np.arange(n, dtype=np.int32)[:, None]
-    # Of many cells at one place the cell itself may not be among the nearest.
-    lost = np.flatnonzero(~itself.any(axis=1))
-    found[lost, 0], kept[lost, 0] = lost, True
-    degree = kept.sum(axis=1)
-    indptr = np.concatenate([[0], np.cumsum(degree)])
-    return sparse.csr_array(((1 / np.repeat(degree, degree)).astype(np.float32), found[kept], indptr), shape=(n, n))
-
-
-def _on_grid(distance: NDArray[np.float64]) -> bool:
-    """Whether the nearest neighbours of all cells are equally far, as of spots."""
-    if distance.shape[1] < 2:
-        return False
-    low, high = np.percentile(distance[:, 1], [10, 90])
-    return bool(0 < high <= low * GRID_SPREAD)
 
 
 def niche_state(
@@ -97,7 +42,7 @@ def niche_state(
     slide
         The slide of each cell: cells of two slides are never neighbours.
     n_neighbors, radius
-        Who counts, as for `neighbour_weights`.
+        Who counts, as for `spaf_model.averaging_weights`.
     scales
         How many times the mean over a cell and its neighbours is taken, for each scale; 0 is the cell itself.
     centre_slides
@@ -129,7 +74,7 @@ def niche_state(
         mean_of = np.concatenate(parts, axis=1)
         if centre_slides:
             mean_of -= mean_of.mean(axis=0, dtype=np.float64).astype(np.float32)
-        weights = neighbour_weights(coordinates[cells], n_neighbors=n_neighbors, radius=radius, n_threads=n_threads)
+        weights = averaging_weights(coordinates[cells], n_neighbors=n_neighbors, radius=radius, n_threads=n_threads)
         times = 0
         for position, scale in sorted(enumerate(scales), key=lambda item: item[1]):
             for _ in range(times, scale):

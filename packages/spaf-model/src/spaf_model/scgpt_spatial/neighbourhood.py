@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from spaf_model.spacing import MAX_FOUND, RING, TIE
+
 if TYPE_CHECKING:
     from spaf_model.scgpt_spatial.config import NeighbourWeights
 
@@ -62,7 +64,8 @@ def neighbourhood_weights(
     slides
         Number of the slide of each cell: cells of other slides are no neighbours.
     n_neighbours
-        Nearest cells that count.
+        Nearest cells that count, and all that are as far as the last of them (within 0.1 %), as those of a ring of
+        spots on a grid are: whatever the order of the cells.
     weights
         ``"uniform"``, or ``"gaussian"``: by distance.
     width
@@ -90,15 +93,14 @@ def neighbourhood_weights(
     rows, columns, values = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     for slide in np.unique(slides):
         cells, others = np.flatnonzero((slides == slide) & placed), np.flatnonzero((slides == slide) & there)
-        k = min(n_neighbours + 1, others.size)  # the cell itself is found too
-        if k == 0 or cells.size == 0:
+        if cells.size == 0 or others.size == 0:
             continue
-        distances, found = cKDTree(places[others]).query(places[cells], k=range(1, k + 1))
+        distances, found = _nearest(places[cells], places[others], n_neighbours)
         neighbours = others[found]
         kept = neighbours != cells[:, None]
-        all_others = kept.all(axis=1)  # as many cells are as near as the cell is to itself, or it is none of them
-        if k > n_neighbours:
-            kept[all_others, -1] = False
+        among_nearest = kept & (np.cumsum(kept, axis=1) <= n_neighbours)
+        reach = np.where(among_nearest, distances, 0.0).max(axis=1)
+        kept &= distances <= TIE * reach[:, None]
         if not kept.any():
             continue
         weight = distance_weights(np.where(kept, distances, np.inf), weights=weights, width=width)
@@ -107,3 +109,17 @@ def neighbourhood_weights(
         values.append(weight[kept])
     entries = (np.concatenate(values).astype(np.float32), (np.concatenate(rows), np.concatenate(columns)))
     return sparse.csr_array(entries, shape=(n_cells, n_cells))
+
+
+def _nearest(
+    cells: NDArray[np.float64], others: NDArray[np.float64], n_neighbours: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return distances and positions of the nearest others of each cell, enough for all that are as far as the last."""
+    tree = cKDTree(others)
+    most = min(MAX_FOUND * n_neighbours + RING, len(others))
+    k = min(n_neighbours + 1 + RING, most)  # the cell itself is found too
+    while True:
+        distances, found = tree.query(cells, k=range(1, k + 1))
+        if k == most or not (distances[:, -1] <= TIE * distances[:, n_neighbours]).any():
+            return distances, found
+        k = min(2 * k, most)

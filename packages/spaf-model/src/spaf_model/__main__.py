@@ -1,0 +1,5 @@
+"""Run the command line as ``python -m spaf_model``."""
+
+from spaf_model.cli import main
+
+main()
