@@ -228,3 +228,9 @@ def test_pairs_that_cannot_be_read(
         assert message in lines[0]
     assert slide.read_bytes() == before
     assert not output.exists()
+
+
+def test_a_checkpoint_that_is_not_there(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("convert", tmp_path / "nope", "-o", tmp_path / "model") == 2
+    assert "There is no file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()

@@ -39,6 +39,8 @@ def import_published(
     InputError
         If an option belongs to the other kind, and as those functions.
     """
+    if not source.exists():
+        raise InputError(f"There is no file or folder {source}.")
     of_files = {"vocabulary": vocabulary, "scale": scale, "from-wheel": from_wheel, "attention": attention}
     of_folders = {"vocabulary-wheel": vocabulary_wheel, "gene-ids": gene_ids}
     is_folder = source.is_dir()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from spaf_analysis.conditions import compared_donors
 from spaf_analysis.defaults import N_PERMUTATIONS
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import NICHE_DIFFERENCES, NICHES
 from spaf_analysis.niches import differences
 from spaf_analysis.tables import labels_of, table_of
@@ -73,6 +73,7 @@ def niche_differences(
     """
     check_key(key_added)
     table = table_of(adata, table_key)
+    counts = checked_counts(table, None, "the table")
     of_niche = labels_of(table, key, "key", least=1)
     niche = (of_niche[0], of_niche[1])
     of_type = None if cell_type is None else labels_of(table, cell_type, "cell_type")
@@ -85,7 +86,7 @@ def niche_differences(
     if of_type is not None:
         kinds["composition"] = differences.composition(niche, who, of_type, min_cells=min_cells)
     genes = table.var_names.astype(str).tolist()
-    kinds["gene"] = differences.pseudobulk(sparse.csr_matrix(table.X), niche, who, genes, min_cells=min_cells)
+    kinds["gene"] = differences.pseudobulk(counts, niche, who, genes, min_cells=min_cells)
     tables, tests = zip(
         *(
             differences.differences(kind, *values, is_first, n_permutations=n_permutations, seed=seed)

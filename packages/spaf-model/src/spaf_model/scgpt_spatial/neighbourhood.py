@@ -119,7 +119,7 @@ def _nearest(
     most = min(MAX_FOUND * n_neighbours + RING, len(others))
     k = min(n_neighbours + 1 + RING, most)  # the cell itself is found too
     while True:
-        distances, found = tree.query(cells, k=range(1, k + 1))
+        distances, found = (np.asarray(part) for part in tree.query(cells, k=range(1, k + 1)))
         if k == most or not (distances[:, -1] <= TIE * distances[:, n_neighbours]).any():
             return distances, found
         k = min(2 * k, most)
