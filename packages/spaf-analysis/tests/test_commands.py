@@ -177,7 +177,7 @@ def test_wrong_input_is_one_sentence(stages, tmp_path, monkeypatch, call, words,
         adata = ad.read_h5ad(stages.embedded)
         adata.obs_names = ["a"] * 4 + adata.obs_names[4:].tolist()
         adata.write_h5ad(tmp_path / "twice.h5ad")
-    code, printed, said = call(*words, "-o", "out.csv")
+    code, printed, said = call(*words, "-o", "out.csv", "--json")
     assert (code, printed) == (2, "")
     assert sentence in said
     assert said.startswith("spaf-analysis: ")
@@ -231,3 +231,23 @@ def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
     assert {row["method"] for row in result["judged"]} >= {"niches, both", "PCA averaged twice"}
     assert {row["kind"] for row in result["differences"]["table"]} == {"abundance", "composition", "gene"}
     assert result["differences"]["smallest_p"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        ("cell-pairs", ("--cell-type", "kind", "-o", "x.csv"), "x.csv is one table, in which the cell types around"),
+        ("cell-pairs", ("--donor", "donor", "--json"), "give --cell-type too"),
+        ("niches", ("--condition", "a", "--donor", "b", "-o", "x.csv"), "in which the differences between conditions"),
+        ("niches", ("--label", "a", "-o", "x.parquet"), "in which how niches were judged"),
+        ("niches", ("--cell-type", "kind", "--json"), "--cell-type is for comparing conditions"),
+        ("niches", ("--contrast", "a", "b", "--json"), "--contrast is for comparing conditions"),
+        ("type-pairs", ("--cell-type", "kind", "--contrast", "a", "b", "--json"), "--contrast is for comparing"),
+    ],
+)
+def test_no_result_is_lost_and_no_option_ignored(stages, tmp_path, call, monkeypatch, command, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, printed, said = call(command, stages.embedded, *words)
+    assert (code, printed) == (2, "")
+    assert sentence in " ".join(said.split())
+    assert not list(tmp_path.iterdir())

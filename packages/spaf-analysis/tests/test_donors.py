@@ -81,3 +81,24 @@ def test_donors_without_a_value_are_left_out_of_that_feature():
     assert np.isnan(found.p[1])
     assert found.p_adjusted[0] == found.p[0]
     assert found.difference[0] == pytest.approx(values[:3, 0].mean() - values[3:, 0].mean())
+
+
+def test_donors_without_a_value_are_not_arranged() -> None:
+    values = np.full((12, 2), np.nan)
+    is_first = np.arange(12) < 6
+    values[[0, 1, 6, 7], 0] = [5.0, 5.1, 1.0, 1.2]
+    found = compare_conditions(values[:, :1], is_first)
+    assert found.n_arrangements == 6
+    assert found.p[0] == found.p_adjusted[0] == found.smallest_p == pytest.approx(2 / 6)
+    values[:, 1] = np.random.default_rng(0).normal(size=12)
+    found = compare_conditions(values, is_first)
+    assert found.n_arrangements == 924
+    assert found.p[0] == pytest.approx(2 / 6), "only its four donors are arranged"
+    assert found.p_adjusted[0] >= found.p[0]
+    assert found.smallest_p == pytest.approx(2 / 924)
+
+
+def test_signs_of_donors_without_a_value_are_none() -> None:
+    values = np.array([[1.0], [1.1], [0.9], [np.nan], [np.nan]])
+    found = compare_with_zero(values)
+    assert found.p[0] == found.smallest_p == 2 / 8

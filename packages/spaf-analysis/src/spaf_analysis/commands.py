@@ -55,6 +55,18 @@ def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
     refuse_overwriting(source, out)
 
 
+def check_all_kept(out: Path | None, *, as_json: bool, lost: str) -> None:
+    """Look before the work whether a second result has a place: a table holds only the first.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    if not as_json and out is not None and out.suffix in _TABLES:
+        raise InputError(f"{out} is one table, in which {lost} would be lost: choose .h5ad or add --json.")
+
+
 def write_result(adata: ad.AnnData, table: pd.DataFrame, out: Path | None) -> None:
     """Write the annotated cells or the table, by the ending of the file, whole or not at all.
 

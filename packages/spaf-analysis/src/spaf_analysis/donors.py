@@ -46,7 +46,7 @@ class DonorTest:
     is_exact
         Whether these are all that there are.
     smallest_p
-        The smallest p that can come out.
+        The smallest p that can come out of any feature, by the donors that have a value there.
     """
 
     difference: NDArray[np.float64]
@@ -84,8 +84,17 @@ def compare_conditions(
     -------
     DonorTest
         Of the first condition less the second.
+
+    Notes
+    -----
+    Donors without any value are left out before arranging. Of a feature that some donors lack, only arrangements count
+    that leave as many of the donors with a value in each condition as were observed: that permutes those donors alone.
+    No adjusted p is below the p of its feature.
     """
     known: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    some_value = np.isfinite(known).any(axis=1)
+    if some_value.any():
+        known, is_first = known[some_value], np.asarray(is_first)[some_value]
     n, n_first = len(is_first), int(is_first.sum())
     is_exact = comb(n, n_first) <= n_permutations + 1
     if is_exact:
@@ -115,9 +124,17 @@ def compare_conditions(
         return np.where(enough, mean_a - mean_b, np.nan), np.where(enough, t, np.nan)
 
     observed = np.asarray(is_first, dtype=np.float64)[None]
+    n_of_first, n_with = (observed @ has)[0], has.sum(axis=0)
+
+    def counts(some: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray(some @ has == n_of_first)
+
     # Both ways round are as extreme where the conditions have the same number of donors.
-    mirrored = 2 if 2 * n_first == n else 1
-    return _test(statistic, observed, arrangements, has, is_exact=is_exact, ties=mirrored)
+    smallest = [
+        (2 if 2 * first == every else 1) / comb(every, first)
+        for every, first in zip(n_with.tolist(), n_of_first.astype(int).tolist(), strict=True)
+    ]
+    return _test(statistic, counts, observed, arrangements, has, is_exact=is_exact, smallest=np.array(smallest))
 
 
 def compare_with_zero(
@@ -162,37 +179,46 @@ def compare_with_zero(
         enough = count >= 2
         return np.where(enough, mean, np.nan), np.where(enough, t, np.nan)
 
+    def counts(some: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.ones((len(some), len(count)), dtype=bool)
+
     observed = np.ones((1, n), dtype=np.float64)
-    return _test(statistic, observed, arrangements, has, is_exact=is_exact, ties=2)
+    smallest = 2.0 ** (1.0 - count)
+    return _test(statistic, counts, observed, arrangements, has, is_exact=is_exact, smallest=smallest)
 
 
 def _test(
     statistic: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]],
+    counts: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
     observed: NDArray[np.float64],
     arrangements: NDArray[np.float64],
     has: NDArray[np.bool_],
     *,
     is_exact: bool,
-    ties: int,
+    smallest: NDArray[np.float64],
 ) -> DonorTest:
     difference, t = (values[0] for values in statistic(observed))
     size = np.abs(t) * (1 - _TIE)
     tested = np.isfinite(t)
-    as_large, as_large_as_all = np.zeros(len(t)), np.zeros(len(t))
+    as_large, as_large_as_all, n_counting = np.zeros(len(t)), np.zeros(len(t)), np.zeros(len(t))
     for some in _parts(arrangements, max(1, _AT_ONCE // max(len(t), 1))):
         other = np.nan_to_num(np.abs(statistic(some)[1]), nan=0.0)
-        as_large += (other >= size).sum(axis=0)
+        counting = counts(some)
+        n_counting += counting.sum(axis=0)
+        as_large += ((other >= size) & counting).sum(axis=0)
         largest = other[:, tested].max(axis=1, initial=0.0)
         as_large_as_all += (largest[:, None] >= size).sum(axis=0)
     n = len(arrangements)
-    p = np.where(tested, as_large / n, np.nan)
-    adjusted = np.where(tested, as_large_as_all / n, np.nan)
+    p = np.where(tested, as_large / np.maximum(n_counting, 1), np.nan)
+    adjusted = np.where(tested, np.maximum(as_large_as_all / n, p), np.nan)
+    if not is_exact:
+        smallest = np.maximum(smallest, 1 / np.maximum(n_counting, 1))
     fdr = np.full(len(t), np.nan)
     if tested.any():
         fdr[tested] = false_discovery_control(np.clip(p[tested], 0, 1))
     return DonorTest(
         difference, t, p, adjusted, fdr, has.sum(axis=0).astype(np.int64), n, is_exact,
-        ties / n if is_exact else 1 / n,
+        float(smallest[tested].min()) if tested.any() else float("nan"),
     )  # fmt: skip
 
 

@@ -68,7 +68,8 @@ def shared_genes(one: ad.AnnData, other: ad.AnnData, where: tuple[str, str]) -> 
         union = spaf_data.join_genes(tables)
         spaf_data.check_same_genes(tables, union)
     except spaf_data.InputError as error:
-        raise InputError(str(error).replace(" (--allow-other-genes)", "")) from error
+        sentence = str(error).partition("; if they are different panels")[0]
+        raise InputError(sentence + ".") from error
     first, second = (np.asarray(columns, dtype=np.int64) for columns in union.columns)
     both = np.intersect1d(first, second)
     place = np.full(len(union.genes), -1, dtype=np.int64)

@@ -190,7 +190,7 @@ def test_results_lie_in_the_table():
     assert accuracy(table.to_numpy(), truth)[0] < 0.1
     np.testing.assert_allclose(spots.obsm["proportions_rna"].sum(axis=1), 1.0)
     assert spots.obsm["proportions_error"].shape == table.shape
-    assert spots.obs["proportions_fits"].dtype == bool
+    assert spots.obs["proportions_fits"].dtype == "boolean"
     assert spots.uns["proportions"]["method"] == found.method == "poisson"
     assert spots.uns["proportions"]["n_shared_genes"] == N_GENES
     assert spots.uns["proportions"]["share_of_counts_read"] == 1.0
@@ -208,6 +208,33 @@ def test_two_runs_are_equal_and_empty_spots_have_none():
     assert np.isnan(first.cells[3]).all()
     assert np.isfinite(np.delete(first.cells, 3, axis=0)).all()
     assert spots.uns["proportions"]["n_empty"] == 1
+    assert spots.obs["proportions_fits"].isna().tolist() == [spot == 3 for spot in range(30)]
+    spaf.tl.deconvolve(spots, cells, "kind", method="markers", n_replicates=0)
+    assert spots.obs["proportions_fits"].isna().all()
+    assert spots.uns["proportions"]["n_without_fit"] == 0
+
+
+def test_types_with_a_slash_have_columns_without(tmp_path):
+    spots, cells, _ = tables()
+    cells.obs["kind"] = cells.obs["kind"].replace({"type 0": "T/NK", "type 1": "T_NK"})
+    spaf.tl.deconvolve(spots, cells, "kind", method="poisson", n_replicates=0)
+    spots.write_h5ad(tmp_path / "out.h5ad")
+    written = ad.read_h5ad(tmp_path / "out.h5ad")
+    assert list(written.obsm["proportions"].columns) == ["T_NK_", "T_NK", "type 2", "type 3"]
+    assert list(written.uns["proportions"]["types"]) == ["T/NK", "T_NK", "type 2", "type 3"]
+    assert written.obs["proportions_fits"].dtype == "boolean"
+
+
+def test_markers_compare_the_spots_of_a_slide():
+    spots, cells, _ = tables()
+    alone = spots[:15].copy()
+    spaf.tl.deconvolve(alone, cells, "kind", method="markers", n_replicates=0)
+    spots.obs["slide"] = ["a"] * 15 + ["b"] * 15
+    spaf.tl.deconvolve(spots, cells, "kind", method="markers", n_replicates=0)
+    np.testing.assert_allclose(spots.obsm["proportions"][:15], alone.obsm["proportions"])
+    few = spots[10:].copy()
+    with pytest.raises(InputError, match="slide 'a' has 5 with counts of shared genes, where at least 10 are needed"):
+        spaf.tl.deconvolve(few, cells, "kind", method="markers")
 
 
 def test_genes_are_found_by_id():
@@ -244,7 +271,7 @@ def test_what_cannot_be_used_is_said():
     fails("the spots: ")
     spots, cells, _ = tables()
     cells.var_names = [f"other{gene}" for gene in range(N_GENES)]
-    fails("share less than 5%")
+    fails(r"share less than 5%.*if these are the same genes, name them alike .*\(a column 'gene_ids' of var\)\.$")
 
 
 def test_missing_labels_are_left_out_and_a_type_of_one_cell_is_kept():

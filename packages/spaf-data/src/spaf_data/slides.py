@@ -92,7 +92,7 @@ def slide_column(obs: pd.DataFrame, key: str | None = None, *, where: str = "the
         found: str | None = key
     else:
         found = _usual_column(obs)
-    missing = np.zeros(len(obs), bool) if found is None else _is_missing(obs[found])
+    missing = np.zeros(len(obs), bool) if found is None else without_slide(obs[found])
     if missing.any():
         n_empty = int(missing.sum())
         raise InputError(
@@ -103,7 +103,7 @@ def slide_column(obs: pd.DataFrame, key: str | None = None, *, where: str = "the
     return found
 
 
-def _is_missing(column: pd.Series) -> npt.NDArray[np.bool_]:
+def without_slide(column: pd.Series) -> npt.NDArray[np.bool_]:
     """Whether each cell has no slide: no value, or a word for none beside slides that have names."""
     empty = column.isna().to_numpy(dtype=bool)
     words = {value for value in column[~empty].unique() if str(value).strip().casefold() in _NO_SLIDE}

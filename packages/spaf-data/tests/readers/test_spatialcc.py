@@ -293,6 +293,47 @@ def test_a_gene_that_only_some_cells_have_counted(tmp_path: Path) -> None:
         read_counts(save(tmp_path / "set", rows))
 
 
+NO_PAIRS = {"Rows": [], "Cols": [], "Data": [], "Shape": [0, 0]}
+
+
+def _without_zeros(row):
+    kept = [place for place, value in enumerate(row["Expression"][0]) if value > 0]
+    return row | {"Gene": [GENES[place] for place in kept], "Expression": [[row["Expression"][0][i] for i in kept]]}
+
+
+def test_a_gene_that_only_some_cells_list(tmp_path: Path) -> None:
+    rows = rows_of(samples=("s1",))
+    whole = read_counts(save(tmp_path / "whole", rows), min_transcripts=1)
+    partly = [
+        row | {"Gene": GENES[:-1], "Expression": [row["Expression"][0][:-1]]} if cell % 2 else row
+        for cell, row in enumerate(row | {"Ranked_Gene_Names": []} | NO_PAIRS for row in rows)
+    ]
+    with pytest.raises(InputError, match=r"1 of 7 genes that only some cells list in Gene \('MS4A1': 30 of 60 cells\)"):
+        read_counts(save(tmp_path / "partly", partly))
+    lists = read_counts(save(tmp_path / "lists", [_without_zeros(row) for row in rows]), min_transcripts=1)
+    places = [list(lists.var_names).index(gene) for gene in whole.var_names]
+    np.testing.assert_array_equal(lists.X.toarray()[:, places], whole.X.toarray())
+
+
+def test_two_tissues_in_a_slide_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row | {"Tissues": ["Lung", "Skin"][cell % 2]} for cell, row in enumerate(rows_of(samples=("s1",)))]
+    slide = read_counts(save(tmp_path / "set", rows), min_transcripts=1, options=ReadOptions(one_slide=True))
+    assert "in obs column 'tissue' for one slide: Lung, Skin; its tissue is unknown" in caplog.text
+    assert slide.obs["tissue"].unique().tolist() == ["unknown"]
+
+
+def test_a_sample_with_a_word_for_none_as_name(tmp_path: Path) -> None:
+    folder = save(tmp_path / "set", rows_of(samples=("s1", "nan")))
+    for read in (
+        read_counts,
+        lambda path: build_corpus([SlideSource(path=path, slide="set", named=False)], tmp_path / "out", BuildOptions()),
+    ):
+        with pytest.raises(InputError, match="has a sample named 'nan' in column 'Sample_Names', a word for no sample"):
+            read(folder)
+    slide = read_counts(folder, min_transcripts=1, options=ReadOptions(only_slide=("Sample_Names", "nan")))
+    assert slide.n_obs == 30
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shard_that_is_cut_short(tmp_path: Path, kind: str) -> None:
     folder = save(tmp_path / "set", rows_of(), kind=kind)

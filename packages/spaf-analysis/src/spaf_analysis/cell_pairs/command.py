@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, KEY, OUT, SEED, SOURCE, check_result, print_json, write_result
+from spaf_analysis.commands import JSON, KEY, OUT, SEED, SOURCE, check_all_kept, check_result, print_json, write_result
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, TYPE_PAIRS
@@ -62,6 +62,10 @@ def cell_pairs_command(
     from spaf_data import Distances
 
     check_result(source, out, as_json=as_json)
+    if donor is not None and cell_type is None:
+        raise InputError("--donor says whose cell types are compared: give --cell-type too, or leave it out.")
+    if cell_type is not None:
+        check_all_kept(out, as_json=as_json, lost="the cell types around each other (--cell-type)")
     if train is not None and train.exists() and source.exists() and train.samefile(source):
         raise InputError(f"--train {train} holds the cells that are judged; give another slide, or leave it out.")
     adata, other = read_table(source), None if train is None else read_table(train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_analysis.deconvolution.choice import judge_methods
-from spaf_analysis.deconvolution.methods import FUNCTIONS, METHODS, Method, proportions
+from spaf_analysis.deconvolution.methods import FUNCTIONS, METHODS, Method, check_enough_spots, markers, proportions
 from spaf_analysis.deconvolution.signatures import Signatures, signatures
 from spaf_analysis.errors import InputError
 
@@ -42,7 +43,7 @@ class Deconvolution:
         (n_spots,), mean squared residual over its variance, over genes of which enough is expected: 1 where counts are
         Poisson's, more where technologies or cells of a type differ. NaN where it cannot be told.
     fits
-        (n_spots,), whether the misfit of a spot is in line with that of the others.
+        (n_spots,), whether the misfit of a spot is in line with that of the others; means nothing where that is NaN.
     method
         That was used.
     judged
@@ -70,6 +71,7 @@ def deconvolve_counts(
     method: Method | Literal["auto"] = "auto",
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
+    slides: NDArray[np.str_] | None = None,
 ) -> Deconvolution:
     """Find the proportions of cell types in spots.
 
@@ -89,11 +91,14 @@ def deconvolve_counts(
         Times that genes are drawn anew for the standard errors; 0: none are computed.
     seed
         Of everything random.
+    slides
+        (n_spots,), the slide of each spot: ``markers`` compares spots within their slide. None: all are of one.
 
     Raises
     ------
     InputError
-        If an option is unknown or out of range, or the reference cannot be used (see `signatures`).
+        If an option is unknown or out of range, a slide has fewer than 10 spots with counts for ``markers``,
+        or the reference cannot be used (see `signatures`).
     """
     if method not in (*METHODS, "auto"):
         raise InputError(f"there is no method {method!r}; the methods are: auto, {', '.join(METHODS)}.")
@@ -106,7 +111,12 @@ def deconvolve_counts(
         typical = float(np.median(depth[depth > 0])) if (depth > 0).any() else 0.0
         judged = judge_methods(reference, labels, typical, seed=seed)
         method = "poisson" if judged is None else judged["method"].iloc[0]
-    run = FUNCTIONS[method]
+    run: Callable[..., NDArray[np.float64]] = FUNCTIONS[method]
+    if method == "markers":
+        slide = np.zeros(counts.shape[0], np.int64) if slides is None else np.unique(slides, return_inverse=True)[1]
+        slide = slide.ravel()
+        check_enough_spots(counts, slide, slides)
+        run = partial(markers, slide=slide)
     found = run(counts, known)
     error = _standard_errors(run, counts, known, found, n_replicates, seed) if n_replicates else None
     cells, sizes = proportions(found), known.sizes

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.special import softmax
 
+from spaf_analysis.errors import InputError
 from spaf_analysis.metrics import log_normalize
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Method = Literal["poisson", "least-squares", "markers"]
 METHODS: tuple[Method, ...] = ("poisson", "least-squares", "markers")
 
 N_MARKERS = 100  # genes of a type
+_LEAST_SPOTS = 10
 _MAX_STEPS, _TOLERANCE = 300, 1e-4
 
 
@@ -66,13 +68,38 @@ def least_squares(
     return abundance
 
 
+def check_enough_spots(counts: sparse.csr_matrix, slide: NDArray[np.int64], names: NDArray[np.str_] | None) -> None:
+    """Ask for the spots that scores of markers need, since they compare spots with each other.
+
+    Raises
+    ------
+    InputError
+        If a slide has spots with counts, but too few.
+    """
+    has_counts = np.diff(counts.indptr) > 0
+    n_spots = np.bincount(slide[has_counts], minlength=1)
+    for code, n in enumerate(n_spots.tolist()):
+        if n < _LEAST_SPOTS and (n or not has_counts.any()):
+            name = "" if names is None else str(names[slide == code][0]) if (slide == code).any() else ""
+            who = f"slide {name!r} has" if name else "there are"
+            raise InputError(
+                f"the method markers compares the spots of a slide, and {who} {n} with counts of shared genes, where "
+                f"at least {_LEAST_SPOTS} are needed: choose poisson or "
+                "least-squares."
+            )
+
+
 def markers(
-    counts: sparse.csr_matrix, reference: Signatures, weights: NDArray[np.float64] | None = None
+    counts: sparse.csr_matrix,
+    reference: Signatures,
+    weights: NDArray[np.float64] | None = None,
+    *,
+    slide: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Scores of marker genes through a softmax: how a spot differs from the others, and no amounts.
 
     Markers of a type are the genes whose log share is furthest above that of any other type. Log counts are z-scored by
-    gene over the spots, averaged over the markers of a type, and z-scored again.
+    gene over the spots of a slide, averaged over the markers of a type, and z-scored again.
     """
     weight = _weights(weights, reference).astype(np.float64)
     logs = np.log1p(1e4 * reference.shares)
@@ -83,9 +110,9 @@ def markers(
         chosen = np.argsort(-above, kind="stable")[:N_MARKERS]
         # Of a panel with few genes the best hundred hold genes that mark another type.
         chosen = chosen[(weight[chosen] > 0.0) & (above[chosen] > 0.0)]
-        z = _z_scores(values[:, chosen].toarray())
+        z = _z_scores(values[:, chosen].toarray(), slide)
         scores[:, kind] = z @ weight[chosen] / max(weight[chosen].sum(), 1.0)
-    shares = softmax(_z_scores(scores), axis=1)
+    shares = softmax(_z_scores(scores, slide), axis=1)
     shares[np.diff(counts.indptr) == 0] = np.nan
     return np.asarray(shares)
 
@@ -109,7 +136,12 @@ def _single(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32, order="C")
 
 
-def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _z_scores(values: NDArray[np.float64], slide: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    if slide is not None:
+        by_slide = np.empty_like(values)
+        for code in np.unique(slide):
+            by_slide[slide == code] = _z_scores(values[slide == code], None)
+        return by_slide
     spread = values.std(axis=0)
     scores: NDArray[np.float64] = (values - values.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
     return scores

@@ -11,7 +11,7 @@ from spaf_analysis.deconvolution.compute import N_REPLICATES, Deconvolution, dec
 from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import PROPORTIONS
-from spaf_analysis.tables import labels_of, table_of
+from spaf_analysis.tables import labels_of, slide_names, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def deconvolve(
 
     Writes ``obsm[key_added]`` (spots x types, a DataFrame: shares of cells), ``obsm[key_added + "_rna"]`` (shares of
     counts), ``obsm[key_added + "_error"]`` (standard errors over genes), ``obs[key_added + "_misfit"]`` and
-    ``obs[key_added + "_fits"]``, and what was done into ``uns[key_added]``.
+    ``obs[key_added + "_fits"]`` (missing where it cannot be told), and what was done into ``uns[key_added]``. Columns
+    have "_" where names of types have "/"; ``uns[key_added]["types"]`` holds the names themselves, in the same order.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def deconvolve(
     shared = shared_genes(table, cells, ("the spots", "the reference"))
     found = deconvolve_counts(
         shared.counts(of_spots, 0), shared.counts(of_cells, 1), labels,
-        method=method, n_replicates=n_replicates, seed=seed,
+        method=method, n_replicates=n_replicates, seed=seed, slides=slide_names(table),
     )  # fmt: skip
     _write(table, found, key_added)
     table.uns[key_added] = record(found) | {
@@ -99,6 +100,7 @@ def deconvolve(
         "n_shared_genes": len(shared.names),
         "share_of_counts_read": _share(float(shared.counts(of_spots, 0).sum()), float(of_spots.sum())),
         "n_unlabelled": int((labels == "").sum()),
+        "types": np.array(found.types, dtype=object),
     }
     return found
 
@@ -108,7 +110,7 @@ def record(found: Deconvolution) -> dict[str, Any]:
     return {
         "method": found.method,
         "n_empty": int(np.isnan(found.cells[:, 0]).sum()),
-        "n_without_fit": int((~found.fits).sum()),
+        "n_without_fit": int((~found.fits & np.isfinite(found.misfit)).sum()),
         "alike": [f"{one} and {other}: {value:.3f}" for one, other, value in found.alike],
         "judged": {} if found.judged is None else {column: found.judged[column].tolist() for column in found.judged},
     }
@@ -131,13 +133,27 @@ def proportions_of(adata: Cells, *, key: str = PROPORTIONS, table_key: str | Non
 
 def _write(table: ad.AnnData, found: Deconvolution, key: str) -> None:
     parts = {key: found.cells, f"{key}_rna": found.rna, f"{key}_error": found.error}
+    columns = column_names(found.types)
     for name, values in parts.items():
         if values is not None:
-            table.obsm[name] = pd.DataFrame(values, index=table.obs_names, columns=found.types)
+            table.obsm[name] = pd.DataFrame(values, index=table.obs_names, columns=columns)
         elif name in table.obsm:
             del table.obsm[name]  # of another run
     table.obs[f"{key}_misfit"] = found.misfit
-    table.obs[f"{key}_fits"] = found.fits
+    fits = pd.array(found.fits, dtype="boolean")
+    fits[~np.isfinite(found.misfit)] = pd.NA
+    table.obs[f"{key}_fits"] = fits
+
+
+def column_names(types: list[str]) -> list[str]:
+    """Return types as names of columns: with "_" for "/", which anndata is going to refuse in keys, each once."""
+    names: list[str] = []
+    for kind in types:
+        name = kind.replace("/", "_")
+        while name in names or (name != kind and name in types):
+            name += "_"
+        names.append(name)
+    return names
 
 
 def _share(part: float, whole: float) -> float:

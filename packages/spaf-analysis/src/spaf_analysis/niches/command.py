@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from spaf_analysis.commands import JSON, KEY, MODEL, OUT, SEED, SOURCE, check_result, print_json, write_result
+from spaf_analysis.commands import (
+    JSON,
+    KEY,
+    MODEL,
+    OUT,
+    SEED,
+    SOURCE,
+    check_all_kept,
+    check_result,
+    print_json,
+    write_result,
+)
 from spaf_analysis.defaults import N_NEIGHBORS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, NICHE_DIFFERENCES, NICHES
@@ -68,6 +79,15 @@ def niches_command(
     kind, how = chosen_inputs(inputs, method)
     if (condition is None) != (donor is None):
         raise InputError("niches are compared between conditions of donors: give both --condition and --donor.")
+    for option, value in (("--cell-type", cell_type), ("--contrast", contrast)):
+        if value is not None and condition is None:
+            raise InputError(
+                f"{option} is for comparing conditions: give --condition and --donor too, or leave it out."
+            )
+    if condition is not None:
+        check_all_kept(out, as_json=as_json, lost="the differences between conditions (--condition)")
+    if label is not None:
+        check_all_kept(out, as_json=as_json, lost="how niches were judged (--label)")
     adata = read_table(source)
     check_cell_names(adata)
     columns = {"--label": label, "--condition": condition, "--donor": donor, "--cell-type": cell_type}

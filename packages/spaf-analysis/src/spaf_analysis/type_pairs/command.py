@@ -8,6 +8,7 @@ import typer
 
 from spaf_analysis.commands import JSON, OUT, SEED, SOURCE, check_result, print_json, write_result
 from spaf_analysis.defaults import N_PERMUTATIONS
+from spaf_analysis.errors import InputError
 from spaf_analysis.keys import TYPE_PAIRS
 
 
@@ -43,6 +44,8 @@ def type_pairs_command(
     from spaf_analysis.type_pairs.tool import type_pairs
 
     check_result(source, out, as_json=as_json)
+    if contrast is not None and condition is None:
+        raise InputError("--contrast is for comparing conditions: give --condition too, or leave it out.")
     adata = read_table(source)
     type_pairs(
         adata, cell_type=cell_type, donor=donor, condition=condition, contrast=contrast, radius=radius,

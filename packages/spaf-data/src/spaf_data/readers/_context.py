@@ -37,9 +37,10 @@ def context_of(
         values = [constant_of(obs[key].iloc[cells]) for cells in rows]
         for slide, cells, value in zip(slides, rows, values, strict=True):
             if value is None and obs[key].iloc[cells].notna().any():
+                found = ", ".join(sorted(map(str, obs[key].iloc[cells].dropna().unique())))
                 logger.warning(
-                    "%s has several values in obs column %r for one slide (%s): its %s is unknown unless given (--%s)",
-                    where, key, slide, key, key,
+                    "%s has several values in obs column %r for one slide%s: %s; its %s is unknown unless given (--%s)",
+                    where, key, "" if slide == keys.UNKNOWN else f" ({slide})", found, key, key,
                 )  # fmt: skip
         if len(set(values)) > 1:
             differing[key] = np.empty(len(obs), dtype=object)

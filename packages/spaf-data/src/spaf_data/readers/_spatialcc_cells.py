@@ -63,6 +63,8 @@ class Cells:
         self._pairs: list[np.ndarray] = []  # two genes in one number
         self._counted = np.zeros(0, bool)  # genes that have a number in some cell
         self._missing = np.zeros(0, bool)  # genes that are NaN in some cell
+        self._n_listed = np.zeros(0, np.int64)  # cells that list a gene
+        self._lists_zeros = False  # whether lists are panels, which name genes without counts too
 
     def add(self, batch: pa.RecordBatch, shard: Path) -> None:
         """Add the cells of some rows.
@@ -97,6 +99,9 @@ class Cells:
                 f"{rows.names[cell[entry]]!r}, which is no count (a whole number of at least 0): values that were "
                 "normalised cannot be read, take the data set with counts"
             )
+        listed = np.bincount(codes, minlength=len(self._genes.known))
+        self._n_listed = np.pad(self._n_listed, (0, len(listed) - len(self._n_listed))) + listed
+        self._lists_zeros |= bool((values == 0).any())
         found = np.flatnonzero(values > 0)
         self._n_entries.append(np.bincount(cell[found], minlength=len(length)))
         self._entries.append((codes[found], values[found].astype(np.int32)))
@@ -148,6 +153,26 @@ class Cells:
     def n_missing(self) -> int:
         """Number of genes that are NaN in all cells."""
         return int(self._missing.sum())
+
+    def check_panel(self, where: str) -> None:
+        """Refuse genes that only some cells list, where lists name genes without counts too.
+
+        Where no list holds a 0, lists are sparse, and a gene that a cell does not list was not seen there.
+
+        Raises
+        ------
+        InputError
+            If there are such genes; the sentence says how many, and names one.
+        """
+        partly = np.flatnonzero((self._n_listed < len(self.names)) & ~self._missing[: len(self._n_listed)])
+        if self._lists_zeros and len(partly):
+            gene = int(partly[0])
+            raise InputError(
+                f"{where} has {len(partly)} of {len(self._genes.known)} genes that only some cells list in Gene "
+                f"({self._genes.known[gene]!r}: {self._n_listed[gene]} of {len(self.names)} cells): lists that hold 0 "
+                "are the panel of a sample, so all cells must list the same genes, and samples of several panels are "
+                "read one by one (spaf-data build)"
+            )
 
     def counts(self) -> tuple[sparse.csr_matrix, list[str], np.ndarray]:
         """Return counts of the genes that were measured, int32 CSR, their names, and their place by number or -1."""

@@ -24,7 +24,7 @@ from spaf_data.readers._nested import numbers_of
 from spaf_data.readers._platform import ReadsCounts
 from spaf_data.readers._shards import check_shards, find_shards, shard_schema, stream_shard
 from spaf_data.readers._spatialcc_cells import Cells, Names
-from spaf_data.slides import check_slides_apart
+from spaf_data.slides import check_slides_apart, without_slide
 
 if TYPE_CHECKING:
     from spaf_data.options import ReadOptions
@@ -81,6 +81,7 @@ class SpatialCC(ReadsCounts[Path]):
             for batch in stream_shard(shard, table.columns, only=only):
                 cells.add(batch, shard)
                 table.add(batch, shard)
+        cells.check_panel(where)
         counts, genes, place = cells.counts()
         obs = table.obs()
         of_cell = None if options.one_slide else _slides(obs, columns["sample"], where)
@@ -123,7 +124,9 @@ class SpatialCC(ReadsCounts[Path]):
             for batch in stream_shard(shard, [sample]):
                 if (names.codes(batch.column(0)) < 0).any():
                     raise InputError(f"{shard} has cells without a sample in column {sample!r}")
-        return pd.DataFrame({sample: names.known}), sample
+        found = pd.DataFrame({sample: names.known})
+        _check_names(found[sample], sample, str(path))
+        return found, sample
 
 
 def _is_of_cells(shard: Path) -> bool:
@@ -214,7 +217,19 @@ def _slides(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
     missing = obs[column].isna()
     if missing.any():
         raise InputError(f"{where} has no sample in column {column!r} for {int(missing.sum())} of its {len(obs)} cells")
+    _check_names(pd.Series(obs[column].unique()), column, where)
     return np.char.strip(obs[column].astype(str).to_numpy(dtype=str))
+
+
+def _check_names(names: pd.Series, column: str, where: str) -> None:
+    """Refuse samples whose name is a word for none beside samples that have names."""
+    no_name = without_slide(names)
+    if no_name.any():
+        raise InputError(
+            f"{where} has a sample named {str(names[no_name].iloc[0])!r} in column {column!r}, a word for no sample, "
+            "beside others: give it another name, name another column (slide_key, --slide-key), or say that all cells "
+            "are of one slide (one_slide=True, --one-slide)"
+        )
 
 
 def _gene_pairs(cells: Cells, columns: Mapping[str, str], place: np.ndarray) -> GenePairs | None:
