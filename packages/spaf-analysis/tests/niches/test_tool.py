@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spaf_analysis import InputError, judge_niches, pl, tl
@@ -138,6 +139,15 @@ def test_conditions_are_compared_by_donor(patients):
     assert gene["p_adjusted"] < 0.05
     assert (table.loc[table["kind"] == "abundance", "p_adjusted"] > 0.05).all()
     assert pl.niche_differences(adata, kind="gene").get_yticklabels()[0].get_text() == "n1  G6"
+
+
+def test_logarithms_are_not_compared(patients):
+    adata = patients.copy()
+    adata.obs["spaf_niche"] = adata.obs["region"]
+    adata.X = np.log1p(sparse.csr_matrix(adata.X).toarray())
+    with pytest.raises(InputError, match="the table: .*log"):
+        tl.niche_differences(adata, condition="condition", donor="donor")
+    assert "spaf_niche_differences" not in adata.uns
 
 
 def test_niches_are_drawn(tissues):
