@@ -5,6 +5,7 @@ import spaf_data
 COLOCALIZATION = spaf_data.keys.COLOCALIZATION
 CONNECTIVITIES = spaf_data.keys.CONNECTIVITIES
 GAP = spaf_data.keys.GAP
+NO_VALUE = spaf_data.keys.NO_VALUE
 N_TRANSCRIPTS = spaf_data.keys.N_TRANSCRIPTS
 NEIGHBORS = spaf_data.keys.NEIGHBORS
 SLIDE = spaf_data.keys.SLIDE
@@ -45,6 +46,7 @@ __all__ = [
     "NICHES",
     "NICHE_DIFFERENCES",
     "NICHE_STATE",
+    "NO_VALUE",
     "N_TRANSCRIPTS",
     "PROPORTIONS",
     "SLIDE",

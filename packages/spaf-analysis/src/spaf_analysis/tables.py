@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 import spaf_model
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import SPATIAL
+from spaf_analysis.keys import NO_VALUE, SPATIAL
 from spaf_data import slides_of_cells
 from spaf_model import Model, load_model
 
@@ -24,7 +24,6 @@ GRID_SPREAD = 1.05  # of distances that are one and the same on a grid: their 90
 _UNEVEN_SPREAD = 1.3
 _LEAST_SPOTS = 20
 MAX_CATEGORIES = 500  # that a column of labels can have
-_NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})
 
 
 def table_of(data: Cells, table_key: str | None = None) -> ad.AnnData:
@@ -128,6 +127,23 @@ def loaded(model: Model[Any, Any] | str | Path) -> Model[Any, Any]:
     return model if isinstance(model, Model) else load_model(model)
 
 
+def embedding_of(
+    model: Model[Any, Any],
+    table: ad.AnnData,
+    rows: NDArray[np.int64],
+    *,
+    layer: str | None = None,
+    method: str | None = None,
+) -> NDArray[np.float64]:
+    """Return what a model gives for some cells and leave the table as it is; one that reads whole slides reads all."""
+    read = ad.AnnData(table.X if layer is None else table.layers[layer], obs=table.obs, var=table.var)
+    whole = model.reads_whole_slides
+    read = read if whole else read[rows].copy()
+    model.embed(read, key_added="X", method=method)
+    found = np.asarray(read.obsm["X"], dtype=np.float64)
+    return found[rows] if whole else found
+
+
 def labels_of(adata: ad.AnnData, column: str, option: str, *, least: int = 2) -> tuple[NDArray[np.int64], list[str]]:
     """Return the code of each cell in a column of `obs`, -1 where it has no value, and the names of the codes.
 
@@ -153,7 +169,7 @@ def labels_of(adata: ad.AnnData, column: str, option: str, *, least: int = 2) ->
         )
     values = adata.obs[column]
     texts = values.astype(object).where(values.notna(), "").astype(str).str.strip()
-    texts = texts.where(~texts.str.casefold().isin(_NO_VALUE), "")
+    texts = texts.where(~texts.str.casefold().isin(NO_VALUE), "")
     names = sorted(set(texts) - {""})
     if len(names) > MAX_CATEGORIES:
         raise InputError(

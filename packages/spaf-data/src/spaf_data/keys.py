@@ -23,6 +23,7 @@ SPECIES = "species"
 ASSAY = "assay"
 CONTEXT = (TISSUE, CONDITION, SPECIES, ASSAY)
 UNKNOWN = "unknown"
+NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})  # what texts say, in any case, of nothing
 
 SPLIT = "split"
 TRAIN = "train"

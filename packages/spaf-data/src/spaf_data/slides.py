@@ -50,7 +50,7 @@ _LEAST_NEAR_IN_TILES = 10
 _MOST_SHARE_ELSEWHERE = 0.01  # of cells so near, or it is no matter of a corner
 _LEAST_CELLS_ELSEWHERE = 200
 _TIMES_CHANCE = 3  # what tiles of these hold by chance, with as many near cells as elsewhere
-_NO_SLIDE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", keys.UNKNOWN})  # in a column of names
+_NO_SLIDE = keys.NO_VALUE | {keys.UNKNOWN}  # in a column of names
 _MOST_SLIDES = 200  # that a column is taken for in a question
 
 

@@ -187,6 +187,12 @@ class Network(nn.Module, ABC, Generic[BatchT]):
         first = next(itertools.chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of matrix products on a device, autocast considered."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return next(self.parameters()).dtype
+
     @abstractmethod
     def encode(self, batch: BatchT) -> torch.Tensor:
         """Return the hidden states of a batch."""

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,11 +26,13 @@ from spaf_analysis.metrics import (
     drawn_tissue,
     random_twin,
 )
-from spaf_analysis.tables import grid_spacing, loaded, places_of, slide_names, table_of
+from spaf_analysis.tables import embedding_of, grid_spacing, loaded, places_of, slide_names, table_of
 from spaf_data import Distances
 from spaf_model import EmbedsPairs, Model, check_key
 
 if TYPE_CHECKING:
+    import anndata as ad
+
     from spaf_model import Cells
 
 _OF_SPACING = 1.15  # radius of neighbours among spots: those beside each other on an uneven grid, none diagonally
@@ -127,7 +128,7 @@ def benchmark_cell_pairs(
         scores[MODEL] = _pair_head(model, table, held_out)
     embeddings = {COSINE: embedding[held_out]}
     if model is not None:
-        embeddings[RANDOM] = np.nan_to_num(_embedding_of(random_twin(model, seed), table, held_out))
+        embeddings[RANDOM] = np.nan_to_num(embedding_of(random_twin(model, seed), table, held_out))
     return judge(judged_cells, fitted_cells, scores, embeddings, head=head, options=options, distances=distances)
 
 
@@ -210,17 +211,7 @@ def _embedding(table: ad.AnnData, key: str, model: Model[Any, Any] | None) -> ND
         return np.asarray(table.obsm[key], dtype=np.float64)
     if model is None:
         raise InputError(f"obsm has no embedding {key!r}; it has: {', '.join(table.obsm) or 'nothing'}.")
-    return _embedding_of(model, table, np.arange(table.n_obs))
-
-
-def _embedding_of(model: Model[Any, Any], table: ad.AnnData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return what a model gives for some cells; one that reads whole slides reads all."""
-    read = ad.AnnData(table.X, obs=table.obs, var=table.var)
-    whole = model.reads_whole_slides
-    read = read if whole else read[rows].copy()
-    model.embed(read, key_added="X")
-    found = np.asarray(read.obsm["X"], dtype=np.float64)
-    return found[rows] if whole else found
+    return embedding_of(model, table, np.arange(table.n_obs))
 
 
 def _shared_genes(table: ad.AnnData, other: ad.AnnData) -> tuple[NDArray[np.int64] | slice, NDArray[np.int64] | slice]:

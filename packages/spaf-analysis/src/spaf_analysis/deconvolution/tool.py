@@ -89,8 +89,9 @@ def deconvolve(
     of_spots = checked_counts(table, layer, "the spots")
     of_cells = checked_counts(cells, reference_layer, "the reference")
     shared = shared_genes(table, cells, ("the spots", "the reference"))
+    read = shared.counts(of_spots, 0)
     found = deconvolve_counts(
-        shared.counts(of_spots, 0), shared.counts(of_cells, 1), labels,
+        read, shared.counts(of_cells, 1), labels,
         method=method, n_replicates=n_replicates, seed=seed, slides=slide_names(table),
     )  # fmt: skip
     _write(table, found, key_added)
@@ -98,7 +99,7 @@ def deconvolve(
         "label": label,
         "seed": seed,
         "n_shared_genes": len(shared.names),
-        "share_of_counts_read": _share(float(shared.counts(of_spots, 0).sum()), float(of_spots.sum())),
+        "share_of_counts_read": _share(float(read.sum()), float(of_spots.sum())),
         "n_unlabelled": int((labels == "").sum()),
         "types": np.array(found.types, dtype=object),
     }

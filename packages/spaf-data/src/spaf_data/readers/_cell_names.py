@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from spaf_data import keys
 from spaf_data.errors import InputError
 
 # In no cell, on any platform; compared without regard to case. No instrument names a cell so.
-NO_CELL_WORDS = frozenset({"", "unassigned", "na", "n/a", "<na>", "nan", "none", "null", "nil"})
+NO_CELL_WORDS = keys.NO_VALUE | {"unassigned", "nil"}
 
 # -1 as signed and as unsigned integers of 32 and 64 bits hold it.
 _NO_CELL_NUMBERS = frozenset({-1, 2**32 - 1, 2**64 - 1})

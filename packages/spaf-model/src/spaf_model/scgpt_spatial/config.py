@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from spaf_model.configuration import PlainConfig, checked_number
 from spaf_model.errors import InputError
 
 NormPlacement = Literal["pre", "post"]
@@ -29,7 +30,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScGPTSpatialConfig:
+class ScGPTSpatialConfig(PlainConfig):
     """Sizes and switches of a scGPT-spatial model.
 
     The defaults are for new models. They differ from the published configuration (`published`) in what is cheap to do
@@ -100,13 +101,13 @@ class ScGPTSpatialConfig:
         if self.n_experts > 1 and self.n_active > self.n_experts:
             raise InputError(f"n_active must be at most n_experts, {self.n_experts}, not {self.n_active}.")
         for name in ("dropout", "attention_dropout"):
-            if not 0.0 <= _checked_number(name, getattr(self, name)) < 1.0:
+            if not 0.0 <= checked_number(name, getattr(self, name)) < 1.0:
                 raise InputError(f"{name} must be at least 0 and below 1, not {getattr(self, name)!r}.")
-        if not 0.0 <= _checked_number("balance_rate", self.balance_rate) < math.inf:
+        if not 0.0 <= checked_number("balance_rate", self.balance_rate) < math.inf:
             raise InputError(f"balance_rate must be at least 0, not {self.balance_rate!r}.")
-        if not 0.0 < _checked_number("neighbour_width", self.neighbour_width) < math.inf:
+        if not 0.0 < checked_number("neighbour_width", self.neighbour_width) < math.inf:
             raise InputError(f"neighbour_width must be above 0, not {self.neighbour_width!r}.")
-        if not 0.0 <= _checked_number("niche_gate", self.niche_gate) <= 1.0:
+        if not 0.0 <= checked_number("niche_gate", self.niche_gate) <= 1.0:
             raise InputError(f"niche_gate must be from 0 to 1, not {self.niche_gate!r}.")
         if self.routing_record is not None and not isinstance(self.routing_record, Mapping):
             raise InputError(f"routing_record must be a table or None, not {self.routing_record!r}.")
@@ -145,32 +146,7 @@ class ScGPTSpatialConfig:
             attention_dropout=0.2,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary of plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ScGPTSpatialConfig:
-        """Build a configuration from plain values.
-
-        Raises
-        ------
-        InputError
-            If a key is not an option, or a value is out of range.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"Unknown option(s) {', '.join(unknown)}; the options are: {', '.join(known)}.")
-        return cls(**values)
-
 
 def _check_whole(name: str, value: object, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-
-
-def _checked_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} must be a number, not {value!r}.")
-    return float(value)

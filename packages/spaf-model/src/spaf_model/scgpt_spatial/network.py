@@ -11,6 +11,7 @@ from torch import nn
 
 from spaf_model.errors import InputError
 from spaf_model.family import Network
+from spaf_model.initial_weights import initialise
 from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput, Discriminator
 from spaf_model.scgpt_spatial.experts import TokensToDecode, token_decoder
@@ -55,7 +56,7 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         self.neighbourhood_decoder = CellDecoder(config) if config.neighbourhood_decoder else None
         self.discriminator = Discriminator(config) if config.discriminator and config.n_technologies else None
         self.count_output = CountOutput(config) if config.output == "counts" else None
-        self.apply(_initialise)
+        self.apply(initialise)
 
     @property
     def width(self) -> int:
@@ -256,19 +257,3 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         """Values of a position in queries, keys and values together or in an MLP, the widest activation."""
         assert self.config.mlp_width is not None
         return max(3 * self.config.width, self.config.mlp_width)
-
-    def compute_dtype(self, device: torch.device) -> torch.dtype:
-        """Return the dtype of matrix products on a device, autocast considered."""
-        if torch.is_autocast_enabled(device.type):
-            return torch.get_autocast_dtype(device.type)
-        return self.genes.table.weight.dtype
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        # The scale is lost in the LayerNorm that follows; a small one lets the tables learn at the pace of the rest.
-        nn.init.normal_(module.weight, std=0.02)

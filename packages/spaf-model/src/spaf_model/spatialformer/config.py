@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+from spaf_model.configuration import PlainConfig, checked_number
 from spaf_model.errors import InputError
 from spaf_model.spatialformer.values import GeneValueKind
 
@@ -19,7 +19,7 @@ ATTENTION_LAYOUT = "[q|k|v][head][dim]"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpatialFormerConfig:
+class SpatialFormerConfig(PlainConfig):
     """Sizes and switches of a SpatialFormer.
 
     The defaults are for new models. They differ from the published configuration (`published`) in five places: heads of
@@ -110,16 +110,16 @@ class SpatialFormerConfig:
         _check_choice("colocalization_head", self.colocalization_head, get_args(ColocalizationHead))
         _check_choice("attention_layout", self.attention_layout, (ATTENTION_LAYOUT,))
         for name in ("embedding_dropout", "conv_dropout", "attention_dropout", "mlp_dropout", "drop_path"):
-            value = _check_number(name, getattr(self, name))
+            value = checked_number(name, getattr(self, name))
             if not 0.0 <= value < 1.0:
                 raise InputError(f"{name} must be at least 0 and below 1, not {value!r}.")
-        if not 0.0 < _check_number("batch_norm_momentum", self.batch_norm_momentum) <= 1.0:
+        if not 0.0 < checked_number("batch_norm_momentum", self.batch_norm_momentum) <= 1.0:
             raise InputError(f"batch_norm_momentum must be above 0 and at most 1, not {self.batch_norm_momentum!r}.")
-        if not _check_number("batch_norm_eps", self.batch_norm_eps) > 0.0:
+        if not checked_number("batch_norm_eps", self.batch_norm_eps) > 0.0:
             raise InputError(f"batch_norm_eps must be above 0, not {self.batch_norm_eps!r}.")
         if self.attention_scale is None:
             object.__setattr__(self, "attention_scale", self.head_dim**-0.5)
-        elif not _check_number("attention_scale", self.attention_scale) > 0.0:
+        elif not checked_number("attention_scale", self.attention_scale) > 0.0:
             raise InputError(f"attention_scale must be above 0, not {self.attention_scale!r}.")
 
     def _check_values(self) -> None:
@@ -172,32 +172,7 @@ class SpatialFormerConfig:
             attention_dropout=0.1,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary of plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SpatialFormerConfig:
-        """Build a configuration from plain values.
-
-        Raises
-        ------
-        InputError
-            If a key is not an option, or a value is out of range.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"Unknown option(s) {', '.join(unknown)}; the options are: {', '.join(known)}.")
-        return cls(**values)
-
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-
-
-def _check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} must be a number, not {value!r}.")
-    return float(value)

@@ -12,6 +12,7 @@ from torch import nn
 from spaf_model.attention_bias import AlibiBias
 from spaf_model.errors import InputError
 from spaf_model.family import Network
+from spaf_model.initial_weights import initialise
 from spaf_model.kernels import KernelName, select_kernel
 from spaf_model.spatialformer.heads import (
     CosinePairs,
@@ -63,7 +64,7 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         self.linear_path = linear_path(config)
         self.contrast_projection = contrast_projection(config)
         self.decoder = decoder(config)
-        self.apply(_initialise)
+        self.apply(initialise)
         if self.linear_path is not None and not self.linear_path.loadings.is_meta:
             nn.init.orthogonal_(self.linear_path.project.weight)
 
@@ -253,19 +254,3 @@ class SpatialFormerNetwork(Network[TokenBatch]):
         )
         bias = AlibiBias(self.config.n_heads, length, mask, device=device)
         return SequenceContext(mask=mask, positions=positions, shape=(n_cells, length), bias=bias, kernel=choice)
-
-    def compute_dtype(self, device: torch.device) -> torch.dtype:
-        """Return the dtype of matrix products on a device, autocast considered."""
-        if torch.is_autocast_enabled(device.type):
-            return torch.get_autocast_dtype(device.type)
-        return self.embedding.tokens.weight.dtype
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        # The scale is lost in the LayerNorm that follows; a small one lets the tables learn at the pace of the rest.
-        nn.init.normal_(module.weight, std=0.02)

@@ -41,6 +41,7 @@ from spaf_train.evaluation.judging import (
     judge_cell_pairs,
     judged_pairs,
 )
+from spaf_train.evaluation.log_counts import MAX_GENES, log_scaled, most_variable, row_sums
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes, unigram_probabilities
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models
@@ -58,6 +59,7 @@ __all__ = [
     "ENOUGH_TILES",
     "FURTHER_BASELINES",
     "LOGISTIC",
+    "MAX_GENES",
     "MODEL",
     "NEGATIVES",
     "NEIGHBOURS",
@@ -109,8 +111,10 @@ __all__ = [
     "judge_cell_pairs",
     "judged_pairs",
     "log_normalize",
+    "log_scaled",
     "macro_f1",
     "matched_pairs",
+    "most_variable",
     "operating_point",
     "pair_rates",
     "pair_weights",
@@ -123,6 +127,7 @@ __all__ = [
     "read_cells",
     "read_tissue",
     "reliability_table",
+    "row_sums",
     "score_gene_pairs",
     "spatial_tiles",
     "tile_draws",

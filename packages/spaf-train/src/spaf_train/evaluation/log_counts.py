@@ -62,13 +62,13 @@ class LogCounts:
         if not counts[rows].nnz:
             raise InputError("No training cell has any count.")
         if names.size > MAX_GENES:
-            kept = _most_variable(counts[rows])
+            kept = most_variable(counts[rows])
             counts, names, ids = counts[:, kept], names[kept], ids[kept]
         known = counts[rows]
         totals = row_sums(known)
         depth = float(np.median(totals[totals > 0]))
         share = np.asarray(known.sum(axis=0, dtype=np.float64)).ravel()
-        values = _logs(counts, depth).toarray()
+        values = log_scaled(counts, depth).toarray()
         mean = values[rows][totals > 0].mean(axis=0)
         values[row_sums(counts) == 0] = np.nan
         made = cls(tuple(names), tuple(ids), depth, (share / share.sum()).astype(np.float32), mean)
@@ -91,7 +91,7 @@ class LogCounts:
                 f"The table measures {int(measured.sum())} of the {len(self.genes)} genes that the labels were learnt "
                 f"from, with {share:.0%} of their counts; at least {_LEAST_SHARE:.0%} are needed."
             )
-        values = _logs(counts, self.depth * share).toarray()
+        values = log_scaled(counts, self.depth * share).toarray()
         values[:, ~measured] = self.mean[~measured]
         values[row_sums(counts) == 0] = np.nan
         return values
@@ -110,15 +110,17 @@ def row_sums(counts: sparse.csr_array) -> NDArray[np.float64]:
     return np.asarray(counts @ np.ones(counts.shape[1]))
 
 
-def _logs(counts: sparse.csr_array, depth: float) -> sparse.csr_array:
+def log_scaled(counts: sparse.csr_array, depth: float) -> sparse.csr_array:
+    """Return ln(1 + counts per `depth`), cells x genes; cells without counts stay zero."""
     factors = (depth / np.maximum(row_sums(counts), 1.0)).astype(np.float32)
     values = np.log1p(counts.data * np.repeat(factors, np.diff(counts.indptr)))
     return sparse.csr_array((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 
 
-def _most_variable(counts: sparse.csr_array) -> NDArray[np.int64]:
+def most_variable(counts: sparse.csr_array) -> NDArray[np.int64]:
+    """Return the `MAX_GENES` genes whose log counts vary most, ascending."""
     totals = row_sums(counts)
-    logs = _logs(counts, float(np.median(totals[totals > 0])))
+    logs = log_scaled(counts, float(np.median(totals[totals > 0])))
     mean = np.asarray(logs.mean(axis=0)).ravel()
     logs.data = logs.data**2
     variance = np.asarray(logs.mean(axis=0)).ravel() - mean**2

@@ -3,6 +3,7 @@
 from spaf_train.finetuning.config import FinetuneConfig
 from spaf_train.finetuning.label_card import LABEL_MEASURES
 from spaf_train.finetuning.label_head import LabelHead, predict_labels
+from spaf_train.finetuning.label_probe import comparable_pooling
 from spaf_train.finetuning.labelled_cells import LabelledCells, labelled_cells
 from spaf_train.finetuning.labels import finetune_labels
 from spaf_train.finetuning.pair_prediction import predict_pairs
@@ -18,6 +19,7 @@ __all__ = [
     "Fit",
     "LabelHead",
     "LabelledCells",
+    "comparable_pooling",
     "finetune_labels",
     "finetune_pairs",
     "fit_with_patience",

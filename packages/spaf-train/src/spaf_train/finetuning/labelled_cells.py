@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
 _SPLIT, _SPATIAL = "split", "spatial"
-_NO_VALUE = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null"})  # what texts say of a missing label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +95,7 @@ def labelled_cells(
         cell, or none that can be read.
     """
     values = _column(adata, label, "label")
-    is_word = values.astype(object).astype(str).str.strip().str.casefold().isin(_NO_VALUE)
+    is_word = values.astype(object).astype(str).str.strip().str.casefold().isin(spaf_data.keys.NO_VALUE)
     has_label = (values.notna() & ~is_word).to_numpy()
     if not has_label.any():
         raise InputError(f"obs[{label!r}] has no value for any cell.")

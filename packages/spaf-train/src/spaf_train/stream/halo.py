@@ -51,9 +51,7 @@ class Halos:
         for place, ref in enumerate(refs):
             if ref.shard not in skip_shards:
                 self._places.setdefault(ref.slide, []).append(place)
-        self._boxes: dict[
-            int, NDArray[np.float64]
-        ] = {}  # lowest and highest coordinates of the cells of a block, (2, 2)
+        self._boxes: dict[int, NDArray[np.float64]] = {}  # lowest and highest coordinates of a block's cells, (2, 2)
 
     def completed(self, place: int, block: Block) -> Block:
         """Return a block with its whole halo; what it had comes first, and pairs stay as they are."""
