@@ -9,6 +9,7 @@ import spaf_analysis as spaf
 from spaf_analysis import InputError
 from spaf_analysis.annotate import METHODS, annotate_arrays
 from spaf_analysis.cli import app
+from spaf_model import TissueModel, load_model
 
 N_GENES = 60
 
@@ -44,6 +45,21 @@ def test_an_embedding_that_says_it_all_is_chosen():
     assert found.method in ("embedding", "embedding and log counts")
     assert found.judged["macro_f1"].is_monotonic_decreasing
     assert (query.obs["label_pred"].astype(str) == query.obs["kind"]).mean() > 0.8
+
+
+def test_a_model_embeds_both_tables_on_the_same_axes(tmp_path):
+    reference, query = cells(200, 0), cells(80, 1)
+    TissueModel.fit(reference).save_pretrained(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    before = set(query.obsm)
+    found = spaf.tl.annotate(query, reference, "kind", method="embedding", model=model, unknown=0.0)
+    assert (query.obs["label_pred"].astype(str) == query.obs["kind"]).mean() > 0.9
+    assert set(query.obsm) == before
+    asked, known = query.copy(), reference.copy()
+    for table in (asked, known):  # by default a model of one slide gives each table axes of its own
+        model.embed(table, method="fixed")
+    given = spaf.tl.annotate(asked, known, "kind", method="embedding", key="X_SpaF", unknown=0.0)
+    np.testing.assert_allclose(found.probabilities, given.probabilities, atol=1e-5)
 
 
 def test_held_out_scores_are_those_of_scikit_learn():

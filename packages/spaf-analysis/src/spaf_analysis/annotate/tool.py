@@ -14,9 +14,10 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import LABEL_PRED, SPATIAL
 from spaf_analysis.metrics import pca_embedding
-from spaf_analysis.tables import check_cell_names, labels_of, loaded, slide_names, table_of
+from spaf_analysis.tables import check_cell_names, embedding_of, labels_of, loaded, slide_names, table_of
 from spaf_model import check_key
-from spaf_train.evaluation import inner_folds
+from spaf_train.evaluation import MAX_GENES, inner_folds, log_scaled, most_variable, row_sums
+from spaf_train.finetuning import comparable_pooling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from spaf_model import Cells, Model
 
 UNKNOWN = "unknown"
-_MAX_GENES = 2_000  # with more, those whose log counts vary most in the reference
 
 
 def annotate(
@@ -178,17 +178,13 @@ def _features(
 
 def _log_counts(counts: sparse.csr_matrix, fitted: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return log counts over the median total of the labelled cells, of the genes that vary most in them."""
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    depth = np.median(total[fitted][total[fitted] > 0]) if (total[fitted] > 0).any() else 1.0
-    scaled = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
-    scaled.data *= np.repeat(depth / np.maximum(total, 1.0), np.diff(scaled.indptr))
-    scaled.data = np.log1p(scaled.data)
-    if scaled.shape[1] > _MAX_GENES:
-        own = scaled[fitted]
-        mean = np.asarray(own.mean(axis=0)).ravel()
-        variance = np.asarray(own.multiply(own).mean(axis=0)).ravel() - mean**2
-        scaled = scaled[:, np.sort(np.argsort(-variance, kind="stable")[:_MAX_GENES])]
-    return np.asarray(scaled.toarray(), dtype=np.float32)
+    every = sparse.csr_array(counts)
+    known = every[fitted]
+    totals = row_sums(known)
+    values = log_scaled(every, float(np.median(totals[totals > 0])) if totals.any() else 1.0)
+    if values.shape[1] > MAX_GENES and totals.any():
+        values = values[:, most_variable(known)]
+    return np.asarray(values.toarray(), dtype=np.float32)
 
 
 def _embedding(
@@ -204,11 +200,11 @@ def _embedding(
     if key is None:
         assert model is not None
         made = loaded(model)
-        parts = []
-        for table, of_layer, _ in tables:
-            copy = table.copy()
-            made.embed(copy, layer=of_layer)
-            parts.append(np.asarray(copy.obsm["X_SpaF"], dtype=np.float32))
+        comparable = comparable_pooling(made, None)
+        parts = [
+            embedding_of(made, table, np.arange(table.n_obs), layer=of_layer, method=comparable).astype(np.float32)
+            for table, of_layer, _ in tables
+        ]
     else:
         for table, _, where in tables:
             if key not in table.obsm:
