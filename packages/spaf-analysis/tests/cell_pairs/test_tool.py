@@ -95,6 +95,11 @@ def test_baselines_can_be_fitted_on_another_slide_with_other_genes(tissue):
         benchmark_cell_pairs(tissue, train=other)
 
 
+def test_a_copy_of_the_judged_cells_is_not_fitted_on(tissue):
+    with pytest.raises(InputError, match="train holds the cells that are judged: .* have the names and totals"):
+        benchmark_cell_pairs(tissue, train=tissue[::-1].copy())
+
+
 def test_the_result_is_written_in_place_and_survives_a_file(tissue, tmp_path):
     tl.cell_pairs(tissue, n_replicates=5, max_pairs=50, key_added="judged")
     tissue.write_h5ad(tmp_path / "judged.h5ad")

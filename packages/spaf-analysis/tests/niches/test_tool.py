@@ -26,6 +26,18 @@ def test_planted_niches_are_found_alike_in_all_slides(tissues, inputs):
     assert adata.uns["spaf_niche"]["parameters"]["inputs"] == inputs
 
 
+def test_a_state_that_something_else_wrote_is_not_replaced_in_silence(tissues, caplog):
+    adata = tissues.copy()
+    tl.niches(adata, n_domains=2, inputs="embedding")
+    tl.niches(adata, n_domains=3, inputs="embedding")
+    assert not caplog.records
+    del adata.uns["spaf_niche"]
+    tl.niches(adata, n_domains=3, inputs="embedding")
+    assert [record.getMessage() for record in caplog.records] == [
+        "obsm['X_SpaF_niche'], which another analysis wrote, is replaced by the state of niches."
+    ]
+
+
 def test_the_number_of_niches_is_the_one_halves_agree_on(tissues):
     adata = tissues.copy()
     tl.niches(adata, inputs="embedding")

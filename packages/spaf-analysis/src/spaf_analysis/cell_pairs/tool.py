@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from spaf_model import Cells
 
 _OF_SPACING = 1.15  # radius of neighbours among spots: those beside each other on an uneven grid, none diagonally
+_FEW = 10  # cells of equal names, which two slides may have by chance
 MAX_FITTED_CELLS = EvaluationOptions().max_fitted_cells
 
 
@@ -109,6 +110,8 @@ def benchmark_cell_pairs(
     other = table if train is None else table_of(train, table_key)
     if train is not None and other is table:
         raise InputError("train holds the cells that are judged; give another slide, or leave it out for obs['split'].")
+    if train is not None:
+        _refuse_copies(table, other)
     distances = distances_of(table) if distances is None else distances
     options = EvaluationOptions(radii=radii, max_pairs=max_pairs, tower=tower, n_replicates=n_replicates, seed=seed)
     model = None if model is None else loaded(model)
@@ -212,6 +215,21 @@ def _embedding(table: ad.AnnData, key: str, model: Model[Any, Any] | None) -> ND
     if model is None:
         raise InputError(f"obsm has no embedding {key!r}; it has: {', '.join(table.obsm) or 'nothing'}.")
     return embedding_of(model, table, np.arange(table.n_obs))
+
+
+def _refuse_copies(table: ad.AnnData, other: ad.AnnData) -> None:
+    """Refuse cells to fit on that are judged too, as those of a copied file are: of equal genes, names and totals."""
+    shared = table.obs_names.intersection(other.obs_names)
+    names_are_clear = table.obs_names.is_unique and other.obs_names.is_unique
+    if len(shared) < _FEW or not names_are_clear or not table.var_names.equals(other.var_names):
+        return
+    totals = [np.asarray(one.X.sum(axis=1)).ravel()[one.obs_names.get_indexer(shared)] for one in (table, other)]
+    n_equal = int((totals[0] == totals[1]).sum())
+    if 2 * n_equal > len(shared):
+        raise InputError(
+            f"train holds the cells that are judged: {n_equal:,} have the names and totals of judged ones, such as "
+            f"{str(shared[0])!r}; give another slide, or leave it out for obs['split']."
+        )
 
 
 def _shared_genes(table: ad.AnnData, other: ad.AnnData) -> tuple[NDArray[np.int64] | slice, NDArray[np.int64] | slice]:

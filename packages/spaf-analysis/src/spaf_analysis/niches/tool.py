@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 Inputs = Literal["both", "embedding", "expression"]
 INPUTS: tuple[Inputs, ...] = ("both", "embedding", "expression")
+
+logger = logging.getLogger(__name__)
 
 
 def niches(
@@ -106,6 +109,8 @@ def niches(
     whole[cells] = state
     code = np.full(table.n_obs, -1, dtype=np.int64)
     code[cells] = found.code
+    if state_key_added in table.obsm and dict(table.uns.get(key_added, {})).get("parameters", {}).get("state") is None:
+        logger.warning("obsm[%r], which another analysis wrote, is replaced by the state of niches.", state_key_added)
     table.obsm[state_key_added] = whole
     table.obs[key_added] = pd.Categorical.from_codes(code, categories=pd.Index([str(n) for n in range(1, found.n + 1)]))
     table.uns[key_added] = {
