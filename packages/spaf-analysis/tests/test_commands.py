@@ -120,7 +120,9 @@ def test_cells_are_embedded_where_there_is_no_embedding(stages, tmp_path, call):
 
 
 def test_other_cells_to_fit_on(stages, tmp_path, call):
-    shutil.copy(stages.embedded, tmp_path / "other.h5ad")
+    other = ad.read_h5ad(stages.embedded)
+    other.obs_names = "other-" + other.obs_names  # as other cells: a copy of those that are judged is refused
+    other.write_h5ad(tmp_path / "other.h5ad")
     result = json.loads(call("cell-pairs", stages.embedded, "--train", tmp_path / "other.h5ad", *FEW, "--json")[1])
     assert result["n_validation"] == result["n_train"] == ad.read_h5ad(stages.embedded).n_obs
 
