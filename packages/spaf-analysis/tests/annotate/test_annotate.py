@@ -101,6 +101,15 @@ def test_the_least_certain_are_unknown_and_what_is_left_is_better():
     assert found.rejection["threshold"].is_monotonic_increasing
 
 
+def test_a_query_that_is_unlike_the_reference_is_said_to_be(caplog):
+    reference, query = cells(300, 0), cells(100, 1)
+    spaf.tl.annotate(query, reference, "kind")
+    assert not caplog.records
+    query.X = np.random.default_rng(5).poisson(1.0, query.shape).astype(np.float32)
+    spaf.tl.annotate(query, reference, "kind")
+    assert "where 5 % of the held-out cells of the reference would be" in caplog.text
+
+
 def test_whole_donors_are_held_out():
     reference, query = cells(200, 0), cells(20, 1)
     reference.obs["donor"] = np.repeat(["a", "b"], 100)

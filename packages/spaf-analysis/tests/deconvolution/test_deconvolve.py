@@ -118,6 +118,14 @@ def test_the_chosen_method_had_the_least_error_on_made_spots():
     assert found.method == found.judged["method"].iloc[0]
 
 
+def test_scores_without_amounts_are_never_chosen(monkeypatch):
+    counts, labels = reference()
+    spots = spots_of_cells(counts, labels, n_spots=20).counts
+    best = pd.DataFrame({"method": ["markers", "least-squares", "poisson"], "rmse": [0.1, 0.2, 0.3], "pearson": 0.5})
+    monkeypatch.setattr("spaf_analysis.deconvolution.compute.judge_methods", lambda *_, **__: best)
+    assert deconvolve_counts(spots, counts, labels, n_replicates=0).method == "least-squares"
+
+
 def test_types_that_are_one_are_said_to_be_alike():
     counts, labels = reference(cells=200)
     doubled = labels.astype("U20")

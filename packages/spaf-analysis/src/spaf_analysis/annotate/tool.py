@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from spaf_model import Cells, Model
 
 UNKNOWN = "unknown"
+_MANY = 2  # times the share of the reference that is called unknown
+logger = logging.getLogger(__name__)
 
 
 def annotate(
@@ -111,6 +114,12 @@ def annotate(
     folds = _folds(known, codes, donor, seed)
     features = _features(asked, known, codes, method, key, model, layer, reference_layer)
     found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown)
+    share = float((found.codes < 0).mean())
+    if share > _MANY * unknown:
+        logger.warning(
+            "%.0f %% of the cells are called unknown, where %.0f %% of the held-out cells of the reference would be: "
+            "the query is unlike the reference. unknown=0 (--unknown 0) labels every cell.", 100 * share, 100 * unknown,
+        )  # fmt: skip
     _write(asked, found, key_added)
     asked.uns[key_added] = record(found) | {"label": label, "n_reference": int((codes >= 0).sum())}
     return found

@@ -19,8 +19,8 @@ def deconvolve_command(
     method: Annotated[
         str,
         typer.Option(
-            help="poisson, least-squares, markers, or auto: which errs least on spots made of the "
-            "reference as another technology would see them."
+            help="poisson, least-squares, markers (no amounts), or auto: which of the first two errs least on spots "
+            "made of the reference as another technology would see them."
         ),
     ] = "auto",
     layer: Annotated[str | None, typer.Option(help="Layer of the spots with counts; default: X.")] = None,

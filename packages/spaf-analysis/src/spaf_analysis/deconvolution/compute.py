@@ -85,8 +85,8 @@ def deconvolve_counts(
         (n_cells,), the type of each cell; "" where it has none.
     method
         ``poisson`` (maximum likelihood), ``least-squares``, ``markers`` (scores, no
-        amounts), or ``auto``: the one with the least error on spots made of the reference as another technology would
-        see them.
+        amounts), or ``auto``: of those that give amounts, the one with the least error on spots made of the
+        reference as another technology would see them.
     n_replicates
         Times that genes are drawn anew for the standard errors; 0: none are computed.
     seed
@@ -110,7 +110,9 @@ def deconvolve_counts(
         depth = np.asarray(counts.sum(axis=1)).ravel()
         typical = float(np.median(depth[depth > 0])) if (depth > 0).any() else 0.0
         judged = judge_methods(reference, labels, typical, seed=seed)
-        method = "poisson" if judged is None else judged["method"].iloc[0]
+        # Scores of markers say no amounts; nearly equal shares err little and would be chosen where spots are mixed.
+        amounts = None if judged is None else judged.loc[judged["method"] != "markers", "method"]
+        method = "poisson" if amounts is None else amounts.iloc[0]
     run: Callable[..., NDArray[np.float64]] = FUNCTIONS[method]
     if method == "markers":
         slide = np.zeros(counts.shape[0], np.int64) if slides is None else np.unique(slides, return_inverse=True)[1]
