@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from spaf_model import EmbedsPairs, InputError, Model, SpatialFormer, TissueModel, load_model, shipped_models
-from spaf_model.family import asked
+from spaf_model.asking import asked
 from spaf_model.shipped import OWN_FROM, advice_of_own, model_path
 
 CONTEXT = {"tissue": "Breast", "condition": "Disease", "species": "Human", "assay": "Xenium"}

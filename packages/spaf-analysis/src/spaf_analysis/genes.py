@@ -1,10 +1,13 @@
-"""The genes that two tables share, by the one rule by which a corpus joins slides."""
+"""The genes that tables share, by the one rule by which a corpus joins slides."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import Any
 
+import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -13,15 +16,10 @@ import spaf_data
 import spaf_model
 from spaf_analysis.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import anndata as ad
-
 
 @dataclass(frozen=True)
 class SharedGenes:
-    """Genes that two tables both measure.
+    """Genes that all of some tables measure.
 
     Attributes
     ----------
@@ -33,7 +31,7 @@ class SharedGenes:
     """
 
     names: list[str]
-    columns: tuple[NDArray[np.int64], NDArray[np.int64]]
+    columns: tuple[NDArray[np.int64], ...]
 
     def counts(self, matrix: Any, table: int) -> sparse.csr_matrix:
         """Return the counts of the shared genes of a table, cells x genes; columns of one gene are added up."""
@@ -46,35 +44,65 @@ class SharedGenes:
         counts.sort_indices()
         return counts
 
+    def of(self, table: ad.AnnData, number: int) -> ad.AnnData:
+        """Return a copy of a table with the shared genes alone, in their order and by their names.
+
+        Where several columns are one gene, `X` is their sum, and layers and what is known of single columns go.
+        """
+        column = self.columns[number]
+        places = np.flatnonzero(column >= 0)
+        if places.size == len(self.names):
+            part = table[:, places[np.argsort(column[places])]].copy()
+        else:
+            part = table[:, :0].copy()
+            counts = self.counts(table.X, number).astype(table.X.dtype)
+            part = ad.AnnData(counts, obs=part.obs, obsm=dict(part.obsm), obsp=dict(part.obsp), uns=dict(part.uns))
+        part.var_names = self.names
+        return part
+
 
 def shared_genes(one: ad.AnnData, other: ad.AnnData, where: tuple[str, str]) -> SharedGenes:
-    """Find the genes that two tables share.
+    """Find the genes that two tables share; see `genes_in_all`."""
+    return genes_in_all((one, other), where)
+
+
+def genes_in_all(tables: Sequence[ad.AnnData], where: Sequence[str], *, least: int = 1) -> SharedGenes:
+    """Find the genes that all of some tables measure.
+
+    A gene goes by its Ensembl id where tables give one, and else by its symbol (`spaf_data.join_genes`).
 
     Parameters
     ----------
-    one, other
-        Tables of cells or spots.
+    tables
+        Of cells or spots.
     where
         What messages call them.
+    least
+        How many genes are needed.
 
     Raises
     ------
     InputError
-        If they share less than 5 % of the genes of the smaller one, as where one names genes by Ensembl id alone and
-        the other by symbol, or where they are of two species.
+        If two share less than 5 % of the genes of the smaller one, as where one names genes by Ensembl id alone and
+        the other by symbol, or where they are of two species; or if too few genes are in all.
     """
-    tables = [spaf_data.genes_of_table(table.var, name) for table, name in zip((one, other), where, strict=True)]
+    named = [spaf_data.genes_of_table(table.var, name) for table, name in zip(tables, where, strict=True)]
     try:
-        union = spaf_data.join_genes(tables)
-        spaf_data.check_same_genes(tables, union)
+        union = spaf_data.join_genes(named)
+        spaf_data.check_same_genes(named, union)
     except spaf_data.InputError as error:
         sentence = str(error).partition("; if they are different panels")[0]
-        raise InputError(sentence + ".") from error
-    first, second = (np.asarray(columns, dtype=np.int64) for columns in union.columns)
-    both = np.intersect1d(first, second)
+        raise InputError(sentence + ("" if sentence.endswith(".") else ".")) from error
+    columns = [np.asarray(found, dtype=np.int64) for found in union.columns]
+    in_all = reduce(np.intersect1d, columns)
+    if in_all.size < least:
+        raise InputError(
+            f"only {in_all.size} genes are in all of {', '.join(where)}, and {least} are needed; are some symbols and "
+            "others Ensembl ids?"
+        )
     place = np.full(len(union.genes), -1, dtype=np.int64)
-    place[both] = np.arange(both.size)
-    return SharedGenes([union.genes[gene] for gene in both], (place[first], place[second]))
+    place[in_all] = np.arange(in_all.size)
+    return SharedGenes([union.genes[gene] for gene in in_all], tuple(place[found] for found in columns))
 
 
 def checked_counts(table: ad.AnnData, layer: str | None, where: str) -> sparse.csr_matrix:

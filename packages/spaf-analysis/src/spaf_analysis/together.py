@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import SharedGenes, genes_in_all
 from spaf_analysis.keys import COLOCALIZATION, SLIDE, SPATIAL
 from spaf_analysis.tables import read_table
 
@@ -55,13 +56,8 @@ def one_table(files: Sequence[str | Path]) -> ad.AnnData:
     for number, (name, file) in enumerate(zip(names, files, strict=True)):
         if any(name & other for other in names[:number]):
             raise InputError(f"{file} is of a slide that another table has too: {', '.join(sorted(name))}.")
-    genes = [gene for gene in slides[0].var_names if all(gene in slide.var_names for slide in slides[1:])]
-    if not genes:
-        raise InputError(
-            f"{files[0]} and {files[-1]} share no gene by name, so their cells cannot stand in one table; report them "
-            "one by one."
-        )
-    parts = [_part(slide, genes) for slide in slides]
+    shared = genes_in_all(slides, [str(file) for file in files])
+    parts = [_part(shared.of(slide, number)) for number, slide in enumerate(slides)]
     if len(set().union(*(part.obs_names for part in parts))) < sum(part.n_obs for part in parts):
         for part in parts:
             part.obs_names = part.obs[SLIDE].astype(str) + "-" + part.obs_names
@@ -70,28 +66,28 @@ def one_table(files: Sequence[str | Path]) -> ad.AnnData:
         if all(isinstance(part.obs[column].dtype, pd.CategoricalDtype) for part in parts):
             table.obs[column] = pd.Categorical(table.obs[column])
     if all(COLOCALIZATION in slide.obsm for slide in slides):
-        _join_gene_pairs(table, slides, set(genes))
+        _join_gene_pairs(table, slides, shared)
     return table
 
 
-def _part(slide: ad.AnnData, genes: list[str]) -> ad.AnnData:
+def _part(slide: ad.AnnData) -> ad.AnnData:
     """Return what of a slide can stand beside others."""
-    part = ad.AnnData(
-        slide[:, genes].X.copy(), obs=slide.obs.copy(), var=slide.var.loc[genes], obsm={SPATIAL: slide.obsm[SPATIAL]}
-    )
+    part = ad.AnnData(slide.X, obs=slide.obs, var=slide.var, obsm={SPATIAL: slide.obsm[SPATIAL]})
     for key in _GRAPH:
         if key in slide.obsp:
             part.obsp[key] = slide.obsp[key]
     return part
 
 
-def _join_gene_pairs(table: ad.AnnData, slides: list[ad.AnnData], genes: set[str]) -> None:
+def _join_gene_pairs(table: ad.AnnData, slides: list[ad.AnnData], shared: SharedGenes) -> None:
     """Write co-localised gene pairs of all slides, a column for each pair that some slide has."""
     column: dict[tuple[str, str], int] = {}
     parts = []
-    for slide in slides:
-        pairs = slide.uns[COLOCALIZATION]["pairs"][["gene_a", "gene_b"]].astype(str).to_numpy().tolist()
-        kept = [place for place, (a, b) in enumerate(pairs) if a in genes and b in genes]
+    for slide, columns in zip(slides, shared.columns, strict=True):
+        called = {gene: shared.names[of] for gene, of in zip(slide.var_names, columns, strict=True) if of >= 0}
+        named = slide.uns[COLOCALIZATION]["pairs"][["gene_a", "gene_b"]].astype(str).to_numpy().tolist()
+        pairs = [(called.get(a, ""), called.get(b, "")) for a, b in named]
+        kept = [place for place, (a, b) in enumerate(pairs) if a and b]
         to = np.array([column.setdefault((min(pairs[p]), max(pairs[p])), len(column)) for p in kept], dtype=np.int32)
         matrix = sparse.coo_matrix(slide.obsm[COLOCALIZATION][:, kept])
         parts.append((matrix, to))

@@ -63,7 +63,7 @@ def test_wrong_files_are_one_sentence(files, call):
         (("a.h5ad",), "say with --batch which column of obs names what is to be mixed"),
         (("a.h5ad", "a.h5ad"), "a file is named twice"),
         (("a.h5ad", "none.h5ad"), "there is no file none.h5ad"),
-        (("a.h5ad", "ids.h5ad"), "only 0 genes are in all of a.h5ad, ids.h5ad"),
+        (("a.h5ad", "ids.h5ad"), "ids.h5ad such as ENSG0, ENSG1, ENSG2, and they share less than 5% of them"),
         (
             ("a.h5ad", "wide.h5ad"),
             "have different numbers of dimensions, so no one model made them: a.h5ad 3, wide.h5ad 9",

@@ -5,6 +5,17 @@ from importlib.metadata import version
 from spaf_model import tl
 from spaf_model._files import replace_file
 from spaf_model._h5ad import refuse_overwriting
+from spaf_model.asking import (
+    EmbedsPairs,
+    NamesHiddenGenes,
+    PredictsColocalization,
+    PredictsExpression,
+    RanksGenePairs,
+    ReadsWithoutGenes,
+    ScoresPairs,
+    ShowsAttention,
+    asked,
+)
 from spaf_model.batching import token_budget_batches
 from spaf_model.cell_source import CellSource
 from spaf_model.context import context_ids
@@ -13,19 +24,14 @@ from spaf_model.embedding import embed_tokenised, inference
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
 from spaf_model.family import (
-    EmbedsPairs,
+    InContext,
     KnowsSlides,
     Network,
-    PredictsColocalization,
-    PredictsExpression,
     ReadsPairs,
-    ReadsWithoutGenes,
-    ShowsAttention,
     StepStatistics,
     TokenisedCells,
     Tokeniser,
     TrainableBatch,
-    asked,
     families,
     family_of,
     register_family,
@@ -37,7 +43,7 @@ from spaf_model.model import Model, load_model
 from spaf_model.niche import averaging_weights
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
-from spaf_model.results import GeneAttention, PairEmbeddings
+from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings
 from spaf_model.scgpt_spatial import (
     HIDDEN_VALUE,
     PREFIX_VALUE,
@@ -61,7 +67,6 @@ from spaf_model.scgpt_spatial import (
 from spaf_model.scgpt_spatial.published import convert_published_folder
 from spaf_model.shipped import shipped_models
 from spaf_model.spatialformer import (
-    N_PREFIX,
     CellGenePairs,
     ConvolutionMixer,
     CosinePairs,
@@ -95,7 +100,6 @@ __version__ = version("spaf-model")
 __all__ = [
     "CONTEXT_KINDS",
     "HIDDEN_VALUE",
-    "N_PREFIX",
     "PREFIX_VALUE",
     "CellCounts",
     "CellDecoder",
@@ -115,11 +119,14 @@ __all__ = [
     "GeneNames",
     "GeneValueKind",
     "GeneValues",
+    "HiddenGenes",
+    "InContext",
     "InputError",
     "KernelChoice",
     "KnowsSlides",
     "MaskedBatchNorm",
     "Model",
+    "NamesHiddenGenes",
     "Network",
     "NetworkConfig",
     "NicheExpression",
@@ -127,6 +134,7 @@ __all__ = [
     "PredictsColocalization",
     "PredictsExpression",
     "RankedCells",
+    "RanksGenePairs",
     "ReadingOptions",
     "ReadsPairs",
     "ReadsWithoutGenes",
@@ -135,6 +143,7 @@ __all__ = [
     "ScGPTSpatialConfig",
     "ScGPTSpatialNetwork",
     "ScGPTSpatialTokeniser",
+    "ScoresPairs",
     "SeparatePairs",
     "SequencedCells",
     "ShowsAttention",

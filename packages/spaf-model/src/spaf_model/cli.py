@@ -31,10 +31,10 @@ from spaf_model._commands import (
 )
 from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
+from spaf_model.asking import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
 from spaf_model.conversion import import_published
 from spaf_model.distributed import launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
-from spaf_model.family import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
 from spaf_model.kernels import kernel_report
 from spaf_model.model import DEFAULT_KEY, load_model
 from spaf_model.niche import NICHE

@@ -30,17 +30,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spaf_model.errors import InputError
-from spaf_model.shipped import shipped_family, shipped_models
 
 if TYPE_CHECKING:
     import numpy as np
 
     from spaf_model.counts import CellCounts
-    from spaf_model.inputs import Cells, CellTables
     from spaf_model.model import Model
     from spaf_model.options import EmbeddingSettings
-    from spaf_model.pairs import CellNames
-    from spaf_model.results import GeneAttention, PairEmbeddings
 
 ENTRY_POINTS = "spaf_model.families"
 
@@ -119,6 +115,15 @@ class ReadsPairs(Protocol[MadeT]):
 
     def pair_batch(self, left: NDArray[np.int64], right: NDArray[np.int64], /) -> MadeT:
         """Return the pairs of the cells at some positions as a batch, in that order."""
+        ...
+
+
+@runtime_checkable
+class InContext(Protocol):
+    """Tokenised cells that can stand in another context without being tokenised again."""
+
+    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64], /) -> Self:
+        """Return some cells with contexts of their own, (n_rows, 4), in that order."""
         ...
 
 
@@ -250,86 +255,6 @@ class Network(nn.Module, ABC, Generic[BatchT]):
 
 
 NetworkT = TypeVar("NetworkT", bound=Network[Any])
-
-
-@runtime_checkable
-class EmbedsPairs(Protocol):
-    """A model that says of two cells how likely they are neighbours."""
-
-    def embed_pairs(self, adata: Cells, left: CellNames, right: CellNames, **options: Any) -> PairEmbeddings:
-        """Embed pairs of cells; swapping the two changes nothing."""
-        ...
-
-
-@runtime_checkable
-class PredictsColocalization(Protocol):
-    """A model that says which genes lie together in a cell."""
-
-    def predict_colocalization(self, adata: CellTables, threshold: float = 0.7, **options: Any) -> None:
-        """Write the pairs of genes into ``obsm`` and ``uns``, as `spaf_data.colocalize` writes measured ones."""
-        ...
-
-
-@runtime_checkable
-class ShowsAttention(Protocol):
-    """A model in which genes attend to genes."""
-
-    def attention(
-        self, adata: Cells, pairs: Any, layers: Any = None, heads: Any = None, **options: Any
-    ) -> GeneAttention:
-        """Average the attention from gene to gene, between and within the two cells of pairs."""
-        ...
-
-
-@runtime_checkable
-class ReadsWithoutGenes(Protocol):
-    """A model that can read cells as if some of their genes were not there."""
-
-    def without_genes(self, adata: Cells, genes: Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the embeddings (n_cells, width) of cells without the genes."""
-        ...
-
-
-@runtime_checkable
-class PredictsExpression(Protocol):
-    """A model that predicts counts of genes."""
-
-    def expression(self, adata: Cells, genes: Sequence[str], **options: Any) -> NDArray[np.float32]:
-        """Return the expected counts (n_cells, n_genes) of genes, measured or not."""
-        ...
-
-
-_WORDS: dict[type, str] = {
-    EmbedsPairs: "tell whether two cells are neighbours",
-    PredictsColocalization: "tell which genes lie together in a cell",
-    ShowsAttention: "show attention between genes",
-    ReadsWithoutGenes: "read cells without some of their genes",
-    PredictsExpression: "predict the counts of genes",
-}
-AskedT = TypeVar("AskedT")
-
-
-def asked(model: Model[Any, Any], what: type[AskedT]) -> AskedT:
-    """Return a model as one that can be asked something, such as `EmbedsPairs`.
-
-    Raises
-    ------
-    InputError
-        If its family cannot; the sentence says what is missing.
-    """
-    if not isinstance(model, what):
-        words = _WORDS.get(what, f"do what {what.__name__} asks")
-        raise InputError(
-            f"The model {model.source} cannot {words}: its family {model.family!r} has no such output{_who_can(what)}."
-        )
-    return model
-
-
-def _who_can(what: type) -> str:
-    """Say which models that come with the package can be asked something; empty if none can."""
-    names = [name for name in dir(what) if not name.startswith("_")]
-    able = [m for m in shipped_models() if all(hasattr(family_of(shipped_family(m)), name) for name in names)]
-    return f"; of the models that come with spaf-model, {', '.join(able)} can" if able else ""
 
 
 _registered: dict[str, type[Model[Any, Any]]] = {}

@@ -25,6 +25,15 @@ class PairEmbeddings:
 
 
 @dataclasses.dataclass(frozen=True)
+class HiddenGenes:
+    """What a model says of genes that were hidden from it, along the entries of `CellCounts`."""
+
+    read: NDArray[np.bool_]  # (n_entries,), entries that the model reads at all: long cells may be cut
+    named: NDArray[np.int64]  # (n_entries,), the likeliest token where one was hidden, -1 elsewhere
+    log_probability: NDArray[np.float64]  # (n_entries,), nat, of the gene that is there; NaN where none was hidden
+
+
+@dataclasses.dataclass(frozen=True)
 class GeneAttention:
     """Mean attention from gene to gene, in four directions.
 

@@ -11,19 +11,22 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from spaf_data import write_corpus
 from spaf_model import (
     InputError,
+    Model,
     SpatialFormer,
     SpatialFormerConfig,
     TokenBatch,
     Vocabulary,
     embed_cell_pairs,
-    embed_cells,
+    load_model,
 )
+from spaf_train._record import plain
 from spaf_train.evaluation import (
     BASELINES,
     EMBEDDING,
     MODEL,
     RANDOM,
     EvaluationOptions,
+    centred_cosine,
     evaluate,
     evaluate_gene_pairs,
     evaluate_masked_genes,
@@ -35,9 +38,10 @@ from spaf_train.evaluation import (
     read_cells,
     score_gene_pairs,
     spatial_tiles,
-    tokenise,
+    with_counts,
 )
 from spaf_train.evaluation.masked_genes import hide_genes
+from spaf_train.pretraining.tissue import TissueRunConfig, pretrain_tissue
 
 OPTIONS = EvaluationOptions(max_pairs=60, n_replicates=40, radii=(20.0, 30.0), max_gene_pairs=3_000)
 
@@ -55,7 +59,7 @@ def result(model, corpus):
 @pytest.fixture(scope="module")
 def held_out(corpus, model):
     cells = read_cells(corpus, "validation", max_cells=10_000, seed=0)
-    return cells, tokenise(cells, corpus, model.vocabulary, max_genes=None)
+    return with_counts(cells, corpus, model)
 
 
 def value(table, score, column):
@@ -88,11 +92,16 @@ def test_fewer_cells_are_whole_blocks_and_the_same_ones_each_time(corpus):
 
 
 def test_masked_genes_equal_one_cell_at_a_time(model, corpus, held_out, result):
-    _, tokens = held_out
-    ranked, vocabulary = tokens.ranked, model.vocabulary
-    hidden = hide_genes(ranked, fraction=0.15, seed=0)
+    counts, vocabulary = held_out.counts, model.vocabulary
+    tokens = model.tokeniser(counts)
+    ranked = tokens.ranked
+    of_entry = np.repeat(np.arange(counts.n_cells), counts.n_genes)
+    chosen = hide_genes(counts, fraction=0.15, seed=0)
+    drawn = set(zip(of_entry[chosen].tolist(), counts.tokens[chosen].tolist(), strict=True))
+    of_rank = np.repeat(np.arange(ranked.n_cells), ranked.n_genes)
+    hidden = [pair in drawn for pair in zip(of_rank.tolist(), ranked.tokens.tolist(), strict=True)]
     n_cells = corpus.gene_statistics["n_cells"].reindex(corpus.genes).to_numpy() + 1
-    p = dict(zip(tokens.token_of_gene.tolist(), (n_cells / n_cells.sum()).tolist(), strict=True))
+    p = dict(zip(held_out.token_of_gene.tolist(), (n_cells / n_cells.sum()).tolist(), strict=True))
     right = {name: [] for name in result.masked_genes["score"]}
     surprise = {name: [] for name in right}
     names = list(right)
@@ -133,9 +142,9 @@ def test_knowing_what_is_in_view_helps_the_unigram_model(result):
 
 
 def test_gene_pairs_equal_one_cell_at_a_time(model, corpus, held_out):
-    cells, tokens = held_out
+    cells, tokens = held_out.cells, model.tokeniser(held_out.counts)
     rates = pair_rates(read_cells(corpus, "train", max_cells=10_000, seed=0))
-    scored = score_gene_pairs(model, cells, tokens, rates, max_gene_pairs=10**9, seed=0)
+    scored = score_gene_pairs(model, held_out, rates, max_gene_pairs=10**9, seed=0)
     dense = cells.counts.toarray()
     row = 0
     for cell in range(len(cells)):
@@ -148,7 +157,7 @@ def test_gene_pairs_equal_one_cell_at_a_time(model, corpus, held_out):
         for a, b in combinations(genes.tolist(), 2):
             assert (scored.cell[row], scored.gene_a[row], scored.gene_b[row]) == (cell, a, b)
             assert scored.colocalized[row] == ((a, b) in edges)
-            i, j = place[tokens.token_of_gene[a]], place[tokens.token_of_gene[b]]
+            i, j = place[held_out.token_of_gene[a]], place[held_out.token_of_gene[b]]
             assert scored.scores["model"][row] == pytest.approx(logits[i, j], abs=1e-4)
             assert scored.scores["product of counts"][row] == dense[cell, a] * dense[cell, b]
             assert scored.scores["smaller count"][row] == min(dense[cell, a], dense[cell, b])
@@ -167,9 +176,8 @@ def test_gene_pairs_equal_one_cell_at_a_time(model, corpus, held_out):
 
 
 def test_drawn_gene_pairs_are_a_sample_whatever_the_label(model, held_out):
-    cells, tokens = held_out
-    everything = score_gene_pairs(model, cells, tokens, None, max_gene_pairs=10**9, seed=0)
-    sample = score_gene_pairs(model, cells, tokens, None, max_gene_pairs=4_000, seed=0)
+    everything = score_gene_pairs(model, held_out, None, max_gene_pairs=10**9, seed=0)
+    sample = score_gene_pairs(model, held_out, None, max_gene_pairs=4_000, seed=0)
     assert 3_700 < sample.cell.size < 4_300
     assert sample.colocalized.mean() == pytest.approx(everything.colocalized.mean(), abs=0.03)
     key = {tuple(row): label for *row, label in zip(
@@ -192,7 +200,7 @@ def test_rate_of_a_pair_is_a_share_of_the_cells_that_have_both(corpus):
 
 
 def test_pairs_equal_a_slow_recomputation(model, corpus, held_out, result):
-    cells, tokens = held_out
+    cells, tokens = held_out.cells, model.tokeniser(held_out.counts)
     judged = result.cell_pairs
     pairs = matched_pairs(cells.coordinates, cells.slide, radii=OPTIONS.radii, max_pairs=60, seed=0)
     rows = pairs.rows(30.0, "hard")
@@ -296,8 +304,7 @@ def test_contexts_that_the_model_does_not_know_are_unknown(corpus, caplog):
 
 
 def test_masked_genes_need_no_neighbours(model, held_out, corpus):
-    _, tokens = held_out
-    few = tokens.take(np.arange(5))
+    few = held_out.take(np.arange(5))
     table = evaluate_masked_genes(
         model, few, spatial_tiles(np.zeros((5, 2))), np.ones(len(corpus.genes)), fraction=0.5, n_replicates=5, seed=1
     )
@@ -312,12 +319,11 @@ def test_model_and_corpus_by_path(model_dir, corpus):
 def test_a_model_that_reads_cells_apart_reads_each_once(separate, corpus, monkeypatch):
     read = []
 
-    def spy(network, vocabulary, ranked, context, **options):
-        read.append(ranked.n_cells)
-        return embed_cells(network, vocabulary, ranked, context, **options)
+    def spy(self, cells, **options):
+        read.append(cells.n_cells)
+        return Model.embed_counts(self, cells, **options)
 
-    monkeypatch.setattr(pair_models, "embed_cells", spy)
-    monkeypatch.setattr(pair_models, "embed_cell_pairs", None)
+    monkeypatch.setattr(SpatialFormer, "embed_counts", spy)
     judged = evaluate(separate, corpus, options=OPTIONS).cell_pairs
     cells = read_cells(corpus, "validation", max_cells=10_000, seed=0)
     # Once for the pairs and their embedding, and once by a model with random weights.
@@ -325,7 +331,7 @@ def test_a_model_that_reads_cells_apart_reads_each_once(separate, corpus, monkey
     named = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
     assert read == [int((named >= 0).sum())] * 2
 
-    tokens = tokenise(cells, corpus, separate.vocabulary, max_genes=None)
+    tokens = separate.tokeniser(with_counts(cells, corpus, separate).counts)
     pairs = matched_pairs(cells.coordinates, cells.slide, radii=OPTIONS.radii, max_pairs=60, seed=0)
     rows = pairs.rows(30.0, "easy")
     left = np.concatenate([pairs.anchor[rows]] * 2)
@@ -348,3 +354,58 @@ def test_pairs_do_not_depend_on_how_many_cells_are_judged_for_their_genes(model,
     few = evaluate(model, corpus, options=dataclasses.replace(OPTIONS, max_cells=30))
     assert few.n_cells < result.n_cells
     pd.testing.assert_frame_equal(few.cell_pairs.evaluation.scores, result.cell_pairs.evaluation.scores)
+
+
+@pytest.fixture(scope="module")
+def tissue_dir(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tissue")
+    pretrain_tissue(TissueRunConfig(preset="neighbours"), corpus.path, folder / "run")
+    return folder / "run" / "model"
+
+
+def test_a_family_that_names_no_genes_is_judged_by_its_embedding(tissue_dir, corpus):
+    result = evaluate(tissue_dir, corpus, options=OPTIONS)
+    assert result.masked_genes is None
+    assert result.gene_pairs is None
+    assert result.not_judged == (
+        "Masked genes were not judged: the family 'tissue' names no hidden genes.",
+        "Co-localised genes were not judged: the family 'tissue' ranks no pairs of genes.",
+    )
+    scores = result.cell_pairs.evaluation.scores
+    assert set(scores["score"]) == {EMBEDDING, RANDOM, *BASELINES}
+    assert result.cell_pairs.operating_points.empty
+    assert json.loads(json.dumps(plain(result.as_dict())))["masked_genes"] is None
+    assert [table.title.split()[0] for table in evaluation_tables(result)] == ["Neighbouring", "Neighbouring"]
+
+
+def test_the_embedding_judged_is_that_of_the_whole_held_out_slides(tissue_dir, corpus, slides):
+    model = load_model(tissue_dir)
+    judged = evaluate(model, corpus, options=OPTIONS).cell_pairs.evaluation
+    held = [slide[slide.obs["split"] == "validation"].copy() for slide in slides]
+    model.embed(held)
+    states = np.concatenate([slide.obsm["X_SpaF"] for slide in held])
+    xy = np.concatenate([slide.obsm["spatial"] for slide in held]).astype(np.float32).astype(np.float64)
+    name = np.concatenate([slide.obs["slide"].astype(str) for slide in held])
+    pairs = matched_pairs(xy, name, radii=OPTIONS.radii, max_pairs=60, seed=0)
+    rows = pairs.rows(30.0, "easy")
+    used = np.unique(np.concatenate([pairs.anchor, pairs.neighbour, pairs.hard, pairs.easy]))
+    score = centred_cosine(states, name, used[used >= 0])
+    left = np.concatenate([pairs.anchor[rows]] * 2)
+    right = np.concatenate([pairs.neighbour[rows], pairs.easy[rows]])
+    auroc = roc_auc_score(np.arange(right.size) < rows.size, score(left, right))
+    assert judged.interval(EMBEDDING, 30.0, "easy").value == pytest.approx(auroc, abs=1e-3)
+
+
+def test_long_cells_are_judged_on_the_genes_that_are_read(model_dir, corpus):
+    whole = SpatialFormer.from_pretrained(model_dir)
+    model = SpatialFormer(dataclasses.replace(whole.config, max_genes=6), whole.vocabulary, seed=0)
+    cells = with_counts(read_cells(corpus, "validation", max_cells=10_000, seed=0), corpus, model)
+    hidden = np.ones(cells.counts.tokens.size, dtype=bool)
+    said = model.name_hidden_genes(cells.counts, hidden)
+    read = np.bincount(np.repeat(np.arange(len(cells)), cells.counts.n_genes), weights=said.read)
+    np.testing.assert_array_equal(read, np.minimum(cells.counts.n_genes, 6))
+    assert (said.named[said.read] >= 0).all()
+    assert (said.named[~said.read] == -1).all()
+    assert np.isnan(said.log_probability[~said.read]).all()
+    scored = score_gene_pairs(model, cells, None, max_gene_pairs=10**9, seed=0)
+    assert scored.cell.size == (read * (read - 1) // 2).sum()

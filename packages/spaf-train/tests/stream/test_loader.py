@@ -131,6 +131,12 @@ def test_context_dropout_gives_unknown(make_stream, vocabulary):
     assert (dropped == unknown).float().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
+def test_another_context_needs_no_other_tokens(make_stream, monkeypatch):
+    quick = [content(batch) for batch in make_stream(context_dropout=0.5).one_epoch()]
+    monkeypatch.setattr("spaf_train.stream.loader.InContext", type("Never", (), {}))
+    assert [content(batch) for batch in make_stream(context_dropout=0.5).one_epoch()] == quick
+
+
 def test_max_genes_cuts_cells(make_stream):
     for batch in make_stream(max_genes=4).one_epoch():
         assert int(batch.unmasked.lengths.max()) <= 4 + 6

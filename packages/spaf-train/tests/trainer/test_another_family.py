@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from spaf_model import InputError, Model, Network, Vocabulary, family, load_model, register_family
 from spaf_train import FinetuneConfig, finetune_labels, predict_labels, pretrain, read_config
+from spaf_train.evaluation import BASELINES, EMBEDDING, RANDOM, EvaluationOptions, evaluate
 from spaf_train.objectives import OBJECTIVES, Column, Loss, Objective, ObjectiveConfig, Scores
 from spaf_train.objectives.chance import Judgement
 from spaf_train.stream.loader import BatchStream
@@ -413,3 +414,13 @@ def test_labels_are_learnt_on_it(totals, corpus, slides, tmp_path):
     finetune_labels(tmp_path / "model", cells, "stripe", tmp_path / "tuned", config=config, n_replicates=20)
     predict_labels(cells, tmp_path / "tuned")
     assert (cells.obs["label_pred"].astype(str) == cells.obs["stripe"]).mean() > 0.85
+
+
+def test_it_is_judged_beside_the_baselines(totals, corpus):
+    model = Totals(TotalsConfig(width=32), Vocabulary.of_genes(corpus.genes), seed=1)
+    judged = evaluate(model, corpus, options=EvaluationOptions(max_pairs=40, n_replicates=20, radii=(30.0,)))
+    assert set(judged.cell_pairs.evaluation.scores["score"]) == {EMBEDDING, RANDOM, *BASELINES}
+    assert judged.not_judged == (
+        "Masked genes were not judged: the family 'totals' names no hidden genes.",
+        "Co-localised genes were not judged: the family 'totals' ranks no pairs of genes.",
+    )

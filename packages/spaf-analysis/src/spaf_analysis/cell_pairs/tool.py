@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spaf_analysis.cell_pairs.compute import CellPairBenchmark, judge
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import genes_in_all
 from spaf_analysis.keys import CELL_PAIRS, EMBEDDING, NEIGHBORS, SPLIT, TRAIN, VALIDATION
 from spaf_analysis.metrics import (
     EMBEDDING as COSINE,
@@ -121,9 +122,12 @@ def benchmark_cell_pairs(
     fitted_places, fitted_slides = places_of(other)[fitted], slide_names(other)[fitted]
     drawn = drawn_tissue(fitted_places, fitted_slides, max_cells=max_fitted_cells, distances=distances, seed=seed)
     fitted = fitted[drawn]
-    genes, other_genes = _shared_genes(table, other)
-    judged_cells = PlacedCells.of(table.X[held_out][:, genes], places_of(table)[held_out], slide_names(table)[held_out])
-    fitted_cells = PlacedCells.of(other.X[fitted][:, other_genes], fitted_places[drawn], fitted_slides[drawn])
+    judged_counts, fitted_counts = table.X[held_out], other.X[fitted]
+    if not table.var_names.equals(other.var_names):
+        genes = genes_in_all((table, other), ("the judged table", "the table of train"), least=2)
+        judged_counts, fitted_counts = genes.counts(judged_counts, 0), genes.counts(fitted_counts, 1)
+    judged_cells = PlacedCells.of(judged_counts, places_of(table)[held_out], slide_names(table)[held_out])
+    fitted_cells = PlacedCells.of(fitted_counts, fitted_places[drawn], fitted_slides[drawn])
 
     scores: dict[str, PairScore] = {}
     head = None if model is None else CalibratedCosine.find(model.source)
@@ -230,19 +234,6 @@ def _refuse_copies(table: ad.AnnData, other: ad.AnnData) -> None:
             f"train holds the cells that are judged: {n_equal:,} have the names and totals of judged ones, such as "
             f"{str(shared[0])!r}; give another slide, or leave it out for obs['split']."
         )
-
-
-def _shared_genes(table: ad.AnnData, other: ad.AnnData) -> tuple[NDArray[np.int64] | slice, NDArray[np.int64] | slice]:
-    """Return the columns of the genes that both have, in one order."""
-    if table.var_names.equals(other.var_names):
-        return slice(None), slice(None)
-    shared = table.var_names.intersection(other.var_names)
-    if len(shared) < 2:
-        raise InputError(f"only {len(shared)} genes are both in the judged cells and in those of train; 2 are needed.")
-    for one in (table, other):
-        if not one.var_names.is_unique:
-            raise InputError("genes that occur twice cannot be compared with those of train; make var_names unique.")
-    return table.var_names.get_indexer(shared), other.var_names.get_indexer(shared)
 
 
 def _pair_head(model: EmbedsPairs, table: ad.AnnData, cells: NDArray[np.int64]) -> PairScore:

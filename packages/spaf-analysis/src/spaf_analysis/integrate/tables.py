@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anndata as ad
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import genes_in_all
 from spaf_analysis.tables import check_cell_names
 
 if TYPE_CHECKING:
@@ -49,16 +50,10 @@ def together(tables: Sequence[ad.AnnData], paths: Sequence[Path], key: str | Non
     names = [path.stem for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    shared = set(tables[0].var_names)
     for table, path in zip(tables, paths, strict=True):
         if not table.var_names.is_unique:
             raise InputError(f"{path} has genes that occur twice; make var_names unique first.")
-        shared &= set(table.var_names)
-    if len(shared) < 2:
-        raise InputError(
-            f"only {len(shared)} genes are in all of {', '.join(map(str, paths))}, and 2 are needed; are some symbols "
-            "and others Ensembl ids?"
-        )
+    shared = genes_in_all(tables, [str(path) for path in paths], least=2)
     if key is not None:
         widths = {}
         for table, path in zip(tables, paths, strict=True):
@@ -72,19 +67,16 @@ def together(tables: Sequence[ad.AnnData], paths: Sequence[Path], key: str | Non
             raise InputError(
                 f"the embeddings {key!r} have different numbers of dimensions, so no one model made them: {said}."
             )
-    kept = [gene for gene in tables[0].var_names if gene in shared]
     cells = [cell for table in tables for cell in table.obs_names]
     repeated = len(set(cells)) < len(cells)
-    parts = [_plain(table, kept, name, named=repeated) for table, name in zip(tables, names, strict=True)]
+    parts = []
+    for number, (table, name) in enumerate(zip(tables, names, strict=True)):
+        part = shared.of(table, number)
+        part.obs[FILE] = name
+        if repeated:
+            part.obs_names = [f"{name}/{cell}" for cell in part.obs_names]
+        # What belongs to one table alone, such as graphs of its cells, means nothing in all.
+        part.obsp.clear()
+        part.uns.clear()
+        parts.append(part)
     return ad.concat(parts, join="inner", merge="first")
-
-
-def _plain(table: ad.AnnData, genes: list[str], name: str, *, named: bool) -> ad.AnnData:
-    part = table[:, genes].copy()
-    part.obs[FILE] = name
-    if named:
-        part.obs_names = [f"{name}/{cell}" for cell in part.obs_names]
-    # What belongs to one table alone, such as graphs of its cells, means nothing in all.
-    part.obsp.clear()
-    part.uns.clear()
-    return part

@@ -24,6 +24,7 @@ from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.embedding import embed_cell_pairs
 from spaf_model.spatialformer.gene_attention import average_gene_attention
 from spaf_model.spatialformer.gene_pairs import gene_pair_matrix
+from spaf_model.spatialformer.judged import PairProbability, gene_pair_logits, name_hidden_genes, pair_scorer
 from spaf_model.spatialformer.network import SpatialFormerNetwork
 from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     import anndata
 
     from spaf_model.cell_source import CellSource
-    from spaf_model.results import GeneAttention, PairEmbeddings
+    from spaf_model.counts import CellCounts
+    from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings
     from spaf_model.vocabulary import Vocabulary
 
 COLOCALIZATION_KEY = "colocalization_pred"
@@ -150,6 +152,20 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
                 settings=call.settings,
                 on_batch=advance,
             )
+
+    def pair_scorer(self, cells: CellCounts, states: NDArray[np.float32] | None = None) -> PairProbability:
+        """Return the probability that two cells are neighbours as a function of their positions; see `ScoresPairs`."""
+        return pair_scorer(self.network, self.tokeniser(cells), cells.slides, states)
+
+    def name_hidden_genes(self, cells: CellCounts, hidden: NDArray[np.bool_]) -> HiddenGenes:
+        """Hide entries of counts and ask which genes they were; see `NamesHiddenGenes`."""
+        return name_hidden_genes(self.network, self.tokeniser(cells), cells, hidden)
+
+    def gene_pair_logits(
+        self, cells: CellCounts, of_cell: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return the logits that pairs of genes of cells lie together; see `RanksGenePairs`."""
+        return gene_pair_logits(self.network, self.tokeniser(cells), of_cell, first, second)
 
     def predict_colocalization(
         self,

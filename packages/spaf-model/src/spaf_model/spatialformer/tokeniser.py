@@ -224,6 +224,10 @@ class SequencedCells:
         """Return some cells as a batch."""
         return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
 
+    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64]) -> SequencedCells:
+        """Return some cells with contexts of their own."""
+        return SequencedCells(self.ranked.take(rows), context, self.vocabulary)
+
     def values_of(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the values of all genes of some cells, and which genes are known of them, (n_cells, n_tokens)."""
         assert self.ranked.values is not None, "values are there where the model reads any"

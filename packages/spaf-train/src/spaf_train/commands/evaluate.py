@@ -13,7 +13,7 @@ from spaf_train._console import busy, wide_console
 
 
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help="Model directory, or starter-1.")],
+    model: Annotated[str, typer.Argument(help="Model directory of any family, or the name of a shipped model.")],
     data: Annotated[Path, typer.Option("--data", help="Folder of a corpus with the genes of the model.")],
     split: Annotated[str, typer.Option(help="Split to judge on; baselines are fitted on the training split.")] = (
         "validation"

@@ -21,7 +21,7 @@ from spaf_train.evaluation.bootstrap import (
 from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore, evaluate_cell_pairs
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
+from spaf_train.evaluation.cells import CorpusCells, ReadCells, read_cells, read_tissue, with_counts
 from spaf_train.evaluation.classification import classification_scores, evaluate_predictions, prediction_differences
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
 from spaf_train.evaluation.evaluate import Evaluation, evaluate
@@ -88,8 +88,8 @@ __all__ = [
     "PlacedCells",
     "Probe",
     "ProbeSettings",
+    "ReadCells",
     "Tiles",
-    "TokenCells",
     "calibration_error",
     "can_be_judged",
     "cells_in_pairs",
@@ -131,7 +131,7 @@ __all__ = [
     "score_gene_pairs",
     "spatial_tiles",
     "tile_draws",
-    "tokenise",
     "unigram_probabilities",
     "verdict",
+    "with_counts",
 ]

@@ -1,18 +1,20 @@
-"""The cells of a split of a corpus, in memory, and as a model reads them."""
+"""The cells of a split of a corpus, in memory, and what a model of any family is given of them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from spaf_model import CONTEXT_KINDS, GeneValueKind, GeneValues, RankedCells, Vocabulary, rank_genes, slide_statistics
-from spaf_train._csr import csr_rows, tokens_of_genes
+from spaf_model import CellCounts, InputError, Model, context_ids
+from spaf_train._csr import csr_rows
 from spaf_train.evaluation.placed_cells import drawn_tissue
+from spaf_train.stream.window import cell_counts, tokens_of
 
 if TYPE_CHECKING:
     from spaf_data import BlockRef, Corpus
@@ -128,48 +130,67 @@ def cells_of_blocks(corpus: Corpus, refs: Sequence[BlockRef]) -> CorpusCells:
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenCells:
-    """Cells as a model reads them."""
+class ReadCells:
+    """Cells of a corpus with what a model is given of them.
 
-    ranked: RankedCells
-    context: NDArray[np.int64]  # (n_cells, 4)
-    token_of_gene: NDArray[np.int64]  # (n_genes,), -1 for genes that the model does not know
-    slide: NDArray[np.int64]  # (n_cells,), number of the slide
+    Attributes
+    ----------
+    cells
+        As the corpus has them.
+    counts
+        The same in tokens of the model.
+    token_of_gene
+        (n_genes,), -1 for genes that the model does not know.
+    """
 
-    def take(self, rows: NDArray[np.int64]) -> TokenCells:
+    cells: CorpusCells
+    counts: CellCounts
+    token_of_gene: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, rows: NDArray[np.int64]) -> ReadCells:
         """Return some of the cells."""
-        return TokenCells(self.ranked.take(rows), self.context[rows], self.token_of_gene, self.slide[rows])
+        return ReadCells(self.cells.take(rows), self.counts.take(rows), self.token_of_gene)
 
 
-def tokenise(
-    cells: CorpusCells,
-    corpus: Corpus,
-    vocabulary: Vocabulary,
-    *,
-    max_genes: int | None,
-    gene_values: GeneValueKind = "none",
-) -> TokenCells:
-    """Rank the genes of cells and look up their contexts; values beside ranks are those on their slides.
+def with_counts(cells: CorpusCells, corpus: Corpus, model: Model[Any, Any]) -> ReadCells:
+    """Return cells with their counts in the tokens of a model, and the contexts of their slides.
 
     Raises
     ------
     InputError
         If too few genes of the corpus are known, or a context is not.
     """
+    vocabulary = model.vocabulary
     token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
     names, of_cell = np.unique(cells.slide, return_inverse=True)
-    slides = corpus.slides
-    context = np.array([[vocabulary.context_id(kind, slides[name][kind]) for kind in CONTEXT_KINDS] for name in names])
-    ranked = rank_genes(
-        cells.counts.indptr,
+    slides = pd.DataFrame([corpus.slides[name] for name in names], index=names)
+    panels = [tokens_of(corpus.measured(name), token_of_gene, vocabulary.n_tokens) for name in names]
+    counts = cell_counts(
+        cells.counts.indptr.astype(np.int64),
         token_of_gene[cells.counts.indices],
         cells.counts.data,
-        vocabulary.scale,
-        max_genes=max_genes,
+        tokens_of(np.ones(len(corpus.genes), dtype=bool), token_of_gene, vocabulary.n_tokens),
+        context=context_ids(vocabulary, slides, needed=model.needed_context)[of_cell],
+        slides=of_cell,
+        panels=np.array(panels),
     )
-    if gene_values != "none":
-        counts = tokens_of_genes(cells.counts, token_of_gene, vocabulary.n_tokens)
-        statistics = slide_statistics(gene_values, counts, of_cell)
-        values = GeneValues(counts, of_cell, statistics, vocabulary.gene_token_ids.size)
-        ranked = dataclasses.replace(ranked, values=values)
-    return TokenCells(ranked, context.reshape(-1, len(CONTEXT_KINDS))[of_cell], token_of_gene, of_cell)
+    counts = dataclasses.replace(counts, slide_names=names.tolist(), places=cells.coordinates)
+    return ReadCells(cells, counts, token_of_gene)
+
+
+def readable_cells(corpus: Corpus, split: str, model: Model[Any, Any], max_cells: int, seed: int) -> ReadCells:
+    """Return the cells of a split that have a gene of a model.
+
+    Raises
+    ------
+    InputError
+        If there is none, and as `read_cells` and `with_counts`.
+    """
+    found = with_counts(read_cells(corpus, split, max_cells=max_cells, seed=seed), corpus, model)
+    rows = np.flatnonzero(found.counts.n_genes)
+    if not rows.size:
+        raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")
+    return found.take(rows)

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from spaf_data import Corpus
-from spaf_model import InputError, SpatialFormer
+from spaf_model import InputError, Model, NamesHiddenGenes, RanksGenePairs, load_model
 from spaf_train._record import fingerprint, run_record
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles, verdict
 from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_cells, read_tissue, tokenise
+from spaf_train.evaluation.cells import read_tissue, readable_cells
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
 from spaf_train.evaluation.judging import MODEL
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
@@ -34,9 +34,10 @@ class Evaluation:
     n_cells, n_fitted_cells
         Cells judged, and training cells that baselines were fitted on.
     masked_genes
-        `evaluate_masked_genes`.
+        `evaluate_masked_genes`; None where the model names no hidden genes.
     gene_pairs, gene_pair_differences
-        `evaluate_gene_pairs`; None where the corpus does not tell which genes are co-localised.
+        `evaluate_gene_pairs`; None where the corpus does not tell which genes are co-localised, or the model ranks no
+        pairs of genes.
     colocalized_share
         Share of the judged gene pairs that are co-localised, which is chance for AUPRC; NaN without gene pairs.
     cell_pairs
@@ -49,7 +50,7 @@ class Evaluation:
 
     n_cells: int
     n_fitted_cells: int
-    masked_genes: pd.DataFrame
+    masked_genes: pd.DataFrame | None
     gene_pairs: pd.DataFrame | None
     gene_pair_differences: pd.DataFrame | None
     colocalized_share: float
@@ -63,7 +64,7 @@ class Evaluation:
             **self.record,
             "n_cells": self.n_cells,
             "n_fitted_cells": self.n_fitted_cells,
-            "masked_genes": table_rows(self.masked_genes),
+            "masked_genes": None if self.masked_genes is None else table_rows(self.masked_genes),
             "colocalization": None,
             "cell_pairs": None,
             "not_judged": list(self.not_judged),
@@ -92,15 +93,17 @@ class Evaluation:
 
 
 def evaluate(
-    model: SpatialFormer | str | Path,
+    model: Model[Any, Any] | str | Path,
     corpus: Corpus | str | Path,
     *,
     fit_on: Corpus | str | Path | None = None,
     options: EvaluationOptions = EvaluationOptions(),
     context: Mapping[str, str | None] | None = None,
 ) -> Evaluation:
-    """Judge a model on a held-out split of a corpus.
+    """Judge a model of any family on a held-out split of a corpus.
 
+    Neighbouring cells are judged by the embedding and, where the model has one, by its pair head; what else is judged
+    is what the model can be asked (`spaf_model.NamesHiddenGenes`, `spaf_model.RanksGenePairs`).
     Masked genes stand beside gene frequencies, gene pairs beside the abundance of the two genes and the rate of the
     pair in training cells, cell pairs beside the baselines of `judge_cell_pairs`. Whatever is fitted is fitted on the
     training split. Intervals (95 %) resample square tiles of tissue.
@@ -108,7 +111,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A model or a model directory.
+        A model, a model directory, or the name of a model that comes with spaf-model.
     corpus
         The data, or its folder.
     fit_on
@@ -133,44 +136,50 @@ def evaluate(
         result.cell_pairs.evaluation.interval("model", 30.0, "hard")
     """
     started = time.perf_counter()
-    name = model.source if isinstance(model, SpatialFormer) else str(model)
-    if not isinstance(model, SpatialFormer):
-        model = SpatialFormer.from_pretrained(model)
+    name = model.source if isinstance(model, Model) else str(model)
+    if not isinstance(model, Model):
+        model = load_model(model)
     source = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
     other = source if fit_on is None else fit_on if isinstance(fit_on, Corpus) else Corpus(fit_on)
     if other.genes != source.genes:
         raise InputError(f"{other.path} and {source.path} have different genes; baselines need the same ones.")
     options = options.following(source.distances)
-    judged_corpus = with_known_contexts(source, model.vocabulary, context or {})
-    fitted_corpus = with_known_contexts(other, model.vocabulary, context or {})
-    cells, tokens = readable_cells(judged_corpus, options.split, model, options.max_cells, options.seed)
+    judged_corpus = with_known_contexts(source, model.vocabulary, context or {}, needed=model.needed_context)
+    fitted_corpus = with_known_contexts(other, model.vocabulary, context or {}, needed=model.needed_context)
+    cells = readable_cells(judged_corpus, options.split, model, options.max_cells, options.seed)
     fitted = read_tissue(fitted_corpus, TRAIN, max_cells=options.max_fitted_cells, seed=options.seed)
-    tiles = spatial_tiles(cells.coordinates, cells.slide)
-
-    n_with_gene = other.gene_statistics["n_cells"].reindex(other.genes).fillna(0).to_numpy(dtype=np.float64)
-    masked = evaluate_masked_genes(
-        model, tokens, tiles, n_with_gene, fraction=options.masked_fraction, n_replicates=options.n_replicates,
-        seed=options.seed,
-    )  # fmt: skip
-    gene_pairs = gene_differences = None
+    tiles = spatial_tiles(cells.cells.coordinates, cells.cells.slide)
+    not_judged: list[str] = []
+    masked = gene_pairs = gene_differences = None
     share = float("nan")
-    if cells.knows_gene_pairs.any():
+    if isinstance(model, NamesHiddenGenes):
+        n_with_gene = other.gene_statistics["n_cells"].reindex(other.genes).fillna(0).to_numpy(dtype=np.float64)
+        masked = evaluate_masked_genes(
+            model, cells, tiles, n_with_gene, fraction=options.masked_fraction, n_replicates=options.n_replicates,
+            seed=options.seed,
+        )  # fmt: skip
+    else:
+        not_judged.append(f"Masked genes were not judged: the family {model.family!r} names no hidden genes.")
+    if not isinstance(model, RanksGenePairs):
+        not_judged.append(f"Co-localised genes were not judged: the family {model.family!r} ranks no pairs of genes.")
+    elif not cells.cells.knows_gene_pairs.any():
+        not_judged.append("Co-localised genes were not judged: the corpus does not tell which genes lie together.")
+    else:
         rates = pair_rates(fitted) if fitted.knows_gene_pairs.any() else None
-        scored = score_gene_pairs(model, cells, tokens, rates, max_gene_pairs=options.max_gene_pairs, seed=options.seed)
+        scored = score_gene_pairs(model, cells, rates, max_gene_pairs=options.max_gene_pairs, seed=options.seed)
         share = float(scored.colocalized.mean()) if scored.colocalized.size else share
         gene_pairs, gene_differences = evaluate_gene_pairs(
             scored, tiles, n_replicates=options.n_replicates, seed=options.seed
         )
     # Pairs are drawn from all cells of the split, as a report does: from some of the blocks they would be others.
     n_cells = sum(ref.n_owned for ref in judged_corpus.block_refs(options.split))
-    paired, paired_tokens = cells, tokens
+    paired = cells
     if n_cells > options.max_cells:
-        paired, paired_tokens = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
+        paired = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
     head = CalibratedCosine.find(model.source)
     heads = {} if head is None else {MODEL: head}
-    cell_pairs = evaluate_pair_models(
-        {MODEL: model}, paired_tokens, paired, fitted, options, source.distances, heads=heads
-    )
+    cell_pairs = evaluate_pair_models({MODEL: model}, paired, fitted, options, source.distances, heads=heads)
+    not_judged = [*not_judged_pairs(cell_pairs, options), *not_judged]
     parameters = {
         "model": name,
         "data": str(source.path),
@@ -181,11 +190,8 @@ def evaluate(
     }
     record = run_record("spaf-train evaluate", parameters, started=started, packages=("scikit-learn",))
     record["corpus"] = fingerprint(source)
-    not_judged = tuple(not_judged_pairs(cell_pairs, options.following(source.distances)))
-    if gene_pairs is None:
-        not_judged += ("Co-localised genes were not judged: the corpus does not tell which genes lie together.",)
     return Evaluation(
-        len(cells), len(fitted), masked, gene_pairs, gene_differences, share, cell_pairs, record, not_judged
+        len(cells), len(fitted), masked, gene_pairs, gene_differences, share, cell_pairs, record, tuple(not_judged)
     )  # fmt: skip
 
 
@@ -202,26 +208,6 @@ def not_judged_pairs(judged: PairHeadEvaluation | None, options: EvaluationOptio
         f"Neighbours were not judged against cells {what[kind]}: the held-out tissue has none at such a distance."
         for kind in judged.evaluation.unjudged
     ]
-
-
-def readable_cells(
-    corpus: Corpus, split: str, model: SpatialFormer, max_cells: int, seed: int
-) -> tuple[CorpusCells, TokenCells]:
-    """Return the cells of a split that have a gene of the model, and how the model reads them.
-
-    Raises
-    ------
-    InputError
-        If there is none, and as `read_cells` and `tokenise`.
-    """
-    cells = read_cells(corpus, split, max_cells=max_cells, seed=seed)
-    tokens = tokenise(
-        cells, corpus, model.vocabulary, max_genes=model.config.max_genes, gene_values=model.config.gene_values
-    )
-    rows = np.flatnonzero(tokens.ranked.n_genes)
-    if not rows.size:
-        raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")
-    return cells.take(rows), tokens.take(rows)
 
 
 def verdicts(differences: pd.DataFrame, n_tiles: int | None = None) -> list[str]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
 from spaf_train.evaluation.discrimination import Discrimination, discrimination
-from spaf_train.evaluation.encoding import encoded_cells, inference
-from spaf_train.objectives import colocalized_genes
 
 if TYPE_CHECKING:
-    from spaf_model import SpatialFormer
-    from spaf_train.evaluation.cells import CorpusCells, TokenCells
+    from spaf_model import RanksGenePairs
+    from spaf_train.evaluation.cells import CorpusCells, ReadCells
 
 MODEL, PRODUCT, MINIMUM, RATE = "model", "product of counts", "smaller count", "rate of the pair in training"
 # Weights of items x replicates held at once; the items stay sorted, so more at once would gain nothing.
@@ -57,9 +54,8 @@ def pair_rates(cells: CorpusCells) -> NDArray[np.float32]:
 
 
 def score_gene_pairs(
-    model: SpatialFormer,
-    cells: CorpusCells,
-    tokens: TokenCells,
+    model: RanksGenePairs,
+    cells: ReadCells,
     rates: NDArray[np.float32] | None,
     *,
     max_gene_pairs: int,
@@ -71,59 +67,57 @@ def score_gene_pairs(
     ----------
     model
         The model; it reads whole cells, nothing masked.
-    cells, tokens
-        The cells, and the same as the model reads them.
+    cells
+        The cells.
     rates
         Of `pair_rates`, from training cells; without them there is no such score.
     max_gene_pairs
         About the largest number of pairs; where there are more, each is taken with the same chance, whatever its label.
     seed
-        Of that draw. It does not depend on how cells are batched.
+        Of that draw.
     """
-    rows = np.flatnonzero(cells.knows_gene_pairs & (tokens.ranked.n_genes > 1))
-    n_genes = tokens.ranked.n_genes[rows]
+    known = cells.cells
+    rows = np.flatnonzero(known.knows_gene_pairs & (cells.counts.n_genes > 1))
+    n_genes = cells.counts.n_genes[rows]
     total = int((n_genes * (n_genes - 1) // 2).sum())
     chance = min(1.0, max_gene_pairs / max(total, 1))
-    code_of_token = np.full(model.vocabulary.n_tokens, -1, dtype=np.int64)
-    known = np.flatnonzero(tokens.token_of_gene >= 0)
-    code_of_token[tokens.token_of_gene[known]] = known
-    edges = tokens.token_of_gene[cells.edges]
-    judged = tokens.take(rows)
-
-    pieces: list[tuple[NDArray[Any], ...]] = []
-    logits: list[NDArray[np.float64]] = []
-    with inference(model.network) as device:
-        for chosen, batch, hidden in encoded_cells(model, judged.ranked, judged.context):
-            owners = rows[chosen]
-            segments = np.stack([owners, np.full_like(owners, -1)], axis=1)
-            found = colocalized_genes(batch, segments, cells.edge_indptr, edges, model.vocabulary)
-            positions, labels = found.positions.numpy(), found.targets.numpy() > 0
-            length = batch.ids.shape[1]
-            owner = owners[positions // length**2]
-            kept = _drawn(owner, chance, seed)
-            positions, owner, labels = positions[kept], owner[kept], labels[kept]
-            values = model.network.colocalization_logits(hidden, batch.to(device)).float()
-            # The heads of published models are not symmetric, and a pair of genes has no order.
-            values = (values + values.transpose(1, 2)) / 2
-            picked = values.flatten().index_select(0, torch.from_numpy(positions).to(device))
-            logits.append(picked.double().cpu().numpy())
-            ids = batch.ids.numpy().reshape(-1)
-            row = positions // length**2 * length
-            one = code_of_token[ids[row + positions // length % length]]
-            other = code_of_token[ids[row + positions % length]]
-            pieces.append((owner, np.minimum(one, other), np.maximum(one, other), labels))
-    empty = np.zeros(0, dtype=np.int64)
-    cell, gene_a, gene_b, colocalized = (
-        np.concatenate([piece[part] for piece in pieces] or [empty]) for part in range(4)
-    )
-    order = np.lexsort((gene_b, gene_a, cell))
-    cell, gene_a, gene_b = cell[order], gene_a[order], gene_b[order]
-    count_a, count_b = (np.asarray(cells.counts[cell, gene], dtype=np.float64).ravel() for gene in (gene_a, gene_b))
-    scores = {MODEL: np.concatenate(logits or [np.zeros(0)])[order]}
-    scores |= {PRODUCT: count_a * count_b, MINIMUM: np.minimum(count_a, count_b)}
+    drawn = [_gene_pairs_of(known, int(row), cells.token_of_gene, chance, seed) for row in rows]
+    empty = (np.zeros(0, dtype=np.int64),) * 3
+    cell, gene_a, gene_b = (np.concatenate(part) for part in zip(empty, *drawn, strict=True))
+    place = np.full(len(cells), -1, dtype=np.int64)
+    place[rows] = np.arange(rows.size)
+    first, second = (cells.token_of_gene[gene] for gene in (gene_a, gene_b))
+    logits = model.gene_pair_logits(cells.counts.take(rows), place[cell], first, second)
+    read = np.isfinite(logits)  # genes that the model cuts off are not judged
+    cell, gene_a, gene_b = (values[read] for values in (cell, gene_a, gene_b))
+    count_a, count_b = (np.asarray(known.counts[cell, gene], dtype=np.float64).ravel() for gene in (gene_a, gene_b))
+    scores = {MODEL: logits[read], PRODUCT: count_a * count_b, MINIMUM: np.minimum(count_a, count_b)}
     if rates is not None:
         scores[RATE] = rates[gene_a, gene_b].astype(np.float64)
-    return GenePairScores(cell, gene_a, gene_b, colocalized[order].astype(bool), scores)
+    return GenePairScores(cell, gene_a, gene_b, _are_colocalized(known, cell, gene_a, gene_b), scores)
+
+
+def _gene_pairs_of(
+    cells: CorpusCells, cell: int, token_of_gene: NDArray[np.int64], chance: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return a cell, often, and pairs of its genes a < b that have a token, each with the same chance."""
+    entries = slice(cells.counts.indptr[cell], cells.counts.indptr[cell + 1])
+    genes = cells.counts.indices[entries][cells.counts.data[entries] > 0]
+    known = np.sort(genes[token_of_gene[genes] >= 0]).astype(np.int64)
+    first, second = np.triu_indices(known.size, 1)
+    if chance < 1.0:
+        kept = np.random.default_rng([seed, cell]).random(first.size) < chance
+        first, second = first[kept], second[kept]
+    return np.full(first.size, cell, dtype=np.int64), known[first], known[second]
+
+
+def _are_colocalized(
+    cells: CorpusCells, cell: NDArray[np.int64], gene_a: NDArray[np.int64], gene_b: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    n_genes = cells.counts.shape[1]
+    of_edge = np.repeat(np.arange(len(cells)), np.diff(cells.edge_indptr))
+    edges = (of_edge * n_genes + cells.edges.min(axis=1)) * n_genes + cells.edges.max(axis=1)
+    return np.isin((cell * n_genes + gene_a) * n_genes + gene_b, edges)
 
 
 def evaluate_gene_pairs(
@@ -159,18 +153,6 @@ def evaluate_gene_pairs(
         if name != MODEL
     ]
     return pd.DataFrame(scores), pd.DataFrame(differences)
-
-
-def _drawn(cell: NDArray[np.int64], chance: float, seed: int) -> NDArray[np.int64]:
-    """Return the places of the pairs that are taken; `cell` is that of each pair, all pairs of a cell in a row."""
-    if chance >= 1.0:
-        return np.arange(cell.size)
-    starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]]) if cell.size else cell
-    sizes = np.diff(np.r_[starts, cell.size])
-    draw = [
-        np.random.default_rng([seed, int(owner)]).random(size) for owner, size in zip(cell[starts], sizes, strict=True)
-    ]
-    return np.flatnonzero(np.concatenate([np.zeros(0), *draw]) < chance)
 
 
 def _discrimination(

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from spaf_model import N_PREFIX, RankedCells, SpatialFormer
-from spaf_train._csr import csr_rows
 from spaf_train.evaluation.bootstrap import Tiles, interval_columns, tile_draws
-from spaf_train.evaluation.encoding import encoded_cells, inference
 
 if TYPE_CHECKING:
-    from spaf_train.evaluation.cells import TokenCells
+    from spaf_model import CellCounts, NamesHiddenGenes
+    from spaf_train.evaluation.cells import ReadCells
 
 MODEL, UNIGRAM, UNSEEN_UNIGRAM = "model", "unigram", "unigram of genes not in view"
 
@@ -35,14 +30,14 @@ def unigram_probabilities(n_cells: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(smoothed / smoothed.sum())
 
 
-def hide_genes(ranked: RankedCells, *, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the gene tokens to hide, each with the same chance: bool (n_entries,) along `RankedCells.tokens`."""
-    return np.random.default_rng(seed).random(ranked.tokens.size) < fraction
+def hide_genes(counts: CellCounts, *, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose the genes to hide, each with the same chance: bool (n_entries,) along `CellCounts.tokens`."""
+    return np.random.default_rng(seed).random(counts.tokens.size) < fraction
 
 
 def evaluate_masked_genes(
-    model: SpatialFormer,
-    cells: TokenCells,
+    model: NamesHiddenGenes,
+    cells: ReadCells,
     tiles: Tiles,
     training_cells: NDArray[np.floating],
     *,
@@ -52,15 +47,15 @@ def evaluate_masked_genes(
 ) -> pd.DataFrame:
     """Hide genes of single cells and ask which they were.
 
-    All chosen genes are replaced by MASK, so that what is in view is certain: the third row of the result knows that a
-    gene occurs once in a cell.
+    All chosen genes are hidden at once, so that what is in view is certain: the third row of the result knows that a
+    gene occurs once in a cell. Genes that a model does not read, because it cuts long cells, are not asked for.
 
     Parameters
     ----------
     model
         The model.
     cells
-        Cells to judge on, as the model reads them.
+        Cells to judge on.
     tiles
         The tile of each cell.
     training_cells
@@ -79,16 +74,20 @@ def evaluate_masked_genes(
         `score, n, accuracy, accuracy_low, accuracy_high, perplexity, perplexity_low, perplexity_high`. Perplexity is
         exp of the mean of -log p of the hidden gene.
     """
-    ranked = cells.ranked
-    hidden = hide_genes(ranked, fraction=fraction, seed=seed)
-    cell_of_entry = np.repeat(np.arange(ranked.n_cells), ranked.n_genes)
-    answers: dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]] = {MODEL: _ask(model, cells, hidden)}
+    counts = cells.counts
+    hidden = hide_genes(counts, fraction=fraction, seed=seed)
+    said = model.name_hidden_genes(counts, hidden)
+    hidden &= said.read
+    cell_of_entry = np.repeat(np.arange(counts.n_cells), counts.n_genes)
+    targets = counts.tokens[hidden]
     known = cells.token_of_gene >= 0
-    unigram = np.zeros(model.vocabulary.n_tokens)
+    unigram = np.zeros(counts.measured.size)
     unigram[cells.token_of_gene[known]] = unigram_probabilities(training_cells[known])
-    targets = ranked.tokens[hidden]
-    answers[UNIGRAM] = targets == unigram.argmax(), -np.log(unigram[targets])
-    answers[UNSEEN_UNIGRAM] = _among_unseen(unigram, ranked, hidden, cell_of_entry)
+    answers = {
+        MODEL: (said.named[hidden] == targets, -said.log_probability[hidden]),
+        UNIGRAM: (targets == unigram.argmax(), -np.log(unigram[targets])),
+        UNSEEN_UNIGRAM: _among_unseen(unigram, counts, hidden, said.read & ~hidden, cell_of_entry),
+    }
 
     draws = np.vstack([np.ones(tiles.n), tile_draws(tiles, n_replicates=n_replicates, seed=seed)])
     tile = tiles.code[cell_of_entry[hidden]]
@@ -102,44 +101,25 @@ def evaluate_masked_genes(
     return pd.DataFrame(rows)
 
 
-def _ask(
-    model: SpatialFormer, cells: TokenCells, hidden: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return for each hidden gene whether the model names it and -log p, in the order of the entries."""
-    ranked = cells.ranked
-    masked = dataclasses.replace(ranked, tokens=np.where(hidden, model.vocabulary.mask, ranked.tokens))
-    right = np.zeros(ranked.tokens.size, dtype=bool)
-    surprise = np.zeros(ranked.tokens.size)
-    with inference(model.network) as device:
-        for batch, tokens, states in encoded_cells(model, masked, cells.context):
-            entries, n_entries = csr_rows(ranked.indptr, batch)
-            places = np.repeat(np.arange(batch.size) * tokens.ids.shape[1] + N_PREFIX, n_entries)
-            places += entries - np.repeat(ranked.indptr[batch], n_entries)
-            entries, places = entries[hidden[entries]], places[hidden[entries]]
-            chosen = states.flatten(0, 1).index_select(0, torch.from_numpy(places).to(device))
-            logits = model.network.masked_gene_logits(chosen).float()
-            targets = torch.from_numpy(ranked.tokens[entries]).to(device)
-            right[entries] = (logits.argmax(dim=-1) == targets).cpu().numpy()
-            surprise[entries] = functional.cross_entropy(logits, targets, reduction="none").cpu().numpy()
-    return right[hidden], surprise[hidden]
-
-
 def _among_unseen(
     unigram: NDArray[np.float64],
-    ranked: RankedCells,
+    counts: CellCounts,
     hidden: NDArray[np.bool_],
+    in_view: NDArray[np.bool_],
     cell_of_entry: NDArray[np.int64],
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    in_view = np.bincount(cell_of_entry[~hidden], weights=unigram[ranked.tokens[~hidden]], minlength=ranked.n_cells)
+    seen = np.bincount(
+        cell_of_entry[in_view], weights=unigram[counts.tokens[in_view]], minlength=counts.n_cells
+    )  # fmt: skip
     place_of_token = np.empty(unigram.size, dtype=np.int64)
     by_frequency = np.argsort(-unigram, kind="stable")
     place_of_token[by_frequency] = np.arange(unigram.size)
-    best = np.empty(ranked.n_cells, dtype=np.int64)
-    for cell in range(ranked.n_cells):
-        entries = slice(ranked.indptr[cell], ranked.indptr[cell + 1])
-        places = np.sort(place_of_token[ranked.tokens[entries][~hidden[entries]]])
+    best = np.empty(counts.n_cells, dtype=np.int64)
+    for cell in range(counts.n_cells):
+        entries = slice(counts.indptr[cell], counts.indptr[cell + 1])
+        places = np.sort(place_of_token[counts.tokens[entries][in_view[entries]]])
         # The most frequent gene not in view: the first place that is not taken.
         gaps = np.flatnonzero(places != np.arange(places.size))
         best[cell] = by_frequency[gaps[0] if gaps.size else min(places.size, unigram.size - 1)]
-    owner, target = cell_of_entry[hidden], ranked.tokens[hidden]
-    return best[owner] == target, -np.log(unigram[target] / (1.0 - in_view[owner]))
+    owner, target = cell_of_entry[hidden], counts.tokens[hidden]
+    return best[owner] == target, -np.log(unigram[target] / (1.0 - seen[owner]))

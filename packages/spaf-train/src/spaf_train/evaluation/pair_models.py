@@ -1,23 +1,21 @@
-"""Cell pairs: how well a model tells neighbours, beside what principal components say."""
+"""Cell pairs: how well models of any family tell neighbours, beside what principal components say."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from spaf_data import Distances
-from spaf_model import SpatialFormer, centred_by_slide, embed_cell_pairs, embed_cells
+from spaf_model import CellCounts, Model, ScoresPairs
 from spaf_train.evaluation.bootstrap import interval_columns, pair_weights
 from spaf_train.evaluation.calibration import calibration_error, operating_point, reliability_table
 from spaf_train.evaluation.cell_pairs import CellPairEvaluation, PairScore
-from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.judging import (
     EMBEDDING,
     RANDOM,
@@ -31,8 +29,12 @@ from spaf_train.evaluation.random_encoder import random_twin
 
 if TYPE_CHECKING:
     from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
-    from spaf_train.evaluation.cells import CorpusCells, TokenCells
+    from spaf_train.evaluation.cells import CorpusCells, ReadCells
     from spaf_train.evaluation.options import EvaluationOptions
+
+_WHOLE = ""  # the embedding itself, among the parts that a model may give
+_POINTS = ["score", "radius", "negatives", "threshold"]
+_ERRORS = ["score", "radius"]
 
 __all__ = ["PairHeadEvaluation", "evaluate_pair_models", "judged_pairs"]
 
@@ -46,8 +48,8 @@ class PairHeadEvaluation:
     evaluation
         AUROC and AUPRC of all scores, and their differences.
     operating_points
-        A row per model, radius and kind of negatives: `score, radius, negatives, threshold, sensitivity, specificity`
-        with their bounds.
+        A row per model that gives a probability, radius and kind of negatives: `score, radius, negatives, threshold,
+        sensitivity, specificity` with their bounds.
     calibration
         A row per model: `score, radius, ece, ece_low, ece_high`, at the main radius with both kinds of negatives.
     reliability
@@ -61,9 +63,8 @@ class PairHeadEvaluation:
 
 
 def evaluate_pair_models(
-    models: Mapping[str, SpatialFormer],
-    tokens: TokenCells,
-    judged: CorpusCells,
+    models: Mapping[str, Model[Any, Any]],
+    judged: ReadCells,
     fitted: CorpusCells,
     options: EvaluationOptions,
     distances: Distances = Distances(),
@@ -75,11 +76,10 @@ def evaluate_pair_models(
     Parameters
     ----------
     models
-        By name, all with one vocabulary; the first is compared with the baselines and with the other models.
-    tokens
-        The judged cells as the models read them; each cell has a gene.
+        By name, all with one vocabulary; the first is compared with the baselines and with the other models. One that
+        cannot tell neighbours (`ScoresPairs`) is judged by the cosine of its embeddings alone.
     judged
-        Cells to judge on.
+        Cells to judge on; each has a gene.
     fitted
         Training cells: baselines are fitted on these.
     options
@@ -94,37 +94,35 @@ def evaluate_pair_models(
     PairHeadEvaluation
         None where the cells are too few or too close together to have neighbours with negatives.
     """
+    heads = heads or {}
     seed, n_replicates = options.seed, options.n_replicates
-    pairs = judged_pairs(judged, options, distances)
+    pairs = judged_pairs(judged.cells, options, distances)
     radii = pairs.radii
     if not can_be_judged(pairs):
         return None
-    # Only cells that are in a pair are read.
     used = cells_in_pairs(pairs)
-    place = np.full(len(judged), -1, dtype=np.int64)
-    place[used] = np.arange(used.size)
-    tokens = tokens.take(used)
+    slide = judged.cells.slide
     first = next(iter(models))
     scores: dict[str, PairScore] = {}
-    embeddings: dict[str, NDArray[np.float32]] = {}
+    cosines: dict[str, PairScore] = {}
     for name, model in models.items():
-        if name == first or name in (heads or {}) or model.config.pair_input == "separate":
-            embeddings[name] = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
-        scores[name] = pair_head_score(model, tokens, place, embeddings.get(name))
-    cosines = {
-        name: centred_cosine(_on(judged, used, states), judged.slide, used) for name, states in embeddings.items()
-    }
-    for name, head in (heads or {}).items():
-        scores[name] = partial(_calibrated, head, cosines[name])
+        view = _View.of(model, judged, used)
+        states = view.states() if name == first or name in heads else None
+        if states is not None:
+            cosines[name] = centred_cosine(view.on_all(states), slide, used)
+        if name in heads:
+            scores[name] = partial(_calibrated, heads[name], cosines[name])
+        elif isinstance(model, ScoresPairs):
+            scores[name] = view.pair_score(states)
     scores[EMBEDDING] = cosines[first]
-    twin = random_twin(models[first], seed)
-    random = embed_cells(twin.network, twin.vocabulary, tokens.ranked, tokens.context)
-    scores[RANDOM] = centred_cosine(_on(judged, used, random), judged.slide, used)
-    evaluation = judge_cell_pairs(pairs, judged, fitted, scores, options=options, distances=distances)
+    scores[RANDOM] = centred_cosine(embedded(random_twin(models[first], seed), judged, used), slide, used)
+    evaluation = judge_cell_pairs(pairs, judged.cells, fitted, scores, options=options, distances=distances)
     points: list[dict[str, object]] = []
     errors: list[dict[str, object]] = []
-    tables: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = [reliability_table(np.zeros(0, dtype=bool), np.zeros(0), np.zeros(0))[:0]]
     for name in models:
+        if name not in scores:
+            continue
         values = evaluation.values[name]
         for radius in radii:
             for kind in NEGATIVES:
@@ -143,7 +141,12 @@ def evaluate_pair_models(
         table = reliability_table(items.labels, items.take(values), weights[0])
         table.insert(0, "score", name)
         tables.append(table)
-    return PairHeadEvaluation(evaluation, pd.DataFrame(points), pd.DataFrame(errors), pd.concat(tables))
+    return PairHeadEvaluation(
+        evaluation,
+        pd.DataFrame(points, columns=None if points else _POINTS),
+        pd.DataFrame(errors, columns=None if errors else _ERRORS),
+        pd.concat(tables),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,67 +179,55 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
     return _Items(joined, np.concatenate(right), labels, [("neighbour", positive), *per_kind.items()])
 
 
-def pair_head_score(
-    model: SpatialFormer,
-    tokens: TokenCells,
-    place: NDArray[np.int64],
-    states: NDArray[np.float32] | None = None,
-) -> PairScore:
-    """Return the probability of a model's pair head as a score of pairs.
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What a model is given of judged cells: those in pairs, or all where it reads whole slides."""
 
-    Parameters
-    ----------
-    model
-        Of either kind of `pair_input`.
-    tokens
-        Cells as it reads them.
-    place
-        Which of those each cell that a pair may name is.
-    states
-        Their embeddings, where they are known.
-    """
-    if model.config.pair_input != "separate":
-        return partial(_read_together, model, tokens, place)
-    if states is None:
-        states = embed_cells(model.network, model.vocabulary, tokens.ranked, tokens.context)
-    if model.config.pair_comparison == "cosine":
-        states = centred_by_slide(states, tokens.slide)
-    return partial(_compared, model, states, place)
+    model: Model[Any, Any]
+    counts: CellCounts
+    rows: NDArray[np.int64]  # of the judged cells, which those are
+    n_cells: int  # judged
+
+    @classmethod
+    def of(cls, model: Model[Any, Any], cells: ReadCells, used: NDArray[np.int64]) -> _View:
+        rows = np.arange(len(cells)) if model.reads_whole_slides else used
+        return cls(model, cells.counts.take(rows), rows, len(cells))
+
+    def states(self) -> NDArray[np.float32]:
+        return self.model.embed_counts(self.counts)[_WHOLE]
+
+    def on_all(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return states of the rows as those of all judged cells, 0 for the others."""
+        whole = np.zeros((self.n_cells, states.shape[1]), dtype=np.float32)
+        whole[self.rows] = states
+        return whole
+
+    def pair_score(self, states: NDArray[np.float32] | None) -> PairScore:
+        """Return the probability of the model's pair head, as a score of pairs of judged cells."""
+        assert isinstance(self.model, ScoresPairs), "looked at before"
+        place = np.full(self.n_cells, -1, dtype=np.int64)
+        place[self.rows] = np.arange(self.rows.size)
+        return partial(_of_rows, self.model.pair_scorer(self.counts, states), place)
 
 
-def _on(cells: CorpusCells, used: NDArray[np.int64], states: NDArray[np.float32]) -> NDArray[np.float32]:
-    whole = np.zeros((len(cells), states.shape[1]), dtype=np.float32)
-    whole[used] = states
-    return whole
+def pair_head_score(model: Model[Any, Any], cells: ReadCells, used: NDArray[np.int64]) -> PairScore:
+    """Return the probability of a model's pair head as a score of pairs of some of the cells (`cells_in_pairs`)."""
+    return _View.of(model, cells, used).pair_score(None)
+
+
+def embedded(model: Model[Any, Any], cells: ReadCells, used: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the embeddings of some of the cells in rows of all, (n_cells, D)."""
+    view = _View.of(model, cells, used)
+    return view.on_all(view.states())
+
+
+def _of_rows(
+    score: PairScore, place: NDArray[np.int64], left: NDArray[np.integer], right: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    return score(place[left], place[right])
 
 
 def _calibrated(
     head: CalibratedCosine, cosine: PairScore, left: NDArray[np.integer], right: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     return head.probability(cosine(left, right))
-
-
-def _compared(
-    model: SpatialFormer,
-    states: NDArray[np.float32],
-    place: NDArray[np.int64],
-    left: NDArray[np.integer],
-    right: NDArray[np.integer],
-) -> NDArray[np.float64]:
-    with inference(model.network) as device:
-        one, other = (torch.from_numpy(states[place[side]]).to(device) for side in (left, right))
-        logits = model.network.pair_logits_of_cells(one, other)
-        return np.asarray(logits.float().softmax(dim=-1)[:, 1].cpu().numpy(), dtype=np.float64)
-
-
-def _read_together(
-    model: SpatialFormer,
-    tokens: TokenCells,
-    place: NDArray[np.int64],
-    left: NDArray[np.integer],
-    right: NDArray[np.integer],
-) -> NDArray[np.float64]:
-    both = embed_cell_pairs(
-        model.network, model.vocabulary, tokens.ranked, tokens.context, place[left], place[right]
-    )  # fmt: skip
-    return both.probabilities.astype(np.float64)

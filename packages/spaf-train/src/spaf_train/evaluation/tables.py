@@ -12,17 +12,21 @@ from spaf_train.evaluation.evaluate import Evaluation, verdicts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spaf_train.evaluation.pair_models import PairHeadEvaluation
+
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     """Return what was judged, one table for each objective; 95 % intervals in brackets."""
-    tables = [
-        score_table(
-            f"Masked genes ({evaluation.masked_genes['n'].iloc[0]:,} hidden)",
-            evaluation.masked_genes,
-            {"score": "by"},
-            {"accuracy": "accuracy", "perplexity": "perplexity"},
+    tables = []
+    if evaluation.masked_genes is not None:
+        tables.append(
+            score_table(
+                f"Masked genes ({evaluation.masked_genes['n'].iloc[0]:,} hidden)",
+                evaluation.masked_genes,
+                {"score": "by"},
+                {"accuracy": "accuracy", "perplexity": "perplexity"},
+            )
         )
-    ]
     if evaluation.gene_pairs is not None:
         tables.append(
             score_table(
@@ -33,44 +37,43 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
             )
         )
     if evaluation.cell_pairs is not None:
-        judged = evaluation.cell_pairs.evaluation
-        rough = ", fewer than 20: intervals are rough" if judged.tiles.are_few else ""
-        keys = {"radius": "um", "negatives": "against", "score": "by"}
-        ordered = judged.scores.sort_values(["negatives", "radius"], kind="stable")
-        tables.append(
+        tables += _pair_tables(evaluation.cell_pairs)
+    return tables
+
+
+def _pair_tables(found: PairHeadEvaluation) -> list[Table]:
+    judged = found.evaluation
+    is_rough = " (rough intervals)" * judged.tiles.are_few
+    few = ", fewer than 20: intervals are rough" * judged.tiles.are_few
+    keys = {"radius": "um", "negatives": "against", "score": "by"}
+    differences = judged.differences.assign(verdict=verdicts(judged.differences, judged.tiles.n))
+    tables = [
+        score_table(
+            f"Neighbouring cells ({judged.n_pairs:,} pairs, {judged.tiles.n} tiles{few}; chance .5)",
+            judged.scores.sort_values(["negatives", "radius"], kind="stable"),
+            {**keys, "n_positives": "pairs"},
+            {"auroc": "AUROC", "auprc": "AUPRC"},
+        ),
+        score_table(
+            f"Neighbouring cells, difference on the same tissues{is_rough}",
+            differences.sort_values(["negatives", "radius"], kind="stable"),
+            {"radius": "um", "negatives": "against", "score": "by", "baseline": "minus", "verdict": ""},
+            {"auroc": "AUROC"},
+        ),
+    ]
+    if len(found.calibration):
+        tables += [
             score_table(
-                f"Neighbouring cells ({judged.n_pairs:,} pairs, {judged.tiles.n} tiles{rough}; chance .5)",
-                ordered,
-                {**keys, "n_positives": "pairs"},
-                {"auroc": "AUROC", "auprc": "AUPRC"},
-            )
-        )
-        differences = judged.differences.assign(verdict=verdicts(judged.differences, judged.tiles.n))
-        tables.append(
-            score_table(
-                f"Neighbouring cells, difference on the same tissues{' (rough intervals)' * judged.tiles.are_few}",
-                differences.sort_values(["negatives", "radius"], kind="stable"),
-                {"radius": "um", "negatives": "against", "score": "by", "baseline": "minus", "verdict": ""},
-                {"auroc": "AUROC"},
-            )
-        )
-        tables.append(
-            score_table(
-                f"Probabilities at the threshold{' (rough intervals)' * judged.tiles.are_few}",
-                evaluation.cell_pairs.operating_points,
+                f"Probabilities at the threshold{is_rough}",
+                found.operating_points,
                 {**keys, "threshold": "threshold"},
                 {"sensitivity": "sensitivity", "specificity": "specificity"},
-            )
-        )
-        tables.append(
+            ),
             score_table(
-                "Calibration error of probabilities",
-                evaluation.cell_pairs.calibration,
-                {"score": "by", "radius": "um"},
-                {"ece": "ECE"},
-            )
-        )
-        tables.append(_reliability(evaluation.cell_pairs.reliability))
+                "Calibration error of probabilities", found.calibration, {"score": "by", "radius": "um"}, {"ece": "ECE"}
+            ),
+            _reliability(found.reliability),
+        ]
     return tables
 
 

@@ -19,14 +19,13 @@ from sklearn.linear_model import LogisticRegression
 
 from spaf_data import Corpus, split_regions, write_corpus
 from spaf_data import InputError as DataError
-from spaf_model import CosinePairs, SpatialFormer, embed_cells
+from spaf_model import CosinePairs, EmbeddingSettings, SpatialFormer, inference
 from spaf_train.evaluation.bootstrap import pair_weights, spatial_tiles
 from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, tokenise
+from spaf_train.evaluation.cells import CorpusCells, ReadCells, with_counts
 from spaf_train.evaluation.discrimination import discrimination
-from spaf_train.evaluation.encoding import inference
 from spaf_train.evaluation.judging import cells_in_pairs, centred_cosine
-from spaf_train.evaluation.pair_models import pair_head_score
+from spaf_train.evaluation.pair_models import embedded, pair_head_score
 from spaf_train.evaluation.pairs import NEGATIVES, MatchedPairs, can_be_judged, matched_pairs
 
 if TYPE_CHECKING:
@@ -47,33 +46,32 @@ class TrainingTissue:
 
     Attributes
     ----------
-    cells
-        With a gene of the model.
-    tokens
-        The same as the model reads them.
+    read
+        Cells with a gene of the model.
     part
-        ``train``, ``validation``, ``decide`` or ``gap``.
+        Of each cell: ``train``, ``validation``, ``decide`` or ``gap``.
     pairs
         Of the cells that decide; as rows of `cells`.
     """
 
-    cells: CorpusCells
-    tokens: TokenCells
+    read: ReadCells
     part: NDArray[np.str_]
     pairs: MatchedPairs | None
 
     @classmethod
     def of(cls, cells: CorpusCells, corpus: Corpus, model: SpatialFormer, options: EvaluationOptions) -> TrainingTissue:
         """Divide training cells; `pairs` is None where what is held out is too small to decide by."""
-        tokens = tokenise(
-            cells, corpus, model.vocabulary, max_genes=model.config.max_genes, gene_values=model.config.gene_values
-        )
-        rows = np.flatnonzero(tokens.ranked.n_genes)
-        cells, tokens = cells.take(rows), tokens.take(rows)
-        part = _divided(cells, corpus.distances)
+        read = with_counts(cells, corpus, model)
+        read = read.take(np.flatnonzero(read.counts.n_genes))
+        part = _divided(read.cells, corpus.distances)
         decide = np.flatnonzero(part == DECIDE)
-        pairs = _pairs_of(cells, decide, corpus.distances, options.max_pairs, options.seed)
-        return cls(cells, tokens, part, pairs)
+        pairs = _pairs_of(read.cells, decide, corpus.distances, options.max_pairs, options.seed)
+        return cls(read, part, pairs)
+
+    @property
+    def cells(self) -> CorpusCells:
+        """The cells as the corpus has them."""
+        return self.read.cells
 
     def write(self, corpus: Corpus, folder: Path) -> Corpus:
         """Write a corpus of the cells to train on and those to stop by."""
@@ -121,7 +119,7 @@ def refit_apart(
         products = np.asarray(_cosine(model, tissue, pairs)(left, right), dtype=np.float64)[:, None]
     else:
         states = _states(model, tissue, pairs)
-        with inference(model.network) as device:
+        with inference(model.network, EmbeddingSettings()) as (device, _):
             projected = head.project(torch.from_numpy(states).to(device)).double().cpu().numpy()  # type: ignore[operator]
         products = projected[left] * projected[right]
     scale = products.std(axis=0) + 1e-12
@@ -155,9 +153,7 @@ def compare(
     pairs = tissue.pairs
     assert pairs is not None, "asked for by who has them"
     used = cells_in_pairs(pairs)
-    place = np.full(len(tissue.cells), -1, dtype=np.int64)
-    place[used] = np.arange(used.size)
-    scores = (pair_head_score(other, tissue.tokens.take(used), place), _cosine(before, tissue, pairs))
+    scores = (pair_head_score(other, tissue.read, used), _cosine(before, tissue, pairs))
     tiles = spatial_tiles(tissue.cells.coordinates, tissue.cells.slide)
     found: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = [], []
     for kind in NEGATIVES:
@@ -218,11 +214,7 @@ def _pairs_of(
 def _states(model: SpatialFormer, tissue: TrainingTissue, pairs: MatchedPairs) -> NDArray[np.float32]:
     """Return the embeddings of the cells of pairs, in rows of all cells."""
     used = cells_in_pairs(pairs)
-    some = tissue.tokens.take(used)
-    found = embed_cells(model.network, model.vocabulary, some.ranked, some.context)
-    states = np.zeros((len(tissue.cells), found.shape[1]), dtype=np.float32)
-    states[used] = found
-    return states
+    return embedded(model, tissue.read, used)
 
 
 def _cosine(model: SpatialFormer, tissue: TrainingTissue, pairs: MatchedPairs) -> PairScore:

@@ -17,12 +17,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from spaf_data import Corpus
-from spaf_model import InputError, SpatialFormer, TokenBatch
+from spaf_model import EmbeddingSettings, InputError, SpatialFormer, TokenBatch, inference
 from spaf_train._options import to_table
 from spaf_train._record import fingerprint, run_record
-from spaf_train.evaluation.cells import CorpusCells, TokenCells, read_tissue
-from spaf_train.evaluation.encoding import inference
-from spaf_train.evaluation.evaluate import readable_cells, table_rows, verdicts
+from spaf_train.evaluation.cells import ReadCells, read_tissue, readable_cells
+from spaf_train.evaluation.evaluate import table_rows, verdicts
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models, judged_pairs
 from spaf_train.evaluation.pairs import can_be_judged
@@ -136,14 +135,14 @@ def finetune_pairs(
         evaluation = evaluation.following(source.distances)
         before = SpatialFormer.from_pretrained(model_dir, device=group.device)
         data = with_known_contexts(source, model.vocabulary, context or {})
-        cells, tokens = _judged_cells(data, model, evaluation)
+        cells = _judged_cells(data, model, evaluation)
         fitted = read_tissue(data, "train", max_cells=evaluation.max_fitted_cells, seed=evaluation.seed)
         tissue = TrainingTissue.of(fitted, data, model, evaluation)
         head, fit, decision, decided = _choose(model, before, data, tissue, config, sampling, context or {}, group)
         model.network.eval()
         heads = {} if head is None else {TUNED: head}
         judged = evaluate_pair_models(
-            {TUNED: model, BEFORE: before}, tokens, cells, fitted, evaluation, data.distances, heads=heads
+            {TUNED: model, BEFORE: before}, cells, fitted, evaluation, data.distances, heads=heads
         )
         assert judged is not None, "looked at before"
         parameters = {
@@ -263,7 +262,7 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
     """
     states: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.int64]] = []
-    with inference(model.network) as device:
+    with inference(model.network, EmbeddingSettings()) as (device, _):
         for batch in stream.one_epoch(max_inputs=config.probe_inputs):
             asked = cast("PairLabels", batch.targets["pairs"])
             read = batch.unmasked.to(device)
@@ -281,7 +280,7 @@ def _fit_probe(model: SpatialFormer, stream: BatchStream, config: FinetuneConfig
         head.weight.copy_(torch.stack([-half, half]))
 
 
-def _judged_cells(corpus: Corpus, model: SpatialFormer, options: EvaluationOptions) -> tuple[CorpusCells, TokenCells]:
+def _judged_cells(corpus: Corpus, model: SpatialFormer, options: EvaluationOptions) -> ReadCells:
     """Return the cells to judge on; what cannot be trained or judged on is said before the work.
 
     Raises
@@ -292,13 +291,13 @@ def _judged_cells(corpus: Corpus, model: SpatialFormer, options: EvaluationOptio
     for split in ("train", options.split):
         if not any(ref.n_pairs for ref in corpus.block_refs(split)):
             raise InputError(f"The corpus {corpus.path} has no pair of neighbouring cells in its split {split!r}.")
-    cells, tokens = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
-    if not can_be_judged(judged_pairs(cells, options, corpus.distances)):
+    cells = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
+    if not can_be_judged(judged_pairs(cells.cells, options, corpus.distances)):
         raise InputError(
             f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at "
             f"{corpus.distances.hard_min:g} um or more."
         )
-    return cells, tokens
+    return cells
 
 
 def _card(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,22 @@ from numpy.typing import NDArray
 
 import spaf_data
 from spaf_data import Block, BlockRef, Corpus
-from spaf_model import CONTEXT_KINDS, InputError, KnowsSlides, ReadsPairs
+from spaf_model import CONTEXT_KINDS, InContext, InputError, KnowsSlides, ReadsPairs
 from spaf_train.stream.batch import Batch
-from spaf_train.stream.contexts import UNKNOWN
+from spaf_train.stream.contexts import UNKNOWN, context_ids
 from spaf_train.stream.halo import Halos
 from spaf_train.stream.samplers import SAMPLERS, SamplingConfig, block_order
-from spaf_train.stream.window import Cells, Draw, Inputs, Window, cell_counts, drawn_counts, owned, slide_counts
+from spaf_train.stream.window import (
+    Cells,
+    Draw,
+    Inputs,
+    Window,
+    cell_counts,
+    drawn_counts,
+    owned,
+    slide_counts,
+    tokens_of,
+)
 
 if TYPE_CHECKING:
     from spaf_model import CellCounts, Model, TokenisedCells, TrainableBatch
@@ -119,10 +129,10 @@ class BatchStream:
         self.token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
         self._measured = self._tokens_of(np.ones(len(corpus.genes), dtype=bool))
         self._panels = np.stack([self._tokens_of(corpus.measured(slide)) for slide in corpus.slides])
-        self._context = {slide: self._context_ids(context) for slide, context in corpus.slides.items()}
+        self._context = {slide: context_ids(vocabulary, context) for slide, context in corpus.slides.items()}
         # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
         dropped = dict.fromkeys(CONTEXT_KINDS, UNKNOWN) if sampling.context_dropout > 0.0 else {}
-        self._unknown = self._context_ids(dropped)
+        self._unknown = context_ids(vocabulary, dropped)
         if self.sampler.cells_per_input == 2 and not isinstance(self._nothing(), ReadsPairs):
             raise InputError(
                 f"sampling.input = {sampling.input} draws two cells as one input, and the family {model.family!r} "
@@ -303,20 +313,9 @@ class BatchStream:
         except (spaf_data.InputError, OSError) as error:
             raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
 
-    def _context_ids(self, names: Mapping[str, Any]) -> NDArray[np.int64]:
-        """Return the ids of names, (4,); -1 for a kind that is not given, or of which the family reads nothing."""
-        known = self.vocabulary.context
-        ids = [
-            self.vocabulary.context_id(kind, str(names[kind])) if kind in names and known[kind] else -1
-            for kind in CONTEXT_KINDS
-        ]
-        return np.array(ids, dtype=np.int64)
-
     def _tokens_of(self, genes: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which tokens are some genes of the corpus, (n_tokens,)."""
-        tokens = np.zeros(self.vocabulary.n_tokens, dtype=bool)
-        tokens[self.token_of_gene[genes & (self.token_of_gene >= 0)]] = True
-        return tokens
+        return tokens_of(genes, self.token_of_gene, self.vocabulary.n_tokens)
 
     def _nothing(self) -> TokenisedCells[Any]:
         """Return no cells, as the family reads them."""
@@ -393,6 +392,8 @@ class BatchStream:
         context = cells.context[rows]
         if dropout > 0.0:
             context = np.where(generator.random(context.shape) < dropout, self._unknown, context)
+        if sampling.thinning == 0.0 and sampling.panel_min == 1.0 and isinstance(cells.tokenised, InContext):
+            return cells.tokenised.in_context(rows, context), np.arange(rows.size)
         changed = drawn_counts(
             cells, rows, context, generator, thinning=sampling.thinning, panel_min=sampling.panel_min
         )

@@ -192,6 +192,13 @@ def cell_counts(
     return CellCounts(indptr, tokens, counts.astype(np.float32), context, measured, slides, panels=panels)
 
 
+def tokens_of(genes: NDArray[np.bool_], token_of_gene: NDArray[np.int64], n_tokens: int) -> NDArray[np.bool_]:
+    """Return which tokens are some genes of a corpus, (n_tokens,)."""
+    tokens = np.zeros(n_tokens, dtype=bool)
+    tokens[token_of_gene[genes & (token_of_gene >= 0)]] = True
+    return tokens
+
+
 def drawn_counts(
     cells: Cells,
     rows: NDArray[np.int64],
