@@ -97,3 +97,20 @@ def test_shares_are_a_partition(n_cells: int, n: int) -> None:
     assert [cell for start, stop in shares for cell in range(start, stop)] == list(range(n_cells))
     sizes = [stop - start for start, stop in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_process_of_several_ends_without_tearing_down(tmp_path):
+    """Code that is run at exit is not: a thread that needs the interpreter then would abort the process."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, sys\n"
+        "from spaf_model import ends_at_once\n"
+        "atexit.register(lambda: print('torn down'))\n"
+        "ends_at_once(lambda: (print('done'), sys.exit(int(sys.argv[1]))))()\n"
+    )
+    for world_size, code, printed in (("2", 0, "done\n"), ("2", 3, "done\n"), ("1", 3, "done\ntorn down\n")):
+        environment = {**os.environ, "WORLD_SIZE": world_size}
+        ended = subprocess.run(
+            [sys.executable, str(script), str(code)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stdout) == (code, printed), ended.stderr

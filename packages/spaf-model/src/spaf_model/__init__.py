@@ -20,6 +20,7 @@ from spaf_model.batching import token_budget_batches
 from spaf_model.cell_source import CellSource
 from spaf_model.context import context_ids
 from spaf_model.counts import CellCounts, check_counts
+from spaf_model.distributed import ends_at_once
 from spaf_model.embedding import embed_tokenised, inference
 from spaf_model.errors import InputError
 from spaf_model.expression import match_genes
@@ -177,6 +178,7 @@ __all__ = [
     "embed_cell_pairs",
     "embed_cells",
     "embed_tokenised",
+    "ends_at_once",
     "families",
     "family_of",
     "inference",

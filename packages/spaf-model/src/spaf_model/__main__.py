@@ -1,5 +1,5 @@
 """Run the command line as ``python -m spaf_model``."""
 
-from spaf_model.cli import main
+from spaf_model.cli import command
 
-main()
+command()

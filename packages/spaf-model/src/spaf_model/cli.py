@@ -33,7 +33,7 @@ from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
 from spaf_model.asking import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
 from spaf_model.conversion import import_published
-from spaf_model.distributed import launched_by_torchrun, torchrun_group
+from spaf_model.distributed import ends_at_once, launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
 from spaf_model.kernels import kernel_report
 from spaf_model.model import DEFAULT_KEY, load_model
@@ -59,11 +59,8 @@ logger = logging.getLogger(__name__)
 
 @app.callback()
 def _configure(context: typer.Context) -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=plain_console(stderr=True), show_path=False)],
-    )
+    handler = RichHandler(console=plain_console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     if launched_by_torchrun() and context.invoked_subcommand != "embed":
         raise InputError(f"{context.invoked_subcommand} works in one process: start it without torchrun.")
 
@@ -396,5 +393,6 @@ def main() -> None:
         sys.exit(2)
 
 
+command = ends_at_once(main)
 if __name__ == "__main__":
-    main()
+    command()

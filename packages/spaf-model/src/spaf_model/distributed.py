@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -111,3 +113,24 @@ def torchrun_group() -> Iterator[tuple[int, int]]:
         yield dist.get_rank(), int(os.environ.get("LOCAL_RANK", "0"))
     finally:
         dist.destroy_process_group()
+
+
+def ends_at_once(main: Callable[[], None]) -> Callable[[], None]:
+    """Let a command that is one of several processes end without tearing down what is in memory.
+
+    A thread of gloo that still lets go of a tensor while the interpreter is taken down aborts the process, long after
+    its work was done: one process in some dozens, on a busy machine.
+    """
+
+    @functools.wraps(main)
+    def command() -> None:
+        try:
+            main()
+        except SystemExit as end:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not isinstance(end.code, str):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code or 0)
+            raise
+
+    return command

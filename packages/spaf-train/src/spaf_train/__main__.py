@@ -1,5 +1,5 @@
 """``python -m spaf_train``, which torchrun needs."""
 
-from spaf_train.cli import main
+from spaf_train.cli import command
 
-main()
+command()

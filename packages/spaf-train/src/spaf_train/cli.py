@@ -6,6 +6,7 @@ What does the work is imported by the command that needs it: the libraries take 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -51,6 +52,16 @@ app.command("evaluate")(evaluate_command)
 app.command("finetune")(finetune_command)
 app.command("predict-labels")(predict_labels_command)
 app.command("gene-embeddings")(gene_embeddings_command)
+
+
+def command() -> None:
+    """Run the command line, also as one of the processes of torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from spaf_model import ends_at_once
+
+        ends_at_once(main)()
+    else:
+        main()
 
 
 def main() -> None:

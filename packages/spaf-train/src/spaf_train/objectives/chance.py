@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,23 @@ class Judgement:
     auroc_error: float = 0.0
     title: str = ""  # in sentences; that of its name if empty
     by_rank: bool = False  # whether ranking the two classes counts, where the probabilities are off
+    baseline: str = ""  # what needs no training
+    baseline_loss: float | None = None  # of the same answers
+    baseline_auroc: float | None = None
 
-    def figures(self) -> dict[str, float]:
-        """Return loss and AUROC, and the loss at chance: that of the best answer that is the same for every input."""
-        found = {"loss": self.loss, "chance": self.constant, "auroc": self.auroc}
-        return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+    def figures(self) -> dict[str, Any]:
+        """Return loss and AUROC at chance and of the baseline; at chance is the best answer that is always the same."""
+        found = {
+            "loss": self.loss,
+            "chance": self.constant,
+            "auroc": self.auroc,
+            "baseline_loss": self.baseline_loss,
+            "baseline_auroc": self.baseline_auroc,
+        }
+        known: dict[str, Any] = {
+            name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)
+        }
+        return known | ({"baseline": self.baseline} if {"baseline_loss", "baseline_auroc"} & set(known) else {})
 
     @property
     def learnt(self) -> bool:

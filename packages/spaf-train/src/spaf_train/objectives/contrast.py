@@ -17,6 +17,7 @@ from spaf_model import CosinePairs, InputError, SeparatePairs
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
+from spaf_train.objectives.pair_baseline import NAME, PairBaseline
 from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
+    from spaf_train.trainer.signals import StopRequest
 
 _TEMPERATURE = 0.2  # of cosines, as in the own-tissue network
 
@@ -51,6 +53,7 @@ class PairKinds:
     hard: Tensor
     easy: Tensor
     slide: Tensor  # int64 (n_cells,), from 0: which cells of the batch are of one slide
+    baseline: Tensor | None = None  # float32 (n_cells, n_cells): what ranks pairs without training, in validation
 
     @property
     def weight(self) -> float:
@@ -59,7 +62,8 @@ class PairKinds:
 
     def to(self, device: torch.device) -> PairKinds:
         """Return the same on another device."""
-        return PairKinds(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        near, hard, easy, slide = (one.to(device) for one in (self.neighbours, self.hard, self.easy, self.slide))
+        return PairKinds(near, hard, easy, slide, None if self.baseline is None else self.baseline.to(device))
 
 
 def pair_kinds(
@@ -192,16 +196,19 @@ def cell_states(network: SpatialFormerNetwork, hidden: Tensor, batch: TokenBatch
 
 class _Scores(Scores):
     def __init__(self) -> None:
-        self.easy, self.hard = RankedScores(), RankedScores()
+        self.network, self.baseline = ((RankedScores(), RankedScores()) for _ in range(2))  # easy and hard each
 
     def add(self, loss: Loss, targets: PairKinds) -> None:
-        near = loss.answer[targets.neighbours.triu()]
-        for scores, kind in ((self.easy, targets.easy), (self.hard, targets.hard)):
-            far = loss.answer[kind.triu()]
-            scores.rank(torch.cat([near, far]), torch.cat([torch.ones_like(near), torch.zeros_like(far)]))
+        for both, similarity in ((self.network, loss.answer), (self.baseline, targets.baseline)):
+            if similarity is None:
+                continue
+            near = similarity[targets.neighbours.triu()]
+            for scores, kind in zip(both, (targets.easy, targets.hard), strict=True):
+                far = similarity[kind.triu()]
+                scores.rank(torch.cat([near, far]), torch.cat([torch.ones_like(near), torch.zeros_like(far)]))
 
-    def parts(self) -> tuple[RankedParts, RankedParts]:
-        return self.easy.parts(), self.hard.parts()
+    def parts(self) -> list[RankedParts]:
+        return [scores.parts() for scores in (*self.network, *self.baseline)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,11 +217,19 @@ class RankVerdict:
 
     sentences: list[str]
     aurocs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by kind of negatives
+    baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of `NAME`, by kind of negatives
 
-    def figures(self) -> dict[str, float]:
-        """Return the AUROC against each kind of negatives; the lower as the one."""
+    def figures(self) -> dict[str, Any]:
+        """Return the AUROC against each kind of negatives beside the baseline's; the lower as the one."""
         each = {f"auroc_{kind}": float(value) for kind, value in self.aurocs.items()}
-        return ({"auroc": min(each.values())} if each else {}) | each
+        if not each:
+            return {}
+        lower = min(self.aurocs, key=lambda kind: self.aurocs[kind])
+        beside = {f"baseline_auroc_{kind}": float(value) for kind, value in self.baselines.items()}
+        found: dict[str, Any] = {"auroc": each[f"auroc_{lower}"], **each, **beside}
+        return found | (
+            {"baseline": NAME, "baseline_auroc": float(self.baselines[lower])} if lower in self.baselines else {}
+        )
 
     @property
     def learnt(self) -> bool:
@@ -248,6 +263,18 @@ class ContrastObjective(Objective):
     asks = ("pair_head", "pair_logits_of_cells")
     trains = ("pair_head", "contrast_projection")
 
+    def __init__(self, config: ContrastConfig) -> None:
+        super().__init__(config)
+        self._baseline: PairBaseline | None = None
+
+    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
+        """Fit the baseline on training cells."""
+        return PairBaseline.prepared(train, validation)
+
+    def take(self, prepared: Mapping[str, Any], split: str) -> None:
+        """Take over the baseline, for validation."""
+        self._baseline = PairBaseline.of(prepared, split)
+
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse models that read two cells as one, and inputs of two cells."""
         require_separate(self.name, model, sampling)
@@ -265,7 +292,11 @@ class ContrastObjective(Objective):
     def targets(self, draw: Draw) -> PairKinds:
         """Sort all pairs of cells of the batch by their distance."""
         cells = draw.inputs.left
-        return pair_kinds(draw.cells.coordinates[cells], draw.distances, draw.cells.slide[cells])
+        kinds = pair_kinds(draw.cells.coordinates[cells], draw.distances, draw.cells.slide[cells])
+        if self._baseline is None:
+            return kinds
+        states = functional.normalize(centred(self._baseline.states(draw.cells.take(cells)), kinds.slide), dim=1)
+        return dataclasses.replace(kinds, baseline=states @ states.T)
 
     def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairKinds, batch: TokenBatch) -> Loss:
         """Return the weighted sum of the terms, and each of them."""
@@ -291,8 +322,13 @@ class ContrastObjective(Objective):
         """
         metrics: dict[str, float] = {}
         sentences = []
-        for kind, of_kind in zip(("easy", "hard"), zip(*parts, strict=True), strict=True):
+        baselines: dict[str, float] = {}
+        of_all = list(zip(*parts, strict=True))
+        for kind, of_kind, beside in zip(("easy", "hard"), of_all[:2], of_all[2:], strict=True):
             value, n_negative, n_positive, _ = ranked(of_kind)
+            baseline = ranked(beside)[0]
+            if not math.isnan(baseline):
+                baselines[kind] = baseline
             error = auroc_error(value, n_negative, n_positive)
             if math.isnan(value):
                 sentences.append(f"Whether neighbours are told from {kind} negatives cannot be told: there are none.")
@@ -303,7 +339,8 @@ class ContrastObjective(Objective):
                     f"Nothing was learnt of neighbours against {kind} negatives: their AUROC on the validation split "
                     f"is {value:.3f} (standard error {error:.3f}; chance .5, and up to {LEAST_AUROC:g} is a trace)."
                 )
-        return metrics, RankVerdict(sentences, {name.removeprefix("auroc_"): value for name, value in metrics.items()})
+        aurocs = {name.removeprefix("auroc_"): value for name, value in metrics.items()}
+        return metrics, RankVerdict(sentences, aurocs, baselines)
 
     def never_asked(self) -> str:
         """Say that no step had neighbours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,11 @@ from spaf_train.objectives.chance import Judgement, entropy
 
 if TYPE_CHECKING:
     from spaf_model import SpatialFormerNetwork, TokenBatch, Vocabulary
+    from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.window import Draw
+    from spaf_train.trainer.signals import StopRequest
 
+UNIGRAM = "frequency among genes not in view"
 # A multiplication and an addition for each weight forward, and twice that backward.
 _OPERATIONS_PER_WEIGHT = 6
 
@@ -56,6 +59,7 @@ class MaskedGenes:
     positions: Tensor  # int64 (n_masked,)
     targets: Tensor  # int64 (n_masked,)
     shown: Tensor  # int64 (n_masked,)
+    baseline: Tensor | None = None  # float32 (n_masked,): loss of naming genes as often as training has them
 
     @property
     def weight(self) -> float:
@@ -64,7 +68,8 @@ class MaskedGenes:
 
     def to(self, device: torch.device) -> MaskedGenes:
         """Return the same on another device."""
-        return MaskedGenes(self.positions.to(device), self.targets.to(device), self.shown.to(device))
+        baseline = None if self.baseline is None else self.baseline.to(device)
+        return MaskedGenes(self.positions.to(device), self.targets.to(device), self.shown.to(device), baseline)
 
     def hide_in(self, batch: TokenBatch) -> TokenBatch:
         """Return the batch with what is shown at the positions, and no value of what is not shown."""
@@ -137,18 +142,43 @@ def masked_genes_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return loss, (logits.argmax(dim=-1) == targets).sum()
 
 
+def unigram_losses(batch: TokenBatch, masked: MaskedGenes, shares: Tensor) -> Tensor:
+    """Return -log p of each hidden gene, (n_masked,), by how frequent genes are among those that are not in view.
+
+    Parameters
+    ----------
+    batch
+        Tokens before any masking, on the CPU.
+    masked
+        What is hidden of them.
+    shares
+        How frequent each token is, (n_tokens,), adding up to 1; 0 for what is no gene.
+    """
+    length = batch.ids.shape[1]
+    in_view = torch.ones(batch.ids.numel(), dtype=torch.bool).index_fill_(0, masked.positions, False)
+    seen = shares[batch.ids.flatten()] * in_view
+    segment = torch.arange(batch.ids.numel()) // length * 3 + batch.types.flatten()  # a gene occurs once in a cell
+    of_segment = torch.zeros(3 * batch.ids.shape[0]).index_add_(0, segment, seen)
+    left = 1.0 - of_segment[segment[masked.positions]]
+    return -torch.log(shares[masked.targets] / left.clamp_min(torch.finfo(torch.float32).tiny))
+
+
 class _Scores(Scores):
     def __init__(self) -> None:
         self.found = 0.0
+        self.baseline, self.n_beside = 0.0, 0
         self.classes = np.zeros(0, dtype=np.int64)  # how often each gene was hidden
 
     def add(self, loss: Loss, targets: MaskedGenes) -> None:
         counts = np.bincount(targets.targets.cpu().numpy(), minlength=loss.answer.shape[-1])
         self.classes = self.classes + counts if self.classes.size else counts
         self.found += float(loss.counted[0])
+        if targets.baseline is not None:
+            self.baseline += float(targets.baseline.double().sum())
+            self.n_beside += targets.baseline.numel()
 
-    def parts(self) -> tuple[float, NDArray[np.int64]]:
-        return self.found, self.classes
+    def parts(self) -> tuple[float, NDArray[np.int64], float, int]:
+        return self.found, self.classes, self.baseline, self.n_beside
 
 
 class MaskedGenesObjective(Objective):
@@ -166,9 +196,31 @@ class MaskedGenesObjective(Objective):
     asks = ("masked_gene_logits", "masked_gene_head")
     trains = ("masked_gene_head",)
 
+    def __init__(self, config: MaskedGenesConfig) -> None:
+        super().__init__(config)
+        self._shares: Tensor | None = None
+
+    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
+        """Return how frequent genes are in training cells, where that is a baseline: contexts have no frequency."""
+        if validation is None or self.config.include_context:
+            return {}
+        n_cells = train.corpus.gene_statistics["n_cells"].reindex(train.corpus.genes).fillna(0).to_numpy()
+        known = train.token_of_gene >= 0
+        shares = np.zeros(train.vocabulary.n_tokens)
+        shares[train.vocabulary.gene_token_ids] = 1.0  # so that a gene that no training cell has is not impossible
+        np.add.at(shares, train.token_of_gene[known], n_cells[known])
+        return {"shares": torch.from_numpy((shares / shares.sum()).astype(np.float32))}
+
+    def take(self, prepared: Mapping[str, Any], split: str) -> None:
+        """Take over the frequencies, for validation."""
+        self._shares = prepared["shares"] if split == "validation" else None
+
     def targets(self, draw: Draw) -> MaskedGenes:
         """Hide genes of the batch."""
-        return mask_genes(draw.tokens, draw.vocabulary, self.config, draw.generator())[1]
+        masked = mask_genes(draw.tokens, draw.vocabulary, self.config, draw.generator())[1]
+        if self._shares is None:
+            return masked
+        return dataclasses.replace(masked, baseline=unigram_losses(draw.tokens, masked, self._shares))
 
     def hide(self, tokens: TokenBatch, targets: MaskedGenes) -> TokenBatch:
         """Put what is shown in the place of the hidden genes."""
@@ -190,9 +242,12 @@ class MaskedGenesObjective(Objective):
 
     def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
         """Return the accuracy, and the loss beside that of naming genes as often as they are hidden."""
-        found, classes = zip(*parts, strict=True)
+        found, classes, beside, n_beside = zip(*parts, strict=True)
         counted = [of_rank for of_rank in classes if of_rank.size]
-        judgement = Judgement(self.name, total.loss, total.error, entropy(np.sum(counted, axis=0)), title=self.title)
+        judgement = Judgement(
+            self.name, total.loss, total.error, entropy(np.sum(counted, axis=0)), title=self.title,
+            baseline=UNIGRAM, baseline_loss=sum(beside) / sum(n_beside) if sum(n_beside) else None,
+        )  # fmt: skip
         return {"accuracy_masked_genes": sum(found) / total.weight}, judgement
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,15 @@ from torch.nn import functional
 from spaf_train._checks import require
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, auroc_error, entropy
-from spaf_train.objectives.scores import RankedScores, ranked
+from spaf_train.objectives.pair_baseline import NAME, PairBaseline, cosines
+from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
     from spaf_model import SpatialFormerNetwork, TokenBatch
+    from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
+    from spaf_train.trainer.signals import StopRequest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class PairLabels:
 
     labels: Tensor  # int64 (B,): 1 for neighbours, 0 otherwise
     positive_weight: float  # weight of a positive where a negative has 1: negatives drawn for each positive
+    baseline: Tensor | None = None  # float32 (B,): what ranks them without training, in validation
 
     @property
     def weight(self) -> float:
@@ -44,13 +48,29 @@ class PairLabels:
 
     def to(self, device: torch.device) -> PairLabels:
         """Return the same on another device."""
-        return PairLabels(self.labels.to(device), self.positive_weight)
+        baseline = None if self.baseline is None else self.baseline.to(device)
+        return PairLabels(self.labels.to(device), self.positive_weight, baseline)
 
 
 def pairs_loss(logits: Tensor, labels: PairLabels) -> Tensor:
     """Return the weighted, summed cross-entropy of pair logits (B, 2)."""
     weights = torch.tensor([1.0, labels.positive_weight], device=logits.device)
     return functional.cross_entropy(logits.float(), labels.labels, weight=weights, reduction="sum")
+
+
+class _Scores(Scores):
+    """What ranks the pairs: the network and, where there is one, the baseline."""
+
+    def __init__(self) -> None:
+        self.network, self.baseline = RankedScores(), RankedScores()
+
+    def add(self, loss: Loss, targets: PairLabels) -> None:
+        self.network.add(loss, targets)
+        if targets.baseline is not None:
+            self.baseline.rank(targets.baseline, targets.labels)
+
+    def parts(self) -> tuple[RankedParts, RankedParts]:
+        return self.network.parts(), self.baseline.parts()
 
 
 class PairsObjective(Objective):
@@ -66,6 +86,18 @@ class PairsObjective(Objective):
     asks = ("pair_logits",)
     trains = ("pair_head",)
 
+    def __init__(self, config: PairsConfig) -> None:
+        super().__init__(config)
+        self._baseline: PairBaseline | None = None
+
+    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
+        """Fit the baseline on training cells."""
+        return PairBaseline.prepared(train, validation)
+
+    def take(self, prepared: Mapping[str, Any], split: str) -> None:
+        """Take over the baseline, for validation."""
+        self._baseline = PairBaseline.of(prepared, split)
+
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse inputs of single cells, and models that read the two cells apart."""
         require(
@@ -80,7 +112,13 @@ class PairsObjective(Objective):
 
     def targets(self, draw: Draw) -> PairLabels:
         """Return which inputs are neighbours."""
-        return PairLabels(torch.from_numpy(draw.inputs.label), draw.inputs.positive_weight)
+        beside = None
+        if self._baseline is not None:
+            left, right = (
+                self._baseline.states(draw.cells.take(side)) for side in (draw.inputs.left, draw.inputs.right)
+            )
+            beside = cosines(left, right)
+        return PairLabels(torch.from_numpy(draw.inputs.label), draw.inputs.positive_weight, beside)
 
     def loss(self, network: SpatialFormerNetwork, hidden: Tensor, targets: PairLabels, batch: TokenBatch) -> Loss:
         """Return the weighted cross-entropy."""
@@ -89,19 +127,21 @@ class PairsObjective(Objective):
 
     def new_scores(self) -> Scores:
         """Return what ranks pairs of cells."""
-        return RankedScores()
+        return _Scores()
 
     def judge(self, total: Total, parts: Sequence[Any]) -> tuple[dict[str, float], Judgement]:
         """Return the AUROC, and the loss beside that of a probability that is the same always.
 
         Pairs that are ranked well count as learnt where their probabilities are off.
         """
-        auroc, n_negative, n_positive, weight = ranked(parts)
+        own, beside = zip(*parts, strict=True)
+        auroc, n_negative, n_positive, weight = ranked(own)
         constant = entropy(np.array([n_positive * weight, n_negative]))
         error = auroc_error(auroc, n_negative, n_positive)
         judgement = Judgement(
-            self.name, total.loss, total.error, constant, auroc, error, title=self.title, by_rank=True
-        )
+            self.name, total.loss, total.error, constant, auroc, error, title=self.title, by_rank=True,
+            baseline=NAME, baseline_auroc=ranked(beside)[0],
+        )  # fmt: skip
         return {"auroc_pairs": auroc}, judgement
 
     def card_notes(self, sampling: SamplingConfig) -> list[str]:

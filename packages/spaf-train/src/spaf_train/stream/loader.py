@@ -127,8 +127,9 @@ class BatchStream:
             raise InputError(f"Every shard of the split {split!r} is bad; there is nothing left to read.")
         self._halos = Halos(self._refs, self._read_block, corpus.distances.positive, self._skip_shards)
         self.token_of_gene = vocabulary.match(corpus.genes, corpus.gene_ids).token_ids
-        self._measured = self._tokens_of(np.ones(len(corpus.genes), dtype=bool))
-        self._panels = np.stack([self._tokens_of(corpus.measured(slide)) for slide in corpus.slides])
+        panels = [np.ones(len(corpus.genes), dtype=bool), *(corpus.measured(slide) for slide in corpus.slides)]
+        tokens = [tokens_of(genes, self.token_of_gene, vocabulary.n_tokens) for genes in panels]
+        self._measured, self._panels = tokens[0], np.stack(tokens[1:])
         self._context = {slide: context_ids(vocabulary, context) for slide, context in corpus.slides.items()}
         # Published vocabularies have no token for what is unknown, and need none as long as nothing is dropped.
         dropped = dict.fromkeys(CONTEXT_KINDS, UNKNOWN) if sampling.context_dropout > 0.0 else {}
@@ -274,9 +275,11 @@ class BatchStream:
             none = np.zeros(0, dtype=np.int64)
             yield from self.sampler.batches(Window(cells, [], none, places, seed, epoch, 0))
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the blocks of the split that may be read, in the order of the corpus."""
-        yield from (self._read_block(ref) for ref in self._refs if ref.shard not in self._skip_shards)
+    def blocks(self, n_cells: int | None = None) -> Iterator[Block]:
+        """Yield the blocks of the split that may be read, in the order of the corpus; some, for about so many cells."""
+        refs = [ref for ref in self._refs if ref.shard not in self._skip_shards]
+        every = 1 if n_cells is None else max(-(-sum(ref.n_owned for ref in refs) // n_cells), 1)
+        yield from (self._read_block(ref) for ref in refs[::every])
 
     def panel(self, slide: str) -> NDArray[np.bool_]:
         """Return which tokens a slide measures, (n_tokens,)."""
@@ -312,10 +315,6 @@ class BatchStream:
             return self.corpus.read(ref)
         except (spaf_data.InputError, OSError) as error:
             raise BadShardError(f"The shard {ref.shard} of {self.corpus.path} cannot be read: {error}") from error
-
-    def _tokens_of(self, genes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which tokens are some genes of the corpus, (n_tokens,)."""
-        return tokens_of(genes, self.token_of_gene, self.vocabulary.n_tokens)
 
     def _nothing(self) -> TokenisedCells[Any]:
         """Return no cells, as the family reads them."""

@@ -43,10 +43,24 @@ def spoken(name: str, found: Mapping[str, Any]) -> str:
         figures.append(f"loss {found['loss']:.3f}" + (f" (chance {found['chance']:.3f})" if "chance" in found else ""))
     if "auroc" in found:
         figures.append(f"AUROC {found['auroc']:.3f} (chance 0.500)")
-    if "baseline_auroc" in found:
-        figures.append(f"{found['baseline']} {found['baseline_auroc']:.3f}")
+    if beside(found) is not None:
+        figures.append(f"{found['baseline']} {beside(found):.3f}")
     said = f": {', '.join(figures)}" if figures else ""
-    return f"{name} {'was learnt' if found['learnt'] else 'was NOT learnt'}{said}."
+    less = f", yet {found['baseline']} does better without training" if found["learnt"] and is_beaten(found) else ""
+    return f"{name} {'was learnt' if found['learnt'] else 'was NOT learnt'}{less}{said}."
+
+
+def beside(found: Mapping[str, Any]) -> float | None:
+    """Return the figure of the baseline: its AUROC, or else its loss; None where there is no baseline."""
+    figure: float | None = found.get("baseline_auroc", found.get("baseline_loss"))
+    return figure
+
+
+def is_beaten(found: Mapping[str, Any]) -> bool:
+    """Whether the baseline, which needs no training, is at least as good."""
+    if "baseline_auroc" in found and "auroc" in found:
+        return bool(found["baseline_auroc"] >= found["auroc"])
+    return "baseline_loss" in found and bool(found["baseline_loss"] <= found["loss"])
 
 
 def table_of(verdicts: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
@@ -59,13 +73,19 @@ def table_of(verdicts: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str
     ]
     for name, found in verdicts.items():
         baseline = found.get("baseline")
-        beside = "-" if baseline is None else f"{found['baseline_auroc']:.3f} ({baseline})"
+        figure = "-" if baseline is None else f"{beside(found):.3f} ({baseline})"
         chance = "-" if found.get("auroc") is None else "0.500"
         lines.append(
             f"| {titles.get(name, name)} | {_number(found.get('loss'))} | {_number(found.get('chance'))} | "
-            f"{_number(found.get('auroc'))} | {chance} | {beside} | {'yes' if found['learnt'] else '**no**'} |"
+            f"{_number(found.get('auroc'))} | {chance} | {figure} | {_answer(found)} |"
         )
     return lines
+
+
+def _answer(found: Mapping[str, Any]) -> str:
+    if not found["learnt"]:
+        return "**no**"
+    return "yes, below the baseline" if is_beaten(found) else "yes"
 
 
 def _number(value: float | None) -> str:

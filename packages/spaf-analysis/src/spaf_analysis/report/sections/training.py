@@ -67,7 +67,8 @@ The task {{ name }} was left out: {{ reason }}.
 <td>{% if found.loss is defined %}{{ "%.3f" % found.loss }}{% endif %}</td>
 <td>{% if found.chance is defined and found.chance is not none %}{{ "%.3f" % found.chance }}{% endif %}</td>
 <td>{% if found.auroc is defined %}{{ "%.3f" % found.auroc }}{% endif %}</td>
-<td>{% if found.baseline_auroc is defined %}{{ found.baseline }} {{ "%.3f" % found.baseline_auroc }}{% endif %}</td>
+<td>{% if found.baseline is defined %}{{ found.baseline }}
+{{ "%.3f" % (found.baseline_auroc if found.baseline_auroc is defined else found.baseline_loss) }}{% endif %}</td>
 <td>{{ "yes" if found.learnt else "no" }}</td></tr>
 {% endfor %}
 </table>
