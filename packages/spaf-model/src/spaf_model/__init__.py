@@ -8,6 +8,7 @@ from spaf_model._h5ad import refuse_overwriting
 from spaf_model.asking import (
     EmbedsPairs,
     NamesHiddenGenes,
+    PerturbsPairs,
     PredictsColocalization,
     PredictsExpression,
     RanksGenePairs,
@@ -44,7 +45,7 @@ from spaf_model.model import Model, load_model
 from spaf_model.niche import averaging_weights
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
-from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings
+from spaf_model.results import GeneAttention, GeneChange, HiddenGenes, PairEmbeddings, PerturbedPair
 from spaf_model.scgpt_spatial import (
     HIDDEN_VALUE,
     PREFIX_VALUE,
@@ -116,6 +117,7 @@ __all__ = [
     "Expert",
     "ExpertMixture",
     "GeneAttention",
+    "GeneChange",
     "GeneMatch",
     "GeneNames",
     "GeneValueKind",
@@ -132,6 +134,8 @@ __all__ = [
     "NetworkConfig",
     "NicheExpression",
     "PairEmbeddings",
+    "PerturbedPair",
+    "PerturbsPairs",
     "PredictsColocalization",
     "PredictsExpression",
     "RankedCells",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spaf_model.inputs import Cells, CellTables
     from spaf_model.model import Model
     from spaf_model.pairs import CellNames
-    from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings
+    from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings, PerturbedPair
 
 
 @runtime_checkable
@@ -89,6 +89,20 @@ class ShowsAttention(Protocol):
 
 
 @runtime_checkable
+class PerturbsPairs(Protocol):
+    """A model whose score of two cells can be asked again with genes of either changed."""
+
+    @property
+    def compares_states(self) -> bool:
+        """Whether all pairs of genes of two cells cost no reading beyond those of their single genes."""
+        ...
+
+    def perturb_pairs(self, adata: Cells, left: CellNames, right: CellNames, **options: Any) -> Iterator[PerturbedPair]:
+        """Yield pairs of cells in their order, each with what single genes and pairs of genes change."""
+        ...
+
+
+@runtime_checkable
 class ReadsWithoutGenes(Protocol):
     """A model that can read cells as if some of their genes were not there."""
 
@@ -113,6 +127,7 @@ _WORDS: dict[type, str] = {
     RanksGenePairs: "rank pairs of genes by whether they lie together in a cell",
     PredictsColocalization: "tell which genes lie together in a cell",
     ShowsAttention: "show attention between genes",
+    PerturbsPairs: "score two cells again without some of their genes",
     ReadsWithoutGenes: "read cells without some of their genes",
     PredictsExpression: "predict the counts of genes",
 }

@@ -16,6 +16,9 @@ AttentionDirection = Literal["left_to_right", "right_to_left", "within_left", "w
 DIRECTIONS: tuple[AttentionDirection, ...] = get_args(AttentionDirection)
 
 
+GeneChange = Literal["delete", "mask", "fold"]
+
+
 @dataclasses.dataclass(frozen=True)
 class PairEmbeddings:
     """What a model says of pairs of cells; row i belongs to pair i, NaN where a cell has no gene of the vocabulary."""
@@ -31,6 +34,19 @@ class HiddenGenes:
     read: NDArray[np.bool_]  # (n_entries,), entries that the model reads at all: long cells may be cut
     named: NDArray[np.int64]  # (n_entries,), the likeliest token where one was hidden, -1 elsewhere
     log_probability: NDArray[np.float64]  # (n_entries,), nat, of the gene that is there; NaN where none was hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbedPair:
+    """How the score of one pair of cells moves with genes of either: the logit that the two are neighbours."""
+
+    score: float  # of the two cells as they are; NaN where one has no gene of the model
+    genes_left: NDArray[np.int64]  # (A,), columns of ``adata.var``: genes of the left cell that the model reads
+    genes_right: NDArray[np.int64]  # (B,), those of the right cell
+    delta_left: NDArray[np.float64]  # (A,), the score with a gene of the left cell changed, less the score
+    delta_right: NDArray[np.float64]  # (B,), of the right cell
+    # (A, B): with both genes changed, less the score and less both single changes; NaN where it was not asked for.
+    interaction: NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)

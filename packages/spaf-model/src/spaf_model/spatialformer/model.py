@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -26,6 +26,7 @@ from spaf_model.spatialformer.gene_attention import average_gene_attention
 from spaf_model.spatialformer.gene_pairs import gene_pair_matrix
 from spaf_model.spatialformer.judged import PairProbability, gene_pair_logits, name_hidden_genes, pair_scorer
 from spaf_model.spatialformer.network import SpatialFormerNetwork
+from spaf_model.spatialformer.perturbation import Perturbation, slide_offsets
 from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from spaf_model.cell_source import CellSource
     from spaf_model.counts import CellCounts
-    from spaf_model.results import GeneAttention, HiddenGenes, PairEmbeddings
+    from spaf_model.results import GeneAttention, GeneChange, HiddenGenes, PairEmbeddings, PerturbedPair
     from spaf_model.vocabulary import Vocabulary
 
 COLOCALIZATION_KEY = "colocalization_pred"
@@ -308,6 +309,78 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
                 settings=call.settings,
                 on_batch=advance,
             )
+
+    @property
+    def compares_states(self) -> bool:
+        """Whether all pairs of genes of two cells cost no reading beyond those of their single genes."""
+        return self.config.pair_input == "separate"
+
+    def perturb_pairs(
+        self,
+        adata: Cells,
+        left: CellNames,
+        right: CellNames,
+        *,
+        change: GeneChange = "delete",
+        fold: float = 2.0,
+        wanted: NDArray[np.bool_] | None = None,
+        **options: Unpack[KernelOptions],
+    ) -> Iterator[PerturbedPair]:
+        """Yield pairs of cells in their order, each with what single genes and pairs of genes change.
+
+        The score is the logit that the two cells are neighbours; of a model that reads both as one sequence, the mean
+        of both orders.
+
+        Parameters
+        ----------
+        adata
+            Raw counts, as for `embed`; nothing is written to it.
+        left, right
+            The two cells of each pair: cell names, or integer positions.
+        change
+            ``"delete"``, ``"mask"`` (the token of the gene is hidden, and the ranks of all others stay) or ``"fold"``
+            (its count is multiplied).
+        fold
+            By what.
+        wanted
+            (n_vars, n_vars), which pairs of a gene of the left and one of the right cell are wanted. It spares readings
+            where two cells are one sequence; a model that compares states (`compares_states`) gives all pairs.
+        **options
+            The shared ones, as for `embed`.
+
+        Raises
+        ------
+        InputError
+            If left and right differ in length or name a cell that is not there, the change is none, genes are to be
+            hidden from a model that reads their values, and as for `embed`.
+        """
+        call = CallOptions.of(options)
+        table = table_of(adata, call.table_key)
+        source, first, second = self._pair_source(table, left, right, call.reading)
+        cells = source.read()
+        of_slides = (cells.take(np.flatnonzero(cells.slides == slide)) for slide in range(len(source.slide_names)))
+        tokeniser = self.tokeniser.knowing(of_slides)
+        changed = Perturbation(self.network, tokeniser, change, fold, call.settings)
+        centred = self.compares_states and self.config.pair_comparison == "cosine"
+        offset = slide_offsets(self.network, tokeniser(cells), cells.slides, call.settings) if centred else None
+        columns = source.columns_of_tokens(self.vocabulary.n_tokens)
+        if wanted is not None and wanted.shape != (table.n_vars, table.n_vars):
+            raise InputError(f"wanted must be of shape {(table.n_vars, table.n_vars)}, not {wanted.shape}.")
+
+        def is_wanted(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+            assert wanted is not None
+            found: NDArray[np.bool_] = wanted[np.ix_(columns[one], columns[other])]
+            return found
+
+        def found() -> Iterator[PerturbedPair]:
+            asked = changed.pairs(cells, first, second, None if wanted is None else is_wanted, offset)
+            with progress_bar("Changing genes", first.size, shown=call.progress) as advance:
+                for pair, one, other in asked:
+                    yield dataclasses.replace(pair, genes_left=columns[one], genes_right=columns[other])
+                    if advance is not None:
+                        advance(1)
+
+        return found()
 
     def _pair_source(
         self, adata: anndata.AnnData, left: CellNames, right: CellNames, options: ReadingOptions
