@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
-from spaf_analysis.annotate.compute import BOTH, COUNTS, EMBEDDING, METHODS, NEAREST, PCA, Annotation, annotate_arrays
+from spaf_analysis.annotate.compute import BOTH, EMBEDDING, METHODS, Annotation, annotate_arrays
+from spaf_analysis.annotate.features import features_of
 from spaf_analysis.errors import InputError
-from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import LABEL_PRED, SPATIAL
-from spaf_analysis.metrics import pca_embedding
-from spaf_analysis.tables import check_cell_names, embedding_of, labels_of, loaded, slide_names, table_of
+from spaf_analysis.tables import check_cell_names, labels_of, slide_names, table_of
 from spaf_model import check_key
-from spaf_train.evaluation import MAX_GENES, inner_folds, log_scaled, most_variable, row_sums
-from spaf_train.finetuning import comparable_pooling
+from spaf_train.evaluation import inner_folds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +109,9 @@ def annotate(
     check_cell_names(asked)
     codes, classes = labels_of(known, label, "label")
     folds = _folds(known, codes, donor, seed)
-    features = _features(asked, known, codes, method, key, model, layer, reference_layer)
+    features = features_of(
+        asked, known, codes, method, key=key, model=model, layer=layer, reference_layer=reference_layer
+    )
     found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown)
     share = float((found.codes < 0).mean())
     if share > _MANY * unknown:
@@ -150,88 +149,6 @@ def _folds(known: ad.AnnData, codes: NDArray[np.int64], donor: str | None, seed:
     rows = np.flatnonzero(codes >= 0)
     folds[rows] = inner_folds(rows, coordinates=places, slide=slide_names(known), groups=groups, seed=seed)
     return folds
-
-
-def _features(
-    asked: ad.AnnData,
-    known: ad.AnnData,
-    codes: NDArray[np.int64],
-    method: str,
-    key: str | None,
-    model: Model[Any, Any] | str | Path | None,
-    layer: str | None,
-    reference_layer: str | None,
-) -> dict[str, NDArray[np.float32]]:
-    """Return what each method reads of both tables, the reference first; of one method where one is named."""
-    of_known = checked_counts(known, reference_layer, "the reference")
-    of_asked = checked_counts(asked, layer, "the query")
-    shared = shared_genes(known, asked, ("the reference", "the query"))
-    both = sparse.csr_matrix(sparse.vstack([shared.counts(of_known, 0), shared.counts(of_asked, 1)]))
-    labelled = np.flatnonzero(codes >= 0)
-    features: dict[str, NDArray[np.float32]] = {}
-    logs = _log_counts(both, labelled)
-    if method in ("auto", COUNTS):
-        features[COUNTS] = logs
-    if method in ("auto", PCA, NEAREST):
-        components = pca_embedding(both, labelled).coordinates.astype(np.float32)
-        features |= {name: components for name in (PCA, NEAREST) if method in ("auto", name)}
-    if (key is not None or model is not None) and method in ("auto", EMBEDDING, BOTH):
-        embedding = _embedding(asked, known, key, model, layer, reference_layer)
-        if method in ("auto", EMBEDDING):
-            features[EMBEDDING] = embedding
-        if method in ("auto", BOTH):
-            scaled = [part / (part[labelled].std() or 1.0) * np.sqrt(30 / part.shape[1]) for part in (embedding, logs)]
-            features[BOTH] = np.concatenate(scaled, axis=1).astype(np.float32)
-    return features
-
-
-def _log_counts(counts: sparse.csr_matrix, fitted: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return log counts over the median total of the labelled cells, of the genes that vary most in them."""
-    every = sparse.csr_array(counts)
-    known = every[fitted]
-    totals = row_sums(known)
-    values = log_scaled(every, float(np.median(totals[totals > 0])) if totals.any() else 1.0)
-    if values.shape[1] > MAX_GENES and totals.any():
-        values = values[:, most_variable(known)]
-    return np.asarray(values.toarray(), dtype=np.float32)
-
-
-def _embedding(
-    asked: ad.AnnData,
-    known: ad.AnnData,
-    key: str | None,
-    model: Model[Any, Any] | str | Path | None,
-    layer: str | None,
-    reference_layer: str | None,
-) -> NDArray[np.float32]:
-    """Return the embedding of both tables; cells without one are where the reference's mean is."""
-    tables = ((known, reference_layer, "the reference"), (asked, layer, "the query"))
-    if key is None:
-        assert model is not None
-        made = loaded(model)
-        comparable = comparable_pooling(made, None)
-        parts = [
-            embedding_of(made, table, np.arange(table.n_obs), layer=of_layer, method=comparable).astype(np.float32)
-            for table, of_layer, _ in tables
-        ]
-    else:
-        for table, _, where in tables:
-            if key not in table.obsm:
-                raise InputError(
-                    f"obsm of {where} has no embedding {key!r}; it has: {', '.join(table.obsm) or 'none'}."
-                )
-        parts = [np.asarray(table.obsm[key], dtype=np.float32) for table, _, _ in tables]
-    if parts[0].shape[1] != parts[1].shape[1]:
-        raise InputError(
-            f"the embeddings have {parts[0].shape[1]} dimensions in the reference and {parts[1].shape[1]} in the "
-            "query; they must be of one model."
-        )
-    finite = np.isfinite(parts[0]).all(axis=1)
-    if not finite.any():
-        raise InputError("no cell of the reference has an embedding.")
-    mean = parts[0][finite].mean(axis=0)
-    joined = np.concatenate(parts)
-    return np.where(np.isfinite(joined).all(axis=1, keepdims=True), joined, mean).astype(np.float32)
 
 
 def _write(asked: ad.AnnData, found: Annotation, key: str) -> None:
