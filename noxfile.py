@@ -1,8 +1,9 @@
 """The sessions of SpaF.
 
-``demo`` is the main job on real data, ``benchmark`` judges models beside baselines on them; ``tests`` (with the examples
-of docstrings), ``lint`` and ``alone`` are what a change must pass; ``lowest`` and ``newest`` are ``alone`` with the lowest
-versions that are declared, and with the newest; ``build`` makes and checks what an index would be given.
+``demo`` is the main job on real data, ``benchmark`` judges models beside baselines on them; ``tests`` (with the
+examples of docstrings), ``lint`` and ``alone`` are what a change must pass; ``lowest`` and ``newest`` are ``alone``
+with the lowest versions that are declared, and with the newest; ``build`` makes and checks what an index would be
+given.
 
 Run one with ``nox -s NAME``; what follows ``--`` goes to the session: options of pytest for ``tests``, the input of
 ``spaf-data build`` for ``demo`` (``nox -s demo -- FOLDER --tissue Lung``).

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spaf_analysis.annotate.compute import BOTH, EMBEDDING, METHODS, Annotation, annotate_arrays
+from spaf_analysis.annotate.compute import BOTH, EMBEDDING, METHODS, TUNED, Annotation, annotate_arrays
 from spaf_analysis.annotate.features import features_of
+from spaf_analysis.annotate.fine_tuned import TUNINGS, Tuning, fine_tuned_logits
+from spaf_analysis.annotate.notes import notes_of, spelling_sentence
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LABEL_PRED, SPATIAL
 from spaf_analysis.tables import check_cell_names, labels_of, slide_names, table_of
@@ -38,6 +40,7 @@ def annotate(
     key: str | None = None,
     model: Model[Any, Any] | str | Path | None = None,
     donor: str | None = None,
+    fine_tune: str | None = None,
     unknown: float = 0.05,
     layer: str | None = None,
     reference_layer: str | None = None,
@@ -60,7 +63,8 @@ def annotate(
         Column of its `obs`.
     method
         Logistic regression on ``log counts`` or ``PCA``, ``k-NN`` in the components, and with an embedding
-        ``embedding`` and ``embedding and log counts``; ``auto``: the best on held-out parts of the reference.
+        ``embedding`` and ``embedding and log counts``, with `fine_tune` ``fine-tuned``; ``auto``: the best on held-out
+        parts of the reference.
     key
         Embedding in `obsm` of both tables, of any model.
     model
@@ -68,6 +72,9 @@ def annotate(
     donor
         Column of the reference's `obs` by which parts are held out whole. None: strips of each slide where there are
         coordinates, else cells at random.
+    fine_tune
+        "lora" or "full": also train the model for these labels, once for each held-out part, as the method
+        ``fine-tuned``; minutes to hours. The model must be of a family that is trained by batches.
     unknown
         Share of held-out cells of the reference that may be called unknown; cells of the query that are less certain
         than that are.
@@ -102,17 +109,28 @@ def annotate(
     """
     check_key(key_added)
     asked, known = table_of(query, table_key), table_of(reference)
-    if method not in ("auto", *METHODS):
-        raise InputError(f"there is no method {method!r}; the methods are: auto, {', '.join(METHODS)}.")
+    if method not in ("auto", *METHODS, TUNED):
+        raise InputError(f"there is no method {method!r}; the methods are: auto, {', '.join((*METHODS, TUNED))}.")
     if method in (EMBEDDING, BOTH) and key is None and model is None:
         raise InputError(f"the method {method!r} needs an embedding: name one with key (--key) or a model (--model).")
+    tuning = _tuning(fine_tune, method, model)
     check_cell_names(asked)
     codes, classes = labels_of(known, label, "label")
     folds = _folds(known, codes, donor, seed)
     features = features_of(
         asked, known, codes, method, key=key, model=model, layer=layer, reference_layer=reference_layer
     )
-    found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown)
+    given = {}
+    if tuning is not None and model is not None and method in ("auto", TUNED):
+        given[TUNED] = fine_tuned_logits(
+            model, asked, known, codes, classes, folds, tuning=tuning, layer=layer, reference_layer=reference_layer,
+            seed=seed,
+        )  # fmt: skip
+    found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown, given=given)
+    notes = notes_of(found, codes, folds, label)
+    spelling = spelling_sentence(classes, label)
+    if spelling:
+        logger.warning("%s", spelling)
     share = float((found.codes < 0).mean())
     if share > _MANY * unknown:
         logger.warning(
@@ -120,8 +138,24 @@ def annotate(
             "the query is unlike the reference. unknown=0 (--unknown 0) labels every cell.", 100 * share, 100 * unknown,
         )  # fmt: skip
     _write(asked, found, key_added)
-    asked.uns[key_added] = record(found) | {"label": label, "n_reference": int((codes >= 0).sum())}
+    asked.uns[key_added] = record(found) | {
+        "label": label, "n_reference": int((codes >= 0).sum()), "notes": np.array(notes, dtype=object)
+    }  # fmt: skip
     return found
+
+
+def _tuning(fine_tune: str | None, method: str, model: object) -> Tuning | None:
+    """Return how the model is trained, checked; None where it is not."""
+    if fine_tune is None:
+        if method == TUNED:
+            raise InputError(f"the method {TUNED!r} needs to know how: fine_tune (--fine-tune) lora or full.")
+        return None
+    for tuning in TUNINGS:
+        if tuning == fine_tune:
+            if model is None:
+                raise InputError("fine-tuning needs a model: name one with model (--model).")
+            return tuning
+    raise InputError(f"fine_tune must be one of {', '.join(TUNINGS)}, not {fine_tune!r}.")
 
 
 def record(found: Annotation) -> dict[str, Any]:
