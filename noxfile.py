@@ -1,8 +1,9 @@
 """The sessions of SpaF.
 
-``demo`` is the main job on real data; ``tests`` (with the examples of docstrings), ``lint`` and ``alone`` are what a
-change must pass; ``lowest`` and ``newest`` are ``alone`` with the lowest versions that are declared, and with the
-newest; ``build`` makes and checks what an index would be given.
+``demo`` is the main job on real data, ``benchmark`` judges models beside baselines on them; ``tests`` (with the
+examples of docstrings), ``lint`` and ``alone`` are what a change must pass; ``lowest`` and ``newest`` are ``alone``
+with the lowest versions that are declared, and with the newest; ``build`` makes and checks what an index would be
+given.
 
 Run one with ``nox -s NAME``; what follows ``--`` goes to the session: options of pytest for ``tests``, the input of
 ``spaf-data build`` for ``demo`` (``nox -s demo -- FOLDER --tissue Lung``).
@@ -62,6 +63,18 @@ def demo(session: nox.Session) -> None:
         *("--model", str(run / "model"), "--run", str(run), "--build", str(build)),
         *("-o", str(out / "report.html"), "--summary", str(out / "summary.json")),
     )
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Every task, method and baseline in one table: public data by name, or the configuration that follows ``--``."""
+    install(session, *PACKAGES)
+    # Harmony is an extra that nothing else needs; without it its rows are left out.
+    session.install("-c", "constraints.txt", "harmonypy>=2.0")
+    given = session.posargs or [str(ROOT / "benchmarks" / "public.toml")]
+    if not {"-o", "--out"} & set(given):
+        given = [*given, "-o", str(ROOT / "benchmark")]
+    session.run("spaf-analysis", "benchmark", *given, env=THREADS)
 
 
 @nox.session

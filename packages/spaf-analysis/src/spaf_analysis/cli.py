@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from spaf_analysis.annotate.command import annotate_command
+from spaf_analysis.benchmark.command import benchmark_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
@@ -176,6 +177,7 @@ app.command("deconvolve")(deconvolve_command)
 app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)
+app.command("benchmark")(benchmark_command)
 
 
 def _announce(stage: str) -> None:

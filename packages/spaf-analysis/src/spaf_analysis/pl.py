@@ -1,6 +1,6 @@
 """Figures of an AnnData or a SpatialData: each function returns matplotlib axes, whose ``figure`` can be saved."""
 
-from spaf_analysis.annotate.plot import label_confusion, label_reliability
+from spaf_analysis.annotate.plot import label_confusion, label_rejection, label_reliability
 from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
@@ -16,6 +16,7 @@ __all__ = [
     "gene_pairs",
     "integration",
     "label_confusion",
+    "label_rejection",
     "label_reliability",
     "niche_composition",
     "niche_differences",

@@ -18,7 +18,7 @@ from .colocalization import (
     robustness,
 )
 from .corpus import Block, BlockRef, Corpus, encode_block, stream_blocks, write_corpus
-from .datasets import xenium_breast_window
+from .datasets import BREAST_WINDOW_METADATA, xenium_breast_window
 from .distances import Distances
 from .errors import InputError
 from .folders import claim, whole_folder
@@ -36,6 +36,7 @@ from .table_genes import genes_of_table
 from .transcripts import Account, Transcripts
 
 __all__ = [
+    "BREAST_WINDOW_METADATA",
     "Account",
     "Block",
     "BlockRef",

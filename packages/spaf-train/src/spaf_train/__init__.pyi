@@ -1,5 +1,6 @@
 """Pre-training and fine-tuning of spatial single-cell foundation models."""
 
+from ._options import from_table
 from .evaluation import Evaluation, EvaluationOptions, evaluate
 from .finetuning import FinetuneConfig, FinetuneResult, finetune_labels, finetune_pairs, predict_labels, predict_pairs
 from .gene_embedding import GeneEmbeddingOptions, GeneEmbeddings, gene_embeddings, train_gene_embeddings
@@ -52,6 +53,7 @@ __all__ = [
     "evaluate",
     "finetune_labels",
     "finetune_pairs",
+    "from_table",
     "gene_embeddings",
     "learning_rate",
     "load_checkpoint",

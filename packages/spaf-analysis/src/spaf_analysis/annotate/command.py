@@ -19,12 +19,16 @@ def annotate_command(
     method: Annotated[
         str,
         typer.Option(
-            help="'log counts', 'PCA', 'k-NN', 'embedding', 'embedding and log counts', or auto: the best on held-out "
-            "parts of the reference."
+            help="'log counts', 'PCA', 'k-NN', 'embedding', 'embedding and log counts', 'fine-tuned', or auto: the "
+            "best on held-out parts of the reference."
         ),
     ] = "auto",
     key: Annotated[str | None, typer.Option(help="Embedding in obsm of both tables, of any model.")] = None,
     model: MODEL = None,
+    fine_tune: Annotated[
+        str | None,
+        typer.Option(help="lora or full: also train --model for these labels, once a held-out part; takes long."),
+    ] = None,
     donor: Annotated[str | None, typer.Option(help="Column of the reference; whole donors are held out.")] = None,
     unknown: Annotated[
         float, typer.Option(help="Share of held-out reference cells that may be called unknown.", min=0.0, max=0.99)
@@ -49,11 +53,11 @@ def annotate_command(
     check_result(source, out, as_json=as_json)
     query, known = read_table(source), read_table(reference)
     found = annotate(
-        query, known, label, method=method, key=key, model=model, donor=donor, unknown=unknown, layer=layer,
-        reference_layer=reference_layer, seed=seed, key_added=key_added,
+        query, known, label, method=method, key=key, model=model, fine_tune=fine_tune, donor=donor, unknown=unknown,
+        layer=layer, reference_layer=reference_layer, seed=seed, key_added=key_added,
     )  # fmt: skip
     cells = pd.Index(query.obs_names.astype(str), name="cell")
     columns = {"label": query.obs[key_added].astype(str), "probability": query.obs[f"{key_added}_probability"]}
     write_result(query, pd.DataFrame({name: values.to_numpy() for name, values in columns.items()}, index=cells), out)
     if as_json:
-        print_json(record(found) | {"n_query": query.n_obs})
+        print_json(record(found) | {"n_query": query.n_obs, "notes": query.uns[key_added]["notes"]})

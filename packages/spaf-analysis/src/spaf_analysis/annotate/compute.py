@@ -10,21 +10,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.neighbors import KNeighborsClassifier
 
+from spaf_analysis.annotate.estimators import LabelProbe, NearestLabels
 from spaf_analysis.errors import InputError
-from spaf_train.evaluation import Block, choose_probe, fit_probe, macro_f1
+from spaf_train.evaluation import macro_f1
 
 COUNTS, PCA, NEAREST = "log counts", "PCA", "k-NN"
 EMBEDDING, BOTH = "embedding", "embedding and log counts"
-METHODS = (COUNTS, PCA, NEAREST, EMBEDDING, BOTH)
-N_NEIGHBORS = 15
-_SMOOTHED = 0.5  # of a neighbour, that every class has in the votes
+TUNED = "fine-tuned"
+METHODS = (COUNTS, PCA, NEAREST, EMBEDDING, BOTH)  # and TUNED, where a model is trained
+_IMPOSSIBLE = -20.0  # nats, of a class that no cell has to learn from
 _TEMPERATURES = (-3.0, 3.0)  # natural logarithms
 REJECTED = np.round(np.arange(0.0, 0.55, 0.05), 2)  # shares of the cells of the rejection curve
 
 # A method: the features that it reads, and whether neighbours vote in place of a regression.
 Features = Mapping[str, NDArray[np.float32]]
+Given = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def annotate_arrays(
     *,
     method: str = "auto",
     unknown: float = 0.05,
+    given: Given | None = None,
 ) -> Annotation:
     """Predict the classes of a query.
 
@@ -94,6 +96,9 @@ def annotate_arrays(
         (n_reference,), parts of the reference, each predicted from the others: tiles, slides or donors.
     method
         One of the features, or "auto": the one with the most macro-F1 on the held-out parts.
+    given
+        Logits of methods that are not fitted here: of the labelled cells, each by what did not see its part, and of the
+        query.
     unknown
         Share of the held-out cells of the reference that the threshold of "unknown" would call so.
 
@@ -102,19 +107,25 @@ def annotate_arrays(
     InputError
         If there is no such method, or `unknown` is no share below 1.
     """
-    if method != "auto" and method not in features:
-        raise InputError(f"there is no method {method!r} here; the methods are: auto, {', '.join(features)}.")
+    given = given or {}
+    if method != "auto" and method not in (*features, *given):
+        raise InputError(
+            f"there is no method {method!r} here; the methods are: auto, {', '.join((*features, *given))}."
+        )
     if not 0.0 <= unknown < 1.0:
         raise InputError(f"the share of cells called unknown must be at least 0 and below 1, not {unknown:g}.")
     rows = np.flatnonzero(codes >= 0)
-    judged, held = judge_methods(features, codes, folds, len(classes))
+    judged, held = judge_methods(features, codes, folds, len(classes), given=given)
     chosen = str(judged["method"].iloc[0]) if method == "auto" else method
     logits = held[chosen]
     temperature = _temperature(logits, codes[rows])
     sure = softmax(logits / temperature, axis=1)
     threshold = float(np.quantile(sure.max(axis=1), unknown)) if unknown > 0.0 else 0.0
-    query = np.arange(codes.size, len(features[chosen]))
-    found = _logits(chosen, features[chosen], codes, rows, query, len(classes), folds[rows])
+    if chosen in given:
+        found = given[chosen][1]
+    else:
+        query = np.arange(codes.size, len(features[chosen]))
+        found = _logits(chosen, features[chosen], codes, rows, query, len(classes), folds[rows])
     confusion = np.zeros((len(classes), len(classes)))
     np.add.at(confusion, (codes[rows], sure.argmax(axis=1)), 1.0)
     return Annotation(
@@ -131,7 +142,12 @@ def annotate_arrays(
 
 
 def judge_methods(
-    features: Features, codes: NDArray[np.int64], folds: NDArray[np.int64], n_classes: int
+    features: Features,
+    codes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    n_classes: int,
+    *,
+    given: Given | None = None,
 ) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
     """Predict every part of the reference from the others by every method.
 
@@ -149,6 +165,9 @@ def judge_methods(
             out = folds[rows] == fold
             logits[out] = _logits(method, values, codes, rows[~out], rows[out], n_classes, folds[rows[~out]])
         held[method] = logits
+    for method, (of_reference, _) in (given or {}).items():
+        held[method] = of_reference
+    for method, logits in held.items():
         predicted = logits.argmax(axis=1)
         right = float((predicted == codes[rows]).mean())
         scores.append((method, macro_f1(codes[rows], predicted, n_classes), right))
@@ -166,17 +185,19 @@ def _logits(
     folds: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Learn from some cells and return logits of others; whatever is chosen is chosen on parts of the known ones."""
-    if method == NEAREST:
-        votes = np.full((asked.size, n_classes), _SMOOTHED / n_classes)
-        model = KNeighborsClassifier(min(N_NEIGHBORS, known.size)).fit(values[known], codes[known])
-        votes[:, model.classes_] += N_NEIGHBORS * model.predict_proba(values[asked])
-        logits: NDArray[np.float64] = np.log(votes / votes.sum(axis=1, keepdims=True))
+    model = NearestLabels() if method == NEAREST else LabelProbe()
+    logits = np.full((asked.size, n_classes), _IMPOSSIBLE)
+    if np.unique(codes[known]).size == 1:  # of a part of the reference that holds one class
+        logits[:, codes[known][0]] = 0.0
         return logits
-    blocks = [Block(values)]
-    inner = folds if np.unique(folds).size > 1 else np.arange(known.size) % 3
-    choice = choose_probe(blocks, codes, known, inner)
-    probe = fit_probe(blocks, codes, known, n_classes, penalty=choice.penalty, balanced=choice.balanced)
-    return probe.logits(blocks, asked)
+    given = {} if method == NEAREST else {"groups": folds}
+    model.fit(values[known], codes[known], **given)
+    if asked.size:
+        found = model.logits(values[asked])
+        # A class that none of the known cells has is less likely than any that some have.
+        logits[:] = found.min(axis=1, keepdims=True) + _IMPOSSIBLE
+        logits[:, model.classes_] = found
+    return logits
 
 
 def _temperature(logits: NDArray[np.float64], codes: NDArray[np.int64]) -> float:

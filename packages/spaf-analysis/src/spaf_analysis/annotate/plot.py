@@ -75,6 +75,24 @@ def label_reliability(adata: Cells, *, key: str = LABEL_PRED, table_key: str | N
         return axes
 
 
+def label_rejection(adata: Cells, *, key: str = LABEL_PRED, table_key: str | None = None) -> Axes:
+    """Draw the accuracy of the held-out cells of the reference that are left when the least certain are unknown.
+
+    Parameters and errors are those of `label_confusion`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The rejection curve, in place of a threshold that is the same for all data.
+    """
+    curve = _stored(adata, key, table_key)["rejection"]
+    with style():
+        axes = Figure(figsize=(4.0, 4.0), layout="constrained").add_subplot()
+        axes.plot(curve["rejected"], curve["accuracy"], color=ACCENT, marker="o")
+        axes.set(xlabel="share of cells called unknown", ylabel="accuracy of the others")
+        return axes
+
+
 def _stored(adata: Cells, key: str, table_key: str | None) -> dict[str, Any]:
     table = table_of(adata, table_key)
     if key not in table.uns or "confusion" not in table.uns[key]:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
-from spaf_analysis.annotate.compute import BOTH, COUNTS, EMBEDDING, METHODS, NEAREST, PCA, Annotation, annotate_arrays
+from spaf_analysis.annotate.compute import BOTH, EMBEDDING, METHODS, TUNED, Annotation, annotate_arrays
+from spaf_analysis.annotate.features import features_of
+from spaf_analysis.annotate.fine_tuned import TUNINGS, Tuning, fine_tuned_logits
+from spaf_analysis.annotate.notes import notes_of, spelling_sentence
 from spaf_analysis.errors import InputError
-from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import LABEL_PRED, SPATIAL
-from spaf_analysis.metrics import pca_embedding
-from spaf_analysis.tables import check_cell_names, embedding_of, labels_of, loaded, slide_names, table_of
+from spaf_analysis.tables import check_cell_names, labels_of, slide_names, table_of
 from spaf_model import check_key
-from spaf_train.evaluation import MAX_GENES, inner_folds, log_scaled, most_variable, row_sums
-from spaf_train.finetuning import comparable_pooling
+from spaf_train.evaluation import inner_folds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +40,7 @@ def annotate(
     key: str | None = None,
     model: Model[Any, Any] | str | Path | None = None,
     donor: str | None = None,
+    fine_tune: str | None = None,
     unknown: float = 0.05,
     layer: str | None = None,
     reference_layer: str | None = None,
@@ -63,7 +63,8 @@ def annotate(
         Column of its `obs`.
     method
         Logistic regression on ``log counts`` or ``PCA``, ``k-NN`` in the components, and with an embedding
-        ``embedding`` and ``embedding and log counts``; ``auto``: the best on held-out parts of the reference.
+        ``embedding`` and ``embedding and log counts``, with `fine_tune` ``fine-tuned``; ``auto``: the best on held-out
+        parts of the reference.
     key
         Embedding in `obsm` of both tables, of any model.
     model
@@ -71,6 +72,9 @@ def annotate(
     donor
         Column of the reference's `obs` by which parts are held out whole. None: strips of each slide where there are
         coordinates, else cells at random.
+    fine_tune
+        "lora" or "full": also train the model for these labels, once for each held-out part, as the method
+        ``fine-tuned``; minutes to hours. The model must be of a family that is trained by batches.
     unknown
         Share of held-out cells of the reference that may be called unknown; cells of the query that are less certain
         than that are.
@@ -105,15 +109,28 @@ def annotate(
     """
     check_key(key_added)
     asked, known = table_of(query, table_key), table_of(reference)
-    if method not in ("auto", *METHODS):
-        raise InputError(f"there is no method {method!r}; the methods are: auto, {', '.join(METHODS)}.")
+    if method not in ("auto", *METHODS, TUNED):
+        raise InputError(f"there is no method {method!r}; the methods are: auto, {', '.join((*METHODS, TUNED))}.")
     if method in (EMBEDDING, BOTH) and key is None and model is None:
         raise InputError(f"the method {method!r} needs an embedding: name one with key (--key) or a model (--model).")
+    tuning = _tuning(fine_tune, method, model)
     check_cell_names(asked)
     codes, classes = labels_of(known, label, "label")
     folds = _folds(known, codes, donor, seed)
-    features = _features(asked, known, codes, method, key, model, layer, reference_layer)
-    found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown)
+    features = features_of(
+        asked, known, codes, method, key=key, model=model, layer=layer, reference_layer=reference_layer
+    )
+    given = {}
+    if tuning is not None and model is not None and method in ("auto", TUNED):
+        given[TUNED] = fine_tuned_logits(
+            model, asked, known, codes, classes, folds, tuning=tuning, layer=layer, reference_layer=reference_layer,
+            seed=seed,
+        )  # fmt: skip
+    found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown, given=given)
+    notes = notes_of(found, codes, folds, label)
+    spelling = spelling_sentence(classes, label)
+    if spelling:
+        logger.warning("%s", spelling)
     share = float((found.codes < 0).mean())
     if share > _MANY * unknown:
         logger.warning(
@@ -121,8 +138,24 @@ def annotate(
             "the query is unlike the reference. unknown=0 (--unknown 0) labels every cell.", 100 * share, 100 * unknown,
         )  # fmt: skip
     _write(asked, found, key_added)
-    asked.uns[key_added] = record(found) | {"label": label, "n_reference": int((codes >= 0).sum())}
+    asked.uns[key_added] = record(found) | {
+        "label": label, "n_reference": int((codes >= 0).sum()), "notes": np.array(notes, dtype=object)
+    }  # fmt: skip
     return found
+
+
+def _tuning(fine_tune: str | None, method: str, model: object) -> Tuning | None:
+    """Return how the model is trained, checked; None where it is not."""
+    if fine_tune is None:
+        if method == TUNED:
+            raise InputError(f"the method {TUNED!r} needs to know how: fine_tune (--fine-tune) lora or full.")
+        return None
+    for tuning in TUNINGS:
+        if tuning == fine_tune:
+            if model is None:
+                raise InputError("fine-tuning needs a model: name one with model (--model).")
+            return tuning
+    raise InputError(f"fine_tune must be one of {', '.join(TUNINGS)}, not {fine_tune!r}.")
 
 
 def record(found: Annotation) -> dict[str, Any]:
@@ -150,88 +183,6 @@ def _folds(known: ad.AnnData, codes: NDArray[np.int64], donor: str | None, seed:
     rows = np.flatnonzero(codes >= 0)
     folds[rows] = inner_folds(rows, coordinates=places, slide=slide_names(known), groups=groups, seed=seed)
     return folds
-
-
-def _features(
-    asked: ad.AnnData,
-    known: ad.AnnData,
-    codes: NDArray[np.int64],
-    method: str,
-    key: str | None,
-    model: Model[Any, Any] | str | Path | None,
-    layer: str | None,
-    reference_layer: str | None,
-) -> dict[str, NDArray[np.float32]]:
-    """Return what each method reads of both tables, the reference first; of one method where one is named."""
-    of_known = checked_counts(known, reference_layer, "the reference")
-    of_asked = checked_counts(asked, layer, "the query")
-    shared = shared_genes(known, asked, ("the reference", "the query"))
-    both = sparse.csr_matrix(sparse.vstack([shared.counts(of_known, 0), shared.counts(of_asked, 1)]))
-    labelled = np.flatnonzero(codes >= 0)
-    features: dict[str, NDArray[np.float32]] = {}
-    logs = _log_counts(both, labelled)
-    if method in ("auto", COUNTS):
-        features[COUNTS] = logs
-    if method in ("auto", PCA, NEAREST):
-        components = pca_embedding(both, labelled).coordinates.astype(np.float32)
-        features |= {name: components for name in (PCA, NEAREST) if method in ("auto", name)}
-    if (key is not None or model is not None) and method in ("auto", EMBEDDING, BOTH):
-        embedding = _embedding(asked, known, key, model, layer, reference_layer)
-        if method in ("auto", EMBEDDING):
-            features[EMBEDDING] = embedding
-        if method in ("auto", BOTH):
-            scaled = [part / (part[labelled].std() or 1.0) * np.sqrt(30 / part.shape[1]) for part in (embedding, logs)]
-            features[BOTH] = np.concatenate(scaled, axis=1).astype(np.float32)
-    return features
-
-
-def _log_counts(counts: sparse.csr_matrix, fitted: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return log counts over the median total of the labelled cells, of the genes that vary most in them."""
-    every = sparse.csr_array(counts)
-    known = every[fitted]
-    totals = row_sums(known)
-    values = log_scaled(every, float(np.median(totals[totals > 0])) if totals.any() else 1.0)
-    if values.shape[1] > MAX_GENES and totals.any():
-        values = values[:, most_variable(known)]
-    return np.asarray(values.toarray(), dtype=np.float32)
-
-
-def _embedding(
-    asked: ad.AnnData,
-    known: ad.AnnData,
-    key: str | None,
-    model: Model[Any, Any] | str | Path | None,
-    layer: str | None,
-    reference_layer: str | None,
-) -> NDArray[np.float32]:
-    """Return the embedding of both tables; cells without one are where the reference's mean is."""
-    tables = ((known, reference_layer, "the reference"), (asked, layer, "the query"))
-    if key is None:
-        assert model is not None
-        made = loaded(model)
-        comparable = comparable_pooling(made, None)
-        parts = [
-            embedding_of(made, table, np.arange(table.n_obs), layer=of_layer, method=comparable).astype(np.float32)
-            for table, of_layer, _ in tables
-        ]
-    else:
-        for table, _, where in tables:
-            if key not in table.obsm:
-                raise InputError(
-                    f"obsm of {where} has no embedding {key!r}; it has: {', '.join(table.obsm) or 'none'}."
-                )
-        parts = [np.asarray(table.obsm[key], dtype=np.float32) for table, _, _ in tables]
-    if parts[0].shape[1] != parts[1].shape[1]:
-        raise InputError(
-            f"the embeddings have {parts[0].shape[1]} dimensions in the reference and {parts[1].shape[1]} in the "
-            "query; they must be of one model."
-        )
-    finite = np.isfinite(parts[0]).all(axis=1)
-    if not finite.any():
-        raise InputError("no cell of the reference has an embedding.")
-    mean = parts[0][finite].mean(axis=0)
-    joined = np.concatenate(parts)
-    return np.where(np.isfinite(joined).all(axis=1, keepdims=True), joined, mean).astype(np.float32)
 
 
 def _write(asked: ad.AnnData, found: Annotation, key: str) -> None:

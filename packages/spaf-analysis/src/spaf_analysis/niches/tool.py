@@ -206,20 +206,48 @@ def judge_niches(
     """
     table = table_of(adata, table_key)
     code, names = labels_of(table, label, "label")
-    coordinates, slide = places_of(table), slide_names(table)
-    has_embedding = key in table.obsm
-    cells = embedded_cells(table, key)[1] if has_embedding else np.arange(table.n_obs)
-    code, coordinates, slide = code[cells], coordinates[cells], slide[cells]
     seeds, n = list(seeds), len(names)
+    found = niche_domains(table, n, key=key, n_neighbors=n_neighbors, method=method, seeds=seeds)
+    found |= baseline_domains(table, n, key=key, n_neighbors=n_neighbors, seeds=seeds)
+    cells = _judged_cells(table, key)
+    tiles = spatial_tiles(places_of(table)[cells], slide_names(table)[cells])
+    return judge_domains(found, code[cells], tiles, against=AVERAGED, n_replicates=n_replicates)
+
+
+def niche_domains(
+    table: ad.AnnData,
+    n: int,
+    *,
+    key: str = EMBEDDING,
+    n_neighbors: int = N_NEIGHBORS,
+    method: Method = "kmeans",
+    seeds: Sequence[int] = range(5),
+    inputs: Sequence[Inputs] | None = None,
+) -> dict[str, list[NDArray[np.int64]]]:
+    """Return the domains of each choice of inputs, once a seed, of the cells with an embedding (all where none is)."""
+    cells = _judged_cells(table, key)
+    coordinates, slide = places_of(table)[cells], slide_names(table)[cells]
     tiles = spatial_tiles(coordinates, slide)
     found: dict[str, list[NDArray[np.int64]]] = {}
-    for inputs in INPUTS if has_embedding else ("expression",):
-        state, of_state = state_of(table, key=key, inputs=inputs, n_neighbors=n_neighbors)
-        if inputs == "expression":
+    for kind in inputs or (INPUTS if key in table.obsm else ("expression",)):
+        state, of_state = state_of(table, key=key, inputs=kind, n_neighbors=n_neighbors)
+        if kind == "expression":
             state = state[np.isin(of_state, cells)]
-        found[f"niches, {inputs}"] = [
-            find_domains(state, n, tiles.code, method=method, seed=seed).code for seed in seeds
-        ]
+        found[f"niches, {kind}"] = [find_domains(state, n, tiles.code, method=method, seed=seed).code for seed in seeds]
+    return found
+
+
+def baseline_domains(
+    table: ad.AnnData,
+    n: int,
+    *,
+    key: str = EMBEDDING,
+    n_neighbors: int = N_NEIGHBORS,
+    seeds: Sequence[int] = range(5),
+) -> dict[str, list[NDArray[np.int64]]]:
+    """Return what niches have to beat, in the same form as `niche_domains` and of the same cells."""
+    cells = _judged_cells(table, key)
+    coordinates, slide = places_of(table)[cells], slide_names(table)[cells]
     components = pca_embedding(sparse.csr_matrix(table.X)[cells], np.arange(len(cells))).coordinates
     averaged = baselines.averaged(components, coordinates, slide, n_neighbors=n_neighbors)
     of_clusters = baselines.composition(components, coordinates, slide, n_neighbors=n_neighbors)
@@ -229,8 +257,11 @@ def judge_niches(
         "joint Leiden": baselines.joint_leiden(components, coordinates, slide, n, n_neighbors=n_neighbors),
         "composition of clusters": baselines.kmeans(of_clusters, n),
     }
-    found |= {name: [of_seed(seed) for seed in seeds] for name, of_seed in rows.items()}
-    return judge_domains(found, code, tiles, against=AVERAGED, n_replicates=n_replicates)
+    return {name: [of_seed(seed) for seed in seeds] for name, of_seed in rows.items()}
+
+
+def _judged_cells(table: ad.AnnData, key: str) -> NDArray[np.int64]:
+    return embedded_cells(table, key)[1] if key in table.obsm else np.arange(table.n_obs)
 
 
 AVERAGED = "PCA averaged twice"

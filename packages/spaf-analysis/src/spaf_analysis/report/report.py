@@ -62,6 +62,7 @@ class Report:
 def default_sections() -> tuple[type[Section], ...]:
     """Return the sections of a report, in their order on the page."""
     # Analyses import what is common to sections from here, so their sections are imported late.
+    from spaf_analysis.annotate.section import AnnotationSection
     from spaf_analysis.cell_pairs.section import CellPairsSection
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
@@ -76,6 +77,7 @@ def default_sections() -> tuple[type[Section], ...]:
         AccountSection,
         TissueSection,
         ClustersSection,
+        AnnotationSection,
         NichesSection,
         IntegrationSection,
         RegionsSection,
