@@ -28,6 +28,13 @@ def test_number_of_tokens_comes_from_the_vocabulary(config: SpatialFormerConfig,
         SpatialFormer(dataclasses.replace(config, n_tokens=7), vocabulary)
 
 
+def test_a_vocabulary_without_a_kind_of_context_is_refused(config: SpatialFormerConfig, vocabulary: Vocabulary) -> None:
+    context = vocabulary.context | {"tissue": {}}
+    bare = Vocabulary(vocabulary.tokens, special=vocabulary.special, context=context, scale=vocabulary.scale)
+    with pytest.raises(InputError, match="reads the tissue of a cell, and the vocabulary names none"):
+        SpatialFormer(config, bare)
+
+
 def test_embed_writes_embedding_and_record(model: SpatialFormer, adata: anndata.AnnData) -> None:
     adata.uns["spaf"] = {"account": {"read": 5}}
     counts = adata.X.copy()

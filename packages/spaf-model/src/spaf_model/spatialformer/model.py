@@ -28,6 +28,7 @@ from spaf_model.spatialformer.judged import PairProbability, gene_pair_logits, n
 from spaf_model.spatialformer.network import SpatialFormerNetwork
 from spaf_model.spatialformer.perturbation import Perturbation, slide_offsets
 from spaf_model.spatialformer.tokeniser import SPECIAL_TOKENS, SpatialFormerTokeniser
+from spaf_model.vocabulary import CONTEXT_KINDS
 
 if TYPE_CHECKING:
     import anndata
@@ -81,6 +82,8 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
         """Return the configuration with the number of tokens of the vocabulary."""
         for name in SPECIAL_TOKENS:
             vocabulary.special_id(name)
+        if empty := [kind for kind in CONTEXT_KINDS if not vocabulary.context[kind]]:
+            raise InputError(f"A SpatialFormer reads the {empty[0]} of a cell, and the vocabulary names none.")
         if config.n_tokens is None:
             config = dataclasses.replace(config, n_tokens=vocabulary.n_tokens)
         if config.n_tokens != vocabulary.n_tokens:
