@@ -119,10 +119,10 @@ class ReadsPairs(Protocol[MadeT]):
 
 
 @runtime_checkable
-class InContext(Protocol):
+class InContext(Protocol[MadeT]):
     """Tokenised cells that can stand in another context without being tokenised again."""
 
-    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64], /) -> Self:
+    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64], /) -> TokenisedCells[MadeT]:
         """Return some cells with contexts of their own, (n_rows, 4), in that order."""
         ...
 

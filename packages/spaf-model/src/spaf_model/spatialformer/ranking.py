@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class RankedCells:
         """Number of cells, those without a token included."""
         return self.indptr.size - 1
 
-    @property
+    @cached_property  # asked of a window for each of its batches
     def n_genes(self) -> NDArray[np.int64]:
         """Number of gene tokens of each cell."""
         return np.diff(self.indptr)

@@ -75,7 +75,7 @@ class TokenBatch:
             Gives the ids of the special tokens.
         """
         cells = _check_cells(cells, ranked, context)
-        return cls._assemble(ranked, context, [cells], vocabulary)
+        return cls._assemble(ranked, [context[cells]], [cells], vocabulary)
 
     @classmethod
     def from_pairs(
@@ -97,13 +97,13 @@ class TokenBatch:
         right = _check_cells(right, ranked, context)
         if left.size != right.size:
             raise InputError(f"left and right must have equal lengths, not {left.size} and {right.size}.")
-        return cls._assemble(ranked, context, [left, right], vocabulary)
+        return cls._assemble(ranked, [context[left], context[right]], [left, right], vocabulary)
 
     @classmethod
     def _assemble(
         cls,
         ranked: RankedCells,
-        context: NDArray[np.int64],
+        contexts: list[NDArray[np.int64]],
         segments: list[NDArray[np.int64]],
         vocabulary: Vocabulary,
     ) -> TokenBatch:
@@ -121,9 +121,9 @@ class TokenBatch:
         flat = ids.reshape(-1)
         row_starts = np.arange(n_rows) * width
         first_token = row_starts + 1  # where the context of the segment begins, in the flat batch
-        for cells in segments:
+        for cells, context in zip(segments, contexts, strict=True):
             n_genes = ranked.n_genes[cells]
-            flat[first_token[:, None] + np.arange(n_context)] = context[cells]
+            flat[first_token[:, None] + np.arange(n_context)] = context
             within = np.arange(n_genes.sum()) - np.repeat(np.cumsum(n_genes) - n_genes, n_genes)
             genes = ranked.tokens[np.repeat(ranked.indptr[cells], n_genes) + within]
             flat[np.repeat(first_token + n_context, n_genes) + within] = genes
@@ -224,9 +224,9 @@ class SequencedCells:
         """Return some cells as a batch."""
         return TokenBatch.from_cells(self.ranked, self.context, cells, self.vocabulary)
 
-    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64]) -> SequencedCells:
+    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64]) -> CellsInContext:
         """Return some cells with contexts of their own."""
-        return SequencedCells(self.ranked.take(rows), context, self.vocabulary)
+        return CellsInContext(self, rows, context)
 
     def values_of(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the values of all genes of some cells, and which genes are known of them, (n_cells, n_tokens)."""
@@ -240,6 +240,40 @@ class SequencedCells:
     def pair_batch(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> TokenBatch:
         """Return pairs of cells as a batch."""
         return TokenBatch.from_pairs(self.ranked, self.context, left, right, self.vocabulary)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellsInContext:
+    """Some of the cells of sequences in contexts of their own, without a copy of their genes."""
+
+    cells: SequencedCells
+    rows: NDArray[np.int64]  # (n,), which of those
+    context: NDArray[np.int64]  # (n, 4)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each cell; 0 for a cell without a gene."""
+        return self.cells.lengths[self.rows]
+
+    def in_context(self, rows: NDArray[np.int64], context: NDArray[np.int64]) -> CellsInContext:
+        """Return some cells with other contexts."""
+        return CellsInContext(self.cells, self.rows[rows], context)
+
+    def batch(self, cells: NDArray[np.int64]) -> TokenBatch:
+        """Return some cells as a batch."""
+        return self._batch(cells)
+
+    def pair_lengths(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tokens of each pair of cells as one sequence."""
+        return self.cells.pair_lengths(self.rows[left], self.rows[right])
+
+    def pair_batch(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> TokenBatch:
+        """Return pairs of cells as a batch."""
+        return self._batch(left, right)
+
+    def _batch(self, *sides: NDArray[np.int64]) -> TokenBatch:
+        contexts, segments = [self.context[side] for side in sides], [self.rows[side] for side in sides]
+        return TokenBatch._assemble(self.cells.ranked, contexts, segments, self.cells.vocabulary)
 
 
 @dataclasses.dataclass(frozen=True)
