@@ -7,6 +7,7 @@ from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
 from spaf_analysis.integrate.plot import integration
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
+from spaf_analysis.perturbation.plot import perturbation
 from spaf_analysis.spatial_genes.plot import spatial_gene
 from spaf_analysis.type_pairs.plot import type_pairs
 
@@ -20,6 +21,7 @@ __all__ = [
     "niche_composition",
     "niche_differences",
     "niches",
+    "perturbation",
     "proportion",
     "spatial_gene",
     "type_pairs",

@@ -8,6 +8,8 @@ from spaf_analysis.gene_pairs import gene_pairs
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
+from spaf_analysis.perturbation.neighbours import perturb_neighbours
+from spaf_analysis.perturbation.tool import perturb
 from spaf_analysis.spatial_genes import spatial_genes
 from spaf_analysis.type_pairs.tool import type_pairs
 
@@ -20,6 +22,8 @@ __all__ = [
     "integrate",
     "niche_differences",
     "niches",
+    "perturb",
+    "perturb_neighbours",
     "spatial_genes",
     "type_pairs",
     "umap",
