@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from spaf_analysis.annotate.command import annotate_command
+from spaf_analysis.attention.command import attention_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
@@ -178,6 +179,7 @@ app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)
 app.command("perturb")(perturb_command)
+app.command("attention")(attention_command)
 
 
 def _announce(stage: str) -> None:

@@ -1,6 +1,7 @@
 """Figures of an AnnData or a SpatialData: each function returns matplotlib axes, whose ``figure`` can be saved."""
 
 from spaf_analysis.annotate.plot import label_confusion, label_reliability
+from spaf_analysis.attention.plot import attention
 from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
@@ -12,6 +13,7 @@ from spaf_analysis.spatial_genes.plot import spatial_gene
 from spaf_analysis.type_pairs.plot import type_pairs
 
 __all__ = [
+    "attention",
     "cell_pairs",
     "clusters",
     "gene_pairs",

@@ -1,6 +1,7 @@
 """Analyses of an AnnData or a SpatialData, in the manner of scanpy's ``tl``: results in place."""
 
 from spaf_analysis.annotate import annotate
+from spaf_analysis.attention.tool import attention
 from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
@@ -15,6 +16,7 @@ from spaf_analysis.type_pairs.tool import type_pairs
 
 __all__ = [
     "annotate",
+    "attention",
     "cell_pairs",
     "cluster",
     "deconvolve",

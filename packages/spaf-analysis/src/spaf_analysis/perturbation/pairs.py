@@ -152,7 +152,7 @@ def _of_tile(
         return []
     near_cells, far_cells = np.array(of_near), np.array(of_far)
     alike = _alike(has_gene[near_cells[:, 0]], has_gene[far_cells[:, 0]])
-    alike = (alike + _alike(has_gene[near_cells[:, 1]], has_gene[far_cells[:, 1]])) / 2
+    alike = (alike + _alike(has_gene[near_cells[:, 1]], has_gene[far_cells[:, 1]])) * np.float32(0.5)
     row, column = linear_sum_assignment(alike, maximize=True)
     best = np.argsort(-alike[row, column], kind="stable")[: int(np.ceil(_KEPT * len(row)))]
     matched = zip(row[best], column[best], strict=True)
@@ -174,9 +174,9 @@ def _far_pair(
     return None
 
 
-def _alike(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _alike(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.floating]:
     """Return the share of genes that two cells have in common, of all cells with all others."""
     left, right = one.astype(np.float32), other.astype(np.float32)
     shared = left @ right.T
     either = left.sum(axis=1)[:, None] + right.sum(axis=1) - shared
-    return np.asarray(shared / np.maximum(either, 1))
+    return np.asarray(shared / np.maximum(either, 1), dtype=np.float32)

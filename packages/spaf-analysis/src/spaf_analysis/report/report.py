@@ -62,6 +62,7 @@ class Report:
 def default_sections() -> tuple[type[Section], ...]:
     """Return the sections of a report, in their order on the page."""
     # Analyses import what is common to sections from here, so their sections are imported late.
+    from spaf_analysis.attention.section import AttentionSection
     from spaf_analysis.cell_pairs.section import CellPairsSection
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
@@ -85,6 +86,7 @@ def default_sections() -> tuple[type[Section], ...]:
         TypePairsSection,
         GenePairsSection,
         PerturbationSection,
+        AttentionSection,
         DeconvolutionSection,
         ProvenanceSection,
     )
