@@ -15,6 +15,7 @@ from rich.text import Text
 
 from spaf_analysis.annotate.command import annotate_command
 from spaf_analysis.benchmark.command import benchmark_command
+from spaf_analysis.attention.command import attention_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
@@ -25,6 +26,7 @@ from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.niches.command import niches_command
+from spaf_analysis.perturbation.command import perturb_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
 from spaf_analysis.type_pairs.command import type_pairs_command
 
@@ -178,6 +180,8 @@ app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)
 app.command("benchmark")(benchmark_command)
+app.command("perturb")(perturb_command)
+app.command("attention")(attention_command)
 
 
 def _announce(stage: str) -> None:

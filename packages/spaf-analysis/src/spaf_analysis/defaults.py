@@ -6,3 +6,6 @@ N_REPLICATES = 1_000  # resampled tissues behind each interval
 NICHE_SCALES = (1, 2, 4)  # times that the mean over a cell and its neighbours is taken
 MAX_NICHES = 15  # domains tried where their number is not given
 N_PERMUTATIONS = 9_999  # of donors, where there are more arrangements than that
+MAX_CELL_PAIRS = 200  # near pairs of cells whose genes are changed, each with a far one
+MIN_CELL_PAIRS = 10  # near and far pairs of cells that a gene pair is judged by
+N_NEAR_FAR = 5_000  # permutations of near and far, at most, of each gene pair

@@ -29,8 +29,12 @@ NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
 TYPE_PAIRS = "type_pairs"
 INTEGRATION = "integration"
+PERTURBATION = "perturbation"
+NEIGHBOUR_GENES = "neighbour_genes"
+ATTENTION = "attention"
 
 __all__ = [
+    "ATTENTION",
     "CELL_PAIRS",
     "CLUSTERS",
     "COLOCALIZATION",
@@ -43,11 +47,13 @@ __all__ = [
     "LABEL_PRED",
     "MORANS_I",
     "NEIGHBORS",
+    "NEIGHBOUR_GENES",
     "NICHES",
     "NICHE_DIFFERENCES",
     "NICHE_STATE",
     "NO_VALUE",
     "N_TRANSCRIPTS",
+    "PERTURBATION",
     "PROPORTIONS",
     "SLIDE",
     "SPAF",

@@ -1,6 +1,7 @@
 """Analyses of an AnnData or a SpatialData, in the manner of scanpy's ``tl``: results in place."""
 
 from spaf_analysis.annotate import annotate
+from spaf_analysis.attention.tool import attention
 from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
@@ -8,11 +9,14 @@ from spaf_analysis.gene_pairs import gene_pairs
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
+from spaf_analysis.perturbation.neighbours import perturb_neighbours
+from spaf_analysis.perturbation.tool import perturb
 from spaf_analysis.spatial_genes import spatial_genes
 from spaf_analysis.type_pairs.tool import type_pairs
 
 __all__ = [
     "annotate",
+    "attention",
     "cell_pairs",
     "cluster",
     "deconvolve",
@@ -20,6 +24,8 @@ __all__ = [
     "integrate",
     "niche_differences",
     "niches",
+    "perturb",
+    "perturb_neighbours",
     "spatial_genes",
     "type_pairs",
     "umap",

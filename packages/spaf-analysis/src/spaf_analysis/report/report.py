@@ -63,12 +63,14 @@ def default_sections() -> tuple[type[Section], ...]:
     """Return the sections of a report, in their order on the page."""
     # Analyses import what is common to sections from here, so their sections are imported late.
     from spaf_analysis.annotate.section import AnnotationSection
+    from spaf_analysis.attention.section import AttentionSection
     from spaf_analysis.cell_pairs.section import CellPairsSection
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
     from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.niches.section import NichesSection
+    from spaf_analysis.perturbation.section import PerturbationSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
     from spaf_analysis.type_pairs.section import TypePairsSection
@@ -85,6 +87,8 @@ def default_sections() -> tuple[type[Section], ...]:
         CellPairsSection,
         TypePairsSection,
         GenePairsSection,
+        PerturbationSection,
+        AttentionSection,
         DeconvolutionSection,
         ProvenanceSection,
     )
