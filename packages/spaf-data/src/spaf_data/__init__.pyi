@@ -26,6 +26,7 @@ from .gene_identity import GeneNames, GeneUnion, check_same_genes, join_genes
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
 from .pairs import easy_negatives, hard_negatives, positive_pairs
+from .patterns import Outlines, SubcellularPatterns, location_summary, read_outlines, subcellular_patterns
 from .readers import find_bundles, has_transcripts, read_counts, read_transcripts
 from .sheet import read_sheet
 from .simulate import simulate_bundle
@@ -48,8 +49,10 @@ __all__ = [
     "GeneStatistics",
     "GeneUnion",
     "InputError",
+    "Outlines",
     "ReadOptions",
     "SlideSource",
+    "SubcellularPatterns",
     "Transcripts",
     "bin_transcripts",
     "build_corpus",
@@ -69,6 +72,7 @@ __all__ = [
     "join_genes",
     "keys",
     "leave_uncolocalized",
+    "location_summary",
     "louvain",
     "modularity",
     "nearest_neighbors",
@@ -77,6 +81,7 @@ __all__ = [
     "positive_pairs",
     "proximity_graph",
     "read_counts",
+    "read_outlines",
     "read_sheet",
     "read_transcripts",
     "robustness",
@@ -88,6 +93,7 @@ __all__ = [
     "split_regions",
     "split_slides",
     "stream_blocks",
+    "subcellular_patterns",
     "whole_folder",
     "write_corpus",
     "write_text",

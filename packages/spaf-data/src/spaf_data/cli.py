@@ -352,6 +352,9 @@ def simulate(
     n_genes: Annotated[int, typer.Option("--n-genes", "--genes", help="Genes of the panel.")] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     depth: Annotated[float, typer.Option(help="Median transcripts of a cell.")] = defaults.SIMULATED_DEPTH,
+    pattern_genes: Annotated[
+        int, typer.Option(help="Genes of each pattern inside cells: nuclear, perinuclear, peripheral, ..", min=0)
+    ] = 0,
 ) -> None:
     """Write a Xenium-shaped bundle with planted truth (truth.json).
 
@@ -366,6 +369,7 @@ def simulate(
             n_genes=n_genes,
             seed=seed,
             depth=depth,
+            n_pattern_genes=pattern_genes,
             progress=lambda fraction: report("simulation", "writing cells", fraction),
         )
 

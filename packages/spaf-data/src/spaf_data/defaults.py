@@ -32,3 +32,8 @@ JOBS = 1
 """Slides that a build makes at a time."""
 SIMULATED_DEPTH = 150.0
 """Median transcripts of a simulated cell."""
+
+PUNCTA_RADIUS = 1.0
+"""Transcripts of a gene closer than this are in one punctum."""
+PATTERN_MIN_CELLS = 10.0
+"""Cells that must say something of a gene for a test of its pattern inside cells."""

@@ -7,6 +7,7 @@ import pytest
 
 from spaf_data import InputError, read_transcripts, simulate_bundle
 from spaf_data.simulate import bundle as bundle_module
+from spaf_data.simulate.recipe import PATTERNS
 
 
 def test_same_seed_same_bytes(bundle, tmp_path):
@@ -62,6 +63,41 @@ def test_markers_are_expressed_by_their_type(bundle, transcripts):
             assert marker[here].mean() > 4 * marker[~here].mean()
 
 
+def test_genes_of_patterns_lie_where_they_should(tmp_path):
+    folder = simulate_bundle(
+        tmp_path / "bundle", n_cells=60, n_genes=80, seed=2, depth=300, n_pattern_genes=1, pattern_fraction=1.0
+    )
+    truth, found = json.loads((folder / "truth.json").read_text()), read_transcripts(folder)
+    radius = np.sqrt(found.areas / np.pi)[found.cell]
+    nucleus = np.sqrt(pd.read_parquet(folder / "cells.parquet").set_index("cell_id").nucleus_area / np.pi)
+    nucleus = nucleus.loc[found.cells].to_numpy()[found.cell]
+    x, y = found.x - found.centroids[found.cell, 0], found.y - found.centroids[found.cell, 1]
+    distance, angle = np.hypot(x, y), np.arctan2(y, x)
+    of = {name: found.gene == found.genes.index(genes[0]) for name, genes in truth["patterns"].items()}
+    assert list(of) == list(PATTERNS)
+    assert found.in_nucleus[of["nuclear"]].mean() > 0.99
+    ring = (distance - nucleus) / (radius - nucleus)
+    assert np.quantile(ring[of["perinuclear"]], [0.01, 0.99]) == pytest.approx([0, 0.25], abs=0.02)
+    assert np.quantile(ring[of["peripheral"]], [0.01, 0.99]) == pytest.approx([0.75, 1], abs=0.02)
+    assert np.quantile((distance / radius)[of["central"]], 0.99) < 0.34
+    frame = pd.DataFrame({"cell": found.cell, "re": np.cos(angle), "im": np.sin(angle)})[of["polarised"]]
+    mean = frame.groupby("cell")[["re", "im"]].mean()
+    assert np.hypot(mean["re"], mean["im"]).min() > 0.7
+    spots = np.column_stack([x, y])[of["punctate"] & (found.cell == found.cell[of["punctate"]][0])]
+    nearest = np.sort(np.hypot(*(spots[:, None] - spots).transpose(2, 0, 1)), axis=1)[:, 1]
+    assert np.median(nearest) < 0.8
+    assert truth["recipe"]["n_pattern_genes"] == 1
+    outlines = pd.read_parquet(folder / "nucleus_boundaries.parquet")
+    assert outlines.groupby("cell_id").size().eq(25).all()
+
+
+def test_without_patterns_nothing_says_so(bundle):
+    truth = json.loads((bundle / "truth.json").read_text())
+    assert "patterns" not in truth
+    assert "n_pattern_genes" not in truth["recipe"]
+    assert not (bundle / "cell_boundaries.parquet").exists()
+
+
 def test_chunks_join(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_module, "_CELLS_PER_CHUNK", 64)
     bundle = simulate_bundle(tmp_path / "bundle", n_cells=150, n_genes=40, seed=0, depth=60)
@@ -77,6 +113,9 @@ def test_chunks_join(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"n_genes": 29}, "n_genes must be at least 30"),
+        ({"n_pattern_genes": 3}, "n_genes must be at least 48 for 38 planted genes"),
+        ({"n_pattern_genes": -1}, "n_pattern_genes must not be negative"),
+        ({"pattern_fraction": 2.0}, "pattern_fraction must lie between 0 and 1"),
         ({"n_cells": 0}, "n_cells must be at least 1"),
         ({"depth": 0.0}, "depth must be above 0"),
     ],

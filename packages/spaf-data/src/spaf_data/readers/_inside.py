@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@njit(cache=True)
-def _is_inside(x: float, y: float, start: int, stop: int, segments: np.ndarray) -> bool:
+@njit(cache=True, nogil=True)
+def is_inside(x: float, y: float, start: int, stop: int, segments: np.ndarray) -> bool:
+    """Whether a place lies inside the rings of some segments, rows of x, y, x, y."""
     inside = False
     for i in range(start, stop):
         ax, ay, bx, by = segments[i, 0], segments[i, 1], segments[i, 2], segments[i, 3]
@@ -74,6 +75,6 @@ def find(
             k = outlines[i]
             if not (boxes[k, 0] <= x[row] <= boxes[k, 2] and boxes[k, 1] <= y[row] <= boxes[k, 3]):
                 continue
-            if _is_inside(x[row], y[row], segment_offsets[k], segment_offsets[k + 1], segments):
+            if is_inside(x[row], y[row], segment_offsets[k], segment_offsets[k + 1], segments):
                 found[row] = cell[k]
                 break

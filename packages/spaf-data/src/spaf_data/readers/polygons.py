@@ -131,7 +131,7 @@ class _Grid:
         shapes = polygons.shapes[there]
         self._cell = polygons.cell[there].astype(np.int32)
         self._boxes = shapely.bounds(shapes)
-        self._segments, self._segment_offsets = _segments(shapes)
+        self._segments, self._segment_offsets = sides(shapes)
         self._low = self._boxes[:, :2].min(axis=0)
         extent = self._boxes[:, 2:].max(axis=0) - self._low
         # A square is about half as wide as a cell, so few outlines meet it, but there are never many more squares
@@ -154,7 +154,7 @@ class _Grid:
         )  # fmt: skip
 
 
-def _segments(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sides(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sides of all rings, rows of x, y, x, y, and where those of each shape begin, shape (n_shapes + 1,)."""
     parts, of_part = shapely.get_parts(shapes, return_index=True)
     polygonal = shapely.get_type_id(parts) == 3  # a repaired outline may have left lines behind

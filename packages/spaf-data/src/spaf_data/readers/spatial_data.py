@@ -50,7 +50,8 @@ def is_spatial_data(source: object) -> TypeGuard[SpatialData]:
     return any(f"{kind.__module__}.{kind.__name__}".startswith("spatialdata.") for kind in type(source).__mro__)
 
 
-def _is_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store that is no AnnData."""
     if not path.is_dir() or h5ad.is_anndata(path):
         return False
     return path.suffix == ".zarr" or any((path / name).is_file() for name in (".zgroup", "zarr.json"))
@@ -75,13 +76,13 @@ class SpatialDataStore(ReadsTranscripts["Path | SpatialData"], ReadsCounts["Path
     def has_transcripts(self, source: Path | SpatialData) -> bool:
         """Whether there is a points element."""
         if isinstance(source, Path):
-            return _is_store(source) and _has_elements(source / "points")
+            return is_store(source) and _has_elements(source / "points")
         return bool(source.points)
 
     def has_counts(self, source: Path | SpatialData) -> bool:
         """Whether there is a table."""
         if isinstance(source, Path):
-            return _is_store(source) and (_has_elements(source / "tables") or _has_elements(source / "table"))
+            return is_store(source) and (_has_elements(source / "tables") or _has_elements(source / "table"))
         return bool(source.tables)
 
     def slide_name(self, path: Path) -> str:
@@ -270,6 +271,18 @@ def _polygons(sdata: SpatialData, table_key: str | None, cell: str | None) -> Ce
                 named = shapes[cell] if cell is not None and cell in shapes else shapes.index
                 return CellPolygons.from_shapes(map(str, named), outlines)
     return None
+
+
+def shapes_named(source: Path | SpatialData, key: str) -> CellPolygons | None:
+    """Return the outlines of the shapes of this name, by their index; None where there are none."""
+    sdata, _ = _open(source)
+    if key not in sdata.shapes:
+        return None
+    shapes = sdata.shapes[key]
+    outlines = shapes.geometry.to_numpy()
+    if not np.isin(shapely.get_type_id(outlines), [3, 6]).all():
+        return None
+    return CellPolygons.from_shapes(map(str, shapes.index), outlines)
 
 
 def _table(source: Path | SpatialData, options: ReadOptions) -> tuple[AnnData, str, str, SpatialData]:

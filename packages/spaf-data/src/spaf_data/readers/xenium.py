@@ -73,7 +73,7 @@ class Xenium(ReadsTranscripts[Path], ReadsCounts[Path]):
             raise InputError(f"{path} has no {_MATRIX}.h5 and no folder {_MATRIX}")
         matrix = read_matrix(file)
         cell_file = _first(path, CELL_FILES) if options.drop_unlisted else None
-        keep = listed(cell_file, matrix.barcodes, cell="cell_id", spelled=_spelled) if cell_file else None
+        keep = listed(cell_file, matrix.barcodes, cell="cell_id", spelled=spelled) if cell_file else None
         centroids, areas = (
             of_all(keep, values)
             for values in _cell_table(path, matrix.barcodes if keep is None else matrix.barcodes[keep])
@@ -138,7 +138,7 @@ class Xenium(ReadsTranscripts[Path], ReadsCounts[Path]):
         bundle = file.parent if path.is_dir() or file.name in TRANSCRIPT_FILES else None
         cell_file = _first(bundle, CELL_FILES) if bundle and options.drop_unlisted else None
         if cell_file:
-            table = only_listed(table, listed(cell_file, table.cells, cell="cell_id", spelled=_spelled))
+            table = only_listed(table, listed(cell_file, table.cells, cell="cell_id", spelled=spelled))
         centroids, areas = _cell_table(bundle, table.cells) if bundle else (None, None)
         return Transcripts(
             **vars(table),
@@ -163,10 +163,10 @@ def _cell_table(bundle: Path, cells: np.ndarray) -> tuple[np.ndarray | None, np.
         if outlines is None:
             return None, None
         polygons = read_vertices(outlines, cell="cell_id", x="vertex_x", y="vertex_y", part="label_id")
-        return None, polygons.areas(_spelled(cells, dict.fromkeys(polygons.cells, 0)))
+        return None, polygons.areas(spelled(cells, dict.fromkeys(polygons.cells, 0)))
     area = ["cell_area"] if "cell_area" in column_names(file) else []
     row, values = read_cell_table(file, cell="cell_id", values=["x_centroid", "y_centroid", *area])
-    values = values[rows_of_cells(file, _spelled(cells, row), row)]
+    values = values[rows_of_cells(file, spelled(cells, row), row)]
     check_centroids(file, cells, values[:, :2])
     return values[:, :2], values[:, 2] if area else None
 
@@ -175,7 +175,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _spelled(cells: np.ndarray, known: dict[str, int]) -> np.ndarray:
+def spelled(cells: np.ndarray, known: dict[str, int]) -> np.ndarray:
     """Return the ids of cells as another table writes them."""
     ids = [str(cell) for cell in cells]
     if not any(cell in known for cell in ids):

@@ -6,7 +6,7 @@ planted pair of genes lie around one small spot, so they are close to each other
 spot has its own place, anywhere in the cell, so that genes of different pairs are no closer than chance has it. The
 genes of an abundant pair are the most frequent of the panel but spread like any other, so they are often close to each
 other and yet not co-localised. Background (controls, low quality, transcripts in no cell) comes at the shares that real
-runs show.
+runs show. Genes of a pattern lie in a part of the cell (`spaf_data.simulate.patterns`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from spaf_data.simulate.transcripts import make_transcripts
 
 # Cells made at a time. Part of the recipe: each chunk has its own random stream.
 _CELLS_PER_CHUNK = 4096
+_VERTICES = 25  # of an outline, as XOA writes them: the first comes again at the end
 
 
 def simulate_bundle(
@@ -46,6 +46,8 @@ def simulate_bundle(
     n_abundant_pairs: int = Simulation.n_abundant_pairs,
     depth: float = defaults.SIMULATED_DEPTH,
     spot_fraction: float = Simulation.spot_fraction,
+    n_pattern_genes: int = Simulation.n_pattern_genes,
+    pattern_fraction: float = Simulation.pattern_fraction,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Write a simulated bundle; the same arguments give the same bytes.
@@ -73,6 +75,12 @@ def simulate_bundle(
         Median transcripts of a cell, unassigned and controls aside.
     spot_fraction
         Share of the transcripts of a planted gene that lie in the spot of its pair: how strong the planted truth is.
+    n_pattern_genes
+        Genes of each of the patterns nuclear, perinuclear, peripheral, central, polarised and punctate. With some,
+        ``truth.json`` has ``patterns``, the bundle also has ``cell_boundaries.parquet`` and
+        ``nucleus_boundaries.parquet``, and all other genes have the same share of transcripts in the nucleus.
+    pattern_fraction
+        Share of the transcripts of such a gene that lie where its pattern says.
     progress
         Called with the fraction of the cells written.
 
@@ -103,6 +111,8 @@ def simulate_bundle(
         n_abundant_pairs=n_abundant_pairs,
         depth=depth,
         spot_fraction=spot_fraction,
+        n_pattern_genes=n_pattern_genes,
+        pattern_fraction=pattern_fraction,
     )
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -118,12 +128,20 @@ def simulate_bundle(
     return path
 
 
-def _chunks(recipe: Simulation, tissue: Tissue) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
+def _chunks(recipe: Simulation, tissue: Tissue) -> Iterator[dict[str, pa.Table]]:
     for start in range(0, recipe.n_cells, _CELLS_PER_CHUNK):
         rng = np.random.default_rng([recipe.seed, 2, start])
         number = np.arange(start, min(start + _CELLS_PER_CHUNK, recipe.n_cells))
         cells = place_cells(recipe, tissue, rng, number)
-        yield make_transcripts(recipe, tissue, rng, cells), _cell_table(cells), _truth_table(cells)
+        tables = {
+            "transcripts.parquet": make_transcripts(recipe, tissue, rng, cells),
+            "cells.parquet": _cell_table(cells),
+            "truth_cells.parquet": _truth_table(cells),
+        }
+        if recipe.n_pattern_genes:
+            tables["cell_boundaries.parquet"] = _outlines(cells, cells.radius)
+            tables["nucleus_boundaries.parquet"] = _outlines(cells, cells.nucleus_radius)
+        yield tables
 
 
 def _cell_table(cells: Cells) -> pa.Table:
@@ -148,18 +166,31 @@ def _truth_table(cells: Cells) -> pa.Table:
     )
 
 
+def _outlines(cells: Cells, radius: np.ndarray) -> pa.Table:
+    """Return circles as closed polygons, a row for each vertex."""
+    angle = np.linspace(0.0, 2 * np.pi, _VERTICES)
+    ids = [encode_cell_id(int(number) + 1) for number in cells.number]
+    owner = np.repeat(np.arange(len(ids), dtype=np.int32), _VERTICES)
+    return pa.table(
+        {
+            "cell_id": pa.DictionaryArray.from_arrays(owner, pa.array(ids)).cast(pa.string()),
+            "vertex_x": (cells.x[:, None] + radius[:, None] * np.cos(angle)).ravel().astype(np.float32),
+            "vertex_y": (cells.y[:, None] + radius[:, None] * np.sin(angle)).ravel().astype(np.float32),
+        }
+    )
+
+
 def _write(folder: Path, recipe: Simulation, progress: Callable[[float], None] | None) -> None:
     tissue = make_tissue(recipe)
     writers: dict[str, pa.parquet.ParquetWriter] = {}
-    names = ("transcripts.parquet", "cells.parquet", "truth_cells.parquet")
     done = 0
     try:
         for tables in _chunks(recipe, tissue):
-            for name, table in zip(names, tables, strict=True):
+            for name, table in tables.items():
                 if name not in writers:
                     writers[name] = pa.parquet.ParquetWriter(folder / name, table.schema)
                 writers[name].write_table(table)
-            done += tables[1].num_rows
+            done += tables["cells.parquet"].num_rows
             if progress is not None:
                 progress(done / recipe.n_cells)
     finally:
@@ -181,6 +212,6 @@ def _write(folder: Path, recipe: Simulation, progress: Callable[[float], None] |
     for name, content in {
         "experiment.xenium": experiment,
         "gene_panel.json": {"payload": {"targets": targets}},
-        "truth.json": {**tissue.truth, "recipe": asdict(recipe)},
+        "truth.json": {**tissue.truth, "recipe": recipe.as_dict()},
     }.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

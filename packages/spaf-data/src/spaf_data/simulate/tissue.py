@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spaf_data.simulate.recipe import PATTERNS
+
 if TYPE_CHECKING:
     from spaf_data.simulate.recipe import Simulation
+
+
+_NUCLEAR = 0.4  # share of the transcripts in the nucleus of genes without a pattern: the mean of the others' draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +24,10 @@ class Tissue:
     profiles: np.ndarray  # (n_domains, n_types, n_genes): share of each gene
     nuclear: np.ndarray  # (n_genes,): share of the transcripts in the nucleus
     spot: np.ndarray  # (n_genes,): the planted pair of a gene, -1 without
+    pattern: np.ndarray  # (n_genes,): the place in `PATTERNS` of the planted pattern of a gene, -1 without
     composition: np.ndarray  # (n_domains, n_types)
     n_columns: int  # cells in a row of the lattice
-    truth: dict[str, list[list[str]]]
+    truth: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,8 @@ def make_tissue(recipe: Simulation) -> Tissue:
     shuffled = rng.permutation(recipe.n_genes)
     n_spots, n_planted = recipe.n_colocalized_pairs, recipe.n_colocalized_pairs + recipe.n_abundant_pairs
     pairs = np.sort(shuffled[: 2 * n_planted].reshape(n_planted, 2), axis=1)
-    others = shuffled[2 * n_planted :]
+    n_others = recipe.n_genes - len(PATTERNS) * recipe.n_pattern_genes
+    others, patterned = shuffled[2 * n_planted : n_others], shuffled[n_others:]
     # Half of the other genes mark a type or a domain; the rest are expressed everywhere.
     groups = recipe.n_types + recipe.n_domains
     marking = np.array_split(others[: max(groups, len(others) // 2)], groups)
@@ -53,6 +60,7 @@ def make_tissue(recipe: Simulation) -> Tissue:
     base = rng.lognormal(0.0, 1.0, recipe.n_genes)
     base[pairs[:n_spots].ravel()] = 4.0  # frequent enough to be seen together in most cells
     base[pairs[n_spots:].ravel()] = 8.0
+    base[patterned] = 4.0
     for group in marking:
         base[group] = 0.1 * rng.lognormal(0.0, 0.5, len(group))
     profiles = np.tile(base, (recipe.n_domains, recipe.n_types, 1))
@@ -64,12 +72,18 @@ def make_tissue(recipe: Simulation) -> Tissue:
 
     spot = np.full(recipe.n_genes, -1)
     spot[pairs[:n_spots].ravel()] = np.repeat(np.arange(n_spots), 2)
+    pattern = np.full(recipe.n_genes, -1)
+    pattern[patterned] = np.repeat(np.arange(len(PATTERNS)), recipe.n_pattern_genes)
+    nuclear = rng.beta(2.0, 3.0, recipe.n_genes)
+    if recipe.n_pattern_genes:
+        nuclear[:] = _NUCLEAR  # or a gene without a pattern would have one
     n_columns = int(np.ceil(np.sqrt(recipe.n_cells)))
     return Tissue(
         genes=genes,
         profiles=profiles,
-        nuclear=rng.beta(2.0, 3.0, recipe.n_genes),
+        nuclear=nuclear,
         spot=spot,
+        pattern=pattern,
         composition=rng.dirichlet(np.full(recipe.n_types, 0.4), recipe.n_domains),
         n_columns=n_columns,
         truth={
@@ -77,8 +91,13 @@ def make_tissue(recipe: Simulation) -> Tissue:
             "abundant_pairs": [[genes[a], genes[b]] for a, b in pairs[n_spots:]],
             "markers": [[genes[g] for g in np.sort(group)] for group in markers],
             "niche_genes": [[genes[g] for g in np.sort(group)] for group in niches],
-        },
+        }
+        | ({"patterns": _genes_of_patterns(genes, pattern)} if recipe.n_pattern_genes else {}),
     )
+
+
+def _genes_of_patterns(genes: list[str], pattern: np.ndarray) -> dict[str, list[str]]:
+    return {name: [genes[g] for g in np.flatnonzero(pattern == k)] for k, name in enumerate(PATTERNS)}
 
 
 def _domain_of(recipe: Simulation, x: np.ndarray, y: np.ndarray) -> np.ndarray:

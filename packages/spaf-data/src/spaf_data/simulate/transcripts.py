@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from spaf_data.readers.xenium import encode_cell_id
+from spaf_data.simulate.patterns import move_to_patterns
 
 if TYPE_CHECKING:
     from spaf_data.simulate.recipe import Simulation
@@ -44,6 +45,8 @@ def make_transcripts(recipe: Simulation, tissue: Tissue, rng: np.random.Generato
     place *= np.stack([cells.radius[owner], cells.radius[owner], np.full(len(owner), _THICKNESS)])
     place += rng.normal(0.0, recipe.spot_radius, place.shape)
     x[in_spot], y[in_spot], z[in_spot] = _folded(place, cells.radius[owner])
+    if recipe.n_pattern_genes:
+        move_to_patterns(recipe, tissue, rng, cells, gene=gene, cell=cell, x=x, y=y)
     nuclear = np.hypot(x, y) < cells.nucleus_radius[cell]
 
     feature = gene.copy()
