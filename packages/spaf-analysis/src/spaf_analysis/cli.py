@@ -14,8 +14,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from spaf_analysis.annotate.command import annotate_command
-from spaf_analysis.benchmark.command import benchmark_command
 from spaf_analysis.attention.command import attention_command
+from spaf_analysis.benchmark.command import benchmark_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
 from spaf_analysis.commands import print_json
