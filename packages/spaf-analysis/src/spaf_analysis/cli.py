@@ -23,6 +23,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
+from spaf_analysis.ligrec.command import ligrec_command
 from spaf_analysis.niches.command import niches_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
 from spaf_analysis.type_pairs.command import type_pairs_command
@@ -176,6 +177,7 @@ app.command("deconvolve")(deconvolve_command)
 app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)
+app.command("ligrec")(ligrec_command)
 
 
 def _announce(stage: str) -> None:

@@ -6,3 +6,6 @@ N_REPLICATES = 1_000  # resampled tissues behind each interval
 NICHE_SCALES = (1, 2, 4)  # times that the mean over a cell and its neighbours is taken
 MAX_NICHES = 15  # domains tried where their number is not given
 N_PERMUTATIONS = 9_999  # of donors, where there are more arrangements than that
+BANDWIDTH = 30.0  # um, standard deviation of the kernel in which ligands and receptors are beside each other
+TILE = 100.0  # um, side of the squares within which ligands and receptors are dealt anew
+N_MATCHED = 40  # genes as frequent as a ligand or receptor, of which random pairs are made

@@ -29,6 +29,7 @@ NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
 TYPE_PAIRS = "type_pairs"
 INTEGRATION = "integration"
+LIGREC = "ligrec"
 
 __all__ = [
     "CELL_PAIRS",
@@ -41,6 +42,7 @@ __all__ = [
     "GENE_PAIRS",
     "INTEGRATION",
     "LABEL_PRED",
+    "LIGREC",
     "MORANS_I",
     "NEIGHBORS",
     "NICHES",

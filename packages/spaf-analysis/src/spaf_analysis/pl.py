@@ -6,6 +6,7 @@ from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
 from spaf_analysis.integrate.plot import integration
+from spaf_analysis.ligrec.plot import ligrec
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
 from spaf_analysis.spatial_genes.plot import spatial_gene
 from spaf_analysis.type_pairs.plot import type_pairs
@@ -17,6 +18,7 @@ __all__ = [
     "integration",
     "label_confusion",
     "label_reliability",
+    "ligrec",
     "niche_composition",
     "niche_differences",
     "niches",

@@ -67,6 +67,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
     from spaf_analysis.integrate.section import IntegrationSection
+    from spaf_analysis.ligrec.section import LigrecSection
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
@@ -83,6 +84,7 @@ def default_sections() -> tuple[type[Section], ...]:
         CellPairsSection,
         TypePairsSection,
         GenePairsSection,
+        LigrecSection,
         DeconvolutionSection,
         ProvenanceSection,
     )
