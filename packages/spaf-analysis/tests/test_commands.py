@@ -19,6 +19,7 @@ COMMANDS = {
     "gene-pairs": (("--min-cells", 2), "fdr"),
     "niches": (("--n-domains", 4), "niche"),
     "type-pairs": (("--cell-type", "split"), "ratio"),
+    "ligrec": (("--cell-type", "split", "--resource", "pairs.csv", "--min-cells", 1), "excess"),
 }
 
 
@@ -39,10 +40,15 @@ def call(monkeypatch, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_ending_says_what_is_written(stages, tmp_path, call, command):
     words, column = COMMANDS[command]
+    if command == "ligrec":
+        words = (*words[:3], pairs_of(stages, tmp_path / "pairs"), *words[4:])
     before = stages.embedded.read_bytes()
     for ending in ("csv", "parquet", "h5ad"):
         out = tmp_path / f"out.{ending}"
-        assert call(command, stages.embedded, *words, "-o", out) == (0, "", "")
+        code, printed, said = call(command, stages.embedded, *words, "-o", out)
+        assert (code, printed) == (0, "")
+        # What a panel measures of a resource is said before anything else is believed.
+        assert said.startswith("The panel measures 3 of the 4 ") if command == "ligrec" else not said
     table, same = pd.read_csv(tmp_path / "out.csv"), pd.read_parquet(tmp_path / "out.parquet")
     assert column in table
     assert len(table) == len(same) > 0
@@ -50,11 +56,35 @@ def test_the_ending_says_what_is_written(stages, tmp_path, call, command):
     adata = ad.read_h5ad(tmp_path / "out.h5ad")
     assert "X_SpaF" in adata.obsm
     added = {"clusters": adata.obs, "spatial-genes": adata.var, "cell-pairs": adata.uns, "gene-pairs": adata.uns}
-    added |= {"niches": adata.obs, "type-pairs": adata.uns}
+    added |= {"niches": adata.obs, "type-pairs": adata.uns, "ligrec": adata.uns}
     keys = {"niches": "spaf_niche", "clusters": "spaf_cluster", "spatial-genes": "morans_i"}
     assert keys.get(command, command.replace("-", "_")) in added[command]
     assert stages.embedded.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.h5ad", "out.parquet"]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.csv", "out.h5ad", "out.parquet"]
+
+
+def pairs_of(stages, folder):
+    """Write pairs of the first genes of the slide as a resource, one of them not measured."""
+    folder.mkdir()
+    genes = ad.read_h5ad(stages.embedded).var_names
+    table = pd.DataFrame({"ligand": [*genes[:3], "ELSEWHERE"], "receptor": genes[3:7]})
+    table.to_csv(folder / "pairs.csv", index=False)
+    return folder / "pairs.csv"
+
+
+def test_ligands_and_receptors_of_cells_and_beside_other_results(stages, tmp_path, call):
+    resource = pairs_of(stages, tmp_path / "pairs")
+    other = pd.read_csv(resource).rename(columns={"ligand": "gene_a", "receptor": "gene_b"}).assign(called=True)
+    other.to_csv(tmp_path / "perturb.csv", index=False)
+    words = ("--cell-type", "split", "--resource", resource, "--beside", f"perturbation={tmp_path / 'perturb.csv'}")
+    code, printed, said = call("ligrec", stages.embedded, *words, "--scores", tmp_path / "cells.h5ad", "--json")
+    assert code == 0
+    assert "of the 4 ligand-receptor pairs of pairs.csv" in said
+    result = json.loads(printed)
+    assert result["coverage"] == " ".join(said.split())
+    assert result["overlap"][0]["n_tested"] == len(result["table"]) == 3
+    scores = ad.read_h5ad(tmp_path / "cells.h5ad")
+    assert scores.shape == (ad.read_h5ad(stages.embedded).n_obs, 3)
 
 
 def test_clusters_in_json_and_in_a_table(stages, tmp_path, call):
@@ -141,7 +171,7 @@ def test_wrong_places_are_one_sentence_before_the_work(stages, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     shutil.copy(stages.embedded, tmp_path / "embedded.h5ad")
     monkeypatch.setattr(ad, "read_h5ad", None)
-    asked = COMMANDS[command][0] if command == "type-pairs" else ()  # what must be given
+    asked = COMMANDS[command][0] if command in ("type-pairs", "ligrec") else ()  # what must be given
     code, printed, said = call(command, "embedded.h5ad", *asked, *words)
     assert (code, printed) == (2, "")
     assert sentence in said
@@ -245,6 +275,12 @@ def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
         ("niches", ("--cell-type", "kind", "--json"), "--cell-type is for comparing conditions"),
         ("niches", ("--contrast", "a", "b", "--json"), "--contrast is for comparing conditions"),
         ("type-pairs", ("--cell-type", "kind", "--contrast", "a", "b", "--json"), "--contrast is for comparing"),
+        ("ligrec", ("--contrast", "a", "b", "--json"), "--contrast is for comparing"),
+        ("ligrec", ("--beside", "a=b.csv", "-o", "x.csv"), "in which the overlap with other results"),
+        ("ligrec", ("--beside", "b.csv", "--json"), "--beside takes NAME=TABLE"),
+        ("ligrec", ("--beside", "a=b.csv", "--json"), "there is no file b.csv (--beside)"),
+        ("ligrec", ("--resource", "none.csv", "--json"), "there is no file none.csv"),
+        ("ligrec", ("--scores", "cells.csv", "--json"), "its name must end in .h5ad"),
     ],
 )
 def test_no_result_is_lost_and_no_option_ignored(stages, tmp_path, call, monkeypatch, command, words, sentence):

@@ -28,6 +28,9 @@ def test_every_tool_writes_into_the_table_that_is_named(store):
     tl.cell_pairs(store, table_key="cells", n_replicates=5, max_pairs=50)
     tl.niches(store, table_key="cells", n_domains=2)
     tl.type_pairs(store, table_key="cells", cell_type="type")
+    pairs = pd.DataFrame({"ligand": ["LEFT1"], "receptor": ["LEFT2"]})
+    tl.ligrec(store, table_key="cells", cell_type="type", resource=pairs, tile=150.0, n_matched=3)
+    assert pl.ligrec(store, table_key="cells").get_yticklabels()[0].get_text() == "LEFT1 – LEFT2"
     tl.integrate(store, table_key="cells", batch="split", label="type", use_harmony=False, n_replicates=5)
     table = store.tables["cells"]
     assert "spaf_cluster" in table.obs

@@ -25,6 +25,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
 from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
+from spaf_analysis.ligrec.command import ligrec_command
 from spaf_analysis.niches.command import niches_command
 from spaf_analysis.perturbation.command import perturb_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
@@ -182,6 +183,7 @@ app.command("type-pairs")(type_pairs_command)
 app.command("benchmark")(benchmark_command)
 app.command("perturb")(perturb_command)
 app.command("attention")(attention_command)
+app.command("ligrec")(ligrec_command)
 
 
 def _announce(stage: str) -> None:

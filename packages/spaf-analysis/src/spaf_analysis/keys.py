@@ -32,6 +32,7 @@ INTEGRATION = "integration"
 PERTURBATION = "perturbation"
 NEIGHBOUR_GENES = "neighbour_genes"
 ATTENTION = "attention"
+LIGREC = "ligrec"
 
 __all__ = [
     "ATTENTION",
@@ -45,6 +46,7 @@ __all__ = [
     "GENE_PAIRS",
     "INTEGRATION",
     "LABEL_PRED",
+    "LIGREC",
     "MORANS_I",
     "NEIGHBORS",
     "NEIGHBOUR_GENES",

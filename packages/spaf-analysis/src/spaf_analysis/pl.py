@@ -7,6 +7,7 @@ from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
 from spaf_analysis.integrate.plot import integration
+from spaf_analysis.ligrec.plot import ligrec
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
 from spaf_analysis.perturbation.plot import perturbation
 from spaf_analysis.spatial_genes.plot import spatial_gene
@@ -21,6 +22,7 @@ __all__ = [
     "label_confusion",
     "label_rejection",
     "label_reliability",
+    "ligrec",
     "niche_composition",
     "niche_differences",
     "niches",

@@ -7,6 +7,7 @@ from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
 from spaf_analysis.integrate.tool import integrate
+from spaf_analysis.ligrec.tool import ligrec
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
 from spaf_analysis.perturbation.neighbours import perturb_neighbours
@@ -22,6 +23,7 @@ __all__ = [
     "deconvolve",
     "gene_pairs",
     "integrate",
+    "ligrec",
     "niche_differences",
     "niches",
     "perturb",

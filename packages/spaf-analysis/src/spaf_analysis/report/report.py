@@ -69,6 +69,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
     from spaf_analysis.integrate.section import IntegrationSection
+    from spaf_analysis.ligrec.section import LigrecSection
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.perturbation.section import PerturbationSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
@@ -89,6 +90,7 @@ def default_sections() -> tuple[type[Section], ...]:
         GenePairsSection,
         PerturbationSection,
         AttentionSection,
+        LigrecSection,
         DeconvolutionSection,
         ProvenanceSection,
     )

@@ -1,0 +1,24 @@
+"""Ligands and receptors beside each other in space: within type and tile, and beside expression-matched gene pairs."""
+
+from .compute import PairTests, feature_values, judge_pairs, matched_genes
+from .moments import Moments, spatial_moments
+from .overlap import overlap_of_calls
+from .resource import Coverage, Resource, cover, read_resource
+from .scores import ligand_receptor_scores
+from .tool import ligrec
+
+__all__ = [
+    "Coverage",
+    "Moments",
+    "PairTests",
+    "Resource",
+    "cover",
+    "feature_values",
+    "judge_pairs",
+    "ligand_receptor_scores",
+    "ligrec",
+    "matched_genes",
+    "overlap_of_calls",
+    "read_resource",
+    "spatial_moments",
+]

@@ -1,0 +1,101 @@
+"""Which pairs of genes several analyses call together, beside what chance would give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pandas as pd
+from scipy.stats import hypergeom
+
+from spaf_analysis.errors import InputError
+
+FDR = 0.05
+RESOURCE = "pairs of the resource"
+OWN = "ligand-receptor"
+
+Calls = dict[frozenset[str], bool]
+
+
+def called_pairs(table: pd.DataFrame, columns: tuple[str, str, str], name: str) -> Calls:
+    """Return for each pair of genes of a result whether it was called, whatever the order of the two.
+
+    Parameters
+    ----------
+    table
+        A row a pair of genes that was tested.
+    columns
+        With one gene, the other, and whether it was called; without the last, `fdr` at most .05 is.
+    name
+        What messages call it.
+
+    Raises
+    ------
+    InputError
+        If it lacks a column.
+    """
+    one, other, called = columns
+    needed = [one, other] if "fdr" in table else [one, other, called]
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise InputError(f"{name} has no column {missing[0]!r}; it has: {', '.join(map(str, table.columns))}.")
+    flags = table[called].isin([True, 1, "True", "true", "1"]) if called in table else table["fdr"] <= FDR
+    found: Calls = {}
+    for a, b, flag in zip(table[one].astype(str), table[other].astype(str), flags, strict=True):
+        pair = frozenset((a, b))
+        found[pair] = found.get(pair, False) or bool(flag)
+    return found
+
+
+def overlap_of_calls(own: pd.DataFrame, others: Mapping[str, Calls], resource: pd.DataFrame) -> pd.DataFrame:
+    """Hold the calls of each two analyses beside each other, and each beside the resource.
+
+    Parameters
+    ----------
+    own
+        What `ligrec` tested: `ligand`, `receptor`, `called`. A complex stands for the pairs of its subunits.
+    others
+        Of each other analysis whether a pair was called.
+    resource
+        All pairs of the resource, measured or not.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each two: `first`, `second`; `n_tested`, pairs that both tested (beside the resource: that the second
+        tested); `called_first`, `called_second` and `both` among these; `expected` of both, if the calls were spread
+        independently; `p` that there are as many or more (hypergeometric); `pairs`, those that both called.
+    """
+    found: dict[str, Calls] = {OWN: _by_genes(own, own["called"])}
+    found |= dict(others)
+    rows = []
+    for (first, calls), (second, further) in combinations(found.items(), 2):
+        rows.append(_row(first, calls, second, further))
+    known = _by_genes(resource, pd.Series(True, index=resource.index))
+    for second, further in others.items():
+        rows.append(_row(RESOURCE, {pair: pair in known for pair in further}, second, further))
+    return pd.DataFrame(rows)
+
+
+def _row(first: str, calls: Calls, second: str, further: Calls) -> dict[str, object]:
+    tested = calls.keys() & further.keys()
+    by_first, by_second = ({pair for pair in tested if some[pair]} for some in (calls, further))
+    both = by_first & by_second
+    n = len(tested)
+    return {
+        "first": first, "second": second, "n_tested": n, "called_first": len(by_first),
+        "called_second": len(by_second), "both": len(both),
+        "expected": len(by_first) * len(by_second) / n if n else float("nan"),
+        "p": float(hypergeom.sf(len(both) - 1, n, len(by_first), len(by_second))) if n else float("nan"),
+        "pairs": ", ".join(sorted("|".join(sorted(pair)) for pair in both)),
+    }  # fmt: skip
+
+
+def _by_genes(pairs: pd.DataFrame, called: pd.Series) -> Calls:
+    found: Calls = {}
+    for ligand, receptor, flag in zip(pairs["ligand"], pairs["receptor"], called, strict=True):
+        for a in ligand.removeprefix("COMPLEX:").split("_"):
+            for b in receptor.removeprefix("COMPLEX:").split("_"):
+                pair = frozenset((a, b))
+                found[pair] = found.get(pair, False) or bool(flag)
+    return found

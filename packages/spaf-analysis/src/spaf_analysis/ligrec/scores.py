@@ -1,0 +1,125 @@
+"""Scores of ligand-receptor pairs at each cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import LIGREC, SPATIAL
+from spaf_analysis.ligrec.inputs import Inputs, inputs_of
+from spaf_analysis.ligrec.moments import around
+from spaf_analysis.ligrec.resource import subunits_of
+from spaf_analysis.tables import table_of
+
+if TYPE_CHECKING:
+    from spaf_model import Cells
+
+
+def ligand_receptor_scores(
+    adata: Cells, *, only_called: bool = False, key: str = LIGREC, table_key: str | None = None
+) -> ad.AnnData:
+    """Return how strong each pair that `spaf_analysis.tl.ligrec` tested is at each cell that has the receptor.
+
+    Parameters
+    ----------
+    adata
+        Cells with `uns[key]`, or a SpatialData.
+    only_called
+        Only the pairs that were called.
+    key
+        What `tl.ligrec` wrote.
+    table_key
+        Table of a SpatialData; may be None where it has only one.
+
+    Returns
+    -------
+    AnnData
+        Cells x pairs (named "ligand|receptor"). `X`, CSR: the receptor of a cell times the ligand of the cells around
+        it, weighted by the kernel. `layers["excess"]`: the same less what it would be on average if the ligand were
+        dealt anew within type and tile. `var` has the rows of the table. A value is stored where the receptor is seen.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or no pair was called.
+    """
+    table = table_of(adata, table_key)
+    if key not in table.uns:
+        raise InputError(f"uns has no ligand-receptor pairs {key!r} (spaf_analysis.tl.ligrec writes them).")
+    stored = table.uns[key]
+    pairs = pd.DataFrame(stored["table"])
+    if only_called:
+        pairs = pairs[pairs["called"].to_numpy(dtype=bool)]
+    if pairs.empty:
+        raise InputError(f"no ligand-receptor pair of uns[{key!r}] was called.")
+    options = stored["parameters"]
+    inputs = inputs_of(
+        table, cell_type=options["cell_type"] or None, donor=options["donor"] or None, bandwidth=options["bandwidth"],
+        tile=options["tile"], layer=options["layer"] or None,
+    )  # fmt: skip
+    sides = [
+        [tuple(inputs.genes[part] for part in subunits_of(name, inputs.genes)) for name in pairs[side]]
+        for side in ("ligand", "receptor")
+    ]
+    score, excess = local_scores(inputs, *sides)
+    scores = ad.AnnData(
+        _of_all_cells(score, inputs.used, table.n_obs), obs=table.obs.copy(),
+        var=pairs.set_index(pairs["ligand"] + "|" + pairs["receptor"]),
+    )  # fmt: skip
+    scores.layers["excess"] = _of_all_cells(excess, inputs.used, table.n_obs)
+    scores.obsm[SPATIAL] = np.asarray(table.obsm[SPATIAL]).copy()
+    return scores
+
+
+def local_scores(
+    inputs: Inputs, ligands: list[tuple[int, ...]], receptors: list[tuple[int, ...]]
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Return the score of each cell and pair, and its excess: both CSR, with a value where the receptor is seen.
+
+    Notes
+    -----
+    Some tiles at a time: memory is that of the result, and of the cells of a few tiles times the pairs.
+    """
+    ligand, receptor = inputs.values_of(ligands), inputs.values_of(receptors)
+    means = _StratumMeans(ligand, inputs.stratum)
+    parts: list[tuple[NDArray[np.int64], sparse.csr_matrix, NDArray[np.float32]]] = []
+    for cells, weights, beside in around(inputs.coordinates, inputs.block, inputs.bandwidth):
+        own = sparse.csr_matrix(receptor[cells])
+        row = np.repeat(np.arange(len(cells)), np.diff(own.indptr))
+        near = weights @ ligand[beside].toarray()
+        chance = weights @ means(beside)
+        values = own.data * near[row, own.indices]
+        excess = (values - own.data * chance[row, own.indices]).astype(np.float32)
+        parts.append(
+            (cells, sparse.csr_matrix((values.astype(np.float32), own.indices, own.indptr), shape=own.shape), excess)
+        )
+    order = np.argsort(np.concatenate([cells for cells, _, _ in parts]), kind="stable")
+    score = sparse.csr_matrix(sparse.vstack([part for _, part, _ in parts], format="csr")[order])
+    of_chance = [sparse.csr_matrix((excess, part.indices, part.indptr), shape=part.shape) for _, part, excess in parts]
+    return score, sparse.csr_matrix(sparse.vstack(of_chance, format="csr")[order])
+
+
+class _StratumMeans:
+    """The mean of each feature in the stratum of some cells, without holding it of all."""
+
+    def __init__(self, values: sparse.csr_matrix, stratum: NDArray[np.int64]) -> None:
+        n = np.bincount(stratum)
+        joins = sparse.csr_matrix((1 / n[stratum], (stratum, np.arange(len(stratum)))), shape=(len(n), len(stratum)))
+        self.means, self.stratum = sparse.csr_matrix(joins @ values), stratum
+
+    def __call__(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(self.means[self.stratum[cells]].toarray())
+
+
+def _of_all_cells(values: sparse.csr_matrix, used: NDArray[np.int64], n_cells: int) -> sparse.csr_matrix:
+    """Return rows for all cells of the table; those that were left out have none."""
+    lengths = np.zeros(n_cells, dtype=np.int64)
+    lengths[used] = np.diff(values.indptr)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_matrix((values.data, values.indices, indptr), shape=(n_cells, values.shape[1]))

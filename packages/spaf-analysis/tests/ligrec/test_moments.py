@@ -1,0 +1,107 @@
+"""Sums over neighbours and moments of all permutations, against dense arrays and permutations that are drawn."""
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from spaf_analysis.ligrec import feature_values, judge_pairs, matched_genes, spatial_moments
+from spaf_analysis.ligrec.moments import CUTOFF, upper_tail
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(2)
+    n = 240
+    values = rng.gamma(0.6, 2.0, (n, 4)) * (rng.random((n, 4)) < 0.6)
+    xy = rng.random((n, 2)) * 120
+    slide = rng.integers(2, size=n)
+    block = np.stack([slide, (xy[:, 0] > 60).astype(int)], axis=1)
+    return values, xy, block, rng.integers(2, size=n)
+
+
+def dense_weights(xy, slide, sigma):
+    distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
+    weights = np.exp(-0.5 * (distance / sigma) ** 2) * (distance <= CUTOFF * sigma)
+    weights[np.eye(len(xy), dtype=bool) | (slide[:, None] != slide[None])] = 0
+    return weights
+
+
+def moments_of(cells, monkeypatch=None, **options):
+    values, xy, block, kind = cells
+    asked = {"sigma": 15.0, "n_units": 2} | options
+    return spatial_moments(sparse.csr_matrix(values), xy, block, kind, np.arange(2), **asked)
+
+
+def test_the_statistic_is_that_of_dense_arrays(cells, monkeypatch):
+    values, xy, block, _ = cells
+    weights = dense_weights(xy, block[:, 0], 15.0)
+    found = moments_of(cells)
+    for unit in range(2):
+        of_unit = values * (block[:, [0]] == unit)
+        np.testing.assert_allclose(found.observed[unit], of_unit.T @ weights @ of_unit, rtol=1e-9)
+    monkeypatch.setattr("spaf_analysis.ligrec.moments._CELLS_AT_ONCE", 1)
+    few = moments_of(cells)
+    for name in ("observed", "expected", "variance", "third"):
+        np.testing.assert_allclose(getattr(few, name), getattr(found, name), rtol=1e-9)
+
+
+def test_moments_are_those_of_permutations(cells):
+    values, xy, block, kind = cells
+    weights = dense_weights(xy, block[:, 0], 15.0)
+    held = weights @ values[:, 1]
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(40_000)
+    for which in np.unique(np.c_[block, kind], axis=0):
+        stratum = np.flatnonzero((np.c_[block, kind] == which).all(axis=1))
+        drawn += rng.permuted(np.tile(values[stratum, 0], (len(drawn), 1)), axis=1) @ held[stratum]
+    found = moments_of(cells)
+    expected, variance, third = (part.sum(axis=0)[0, 1] for part in (found.expected, found.variance, found.third))
+    assert expected == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200)
+    assert variance == pytest.approx(drawn.var(), rel=0.04)
+    skewness = third / variance**1.5
+    assert skewness == pytest.approx(stats.skew(drawn), abs=0.07)
+    for level in (0.2, 0.05, 0.01):
+        z = (np.quantile(drawn, 1 - level) - expected) / np.sqrt(variance)
+        assert upper_tail(z, skewness) == pytest.approx(level, rel=0.12)
+
+
+def test_tails_of_few_cells_and_of_nothing():
+    z = np.array([-3.0, 0.0, 1.7, 4.0])
+    for skewness in (-1.2, -0.3, 0.2, 0.9):
+        np.testing.assert_allclose(upper_tail(z, np.full(4, skewness)), stats.pearson3.sf(z, skewness), atol=1e-12)
+    np.testing.assert_allclose(upper_tail(z, np.zeros(4)), stats.norm.sf(z))
+
+
+def test_strata_of_one_cell_say_nothing(cells):
+    values, xy, block, _ = cells
+    alone = moments_of((values, xy, block, np.arange(len(xy))))
+    np.testing.assert_allclose(alone.expected, alone.observed, rtol=1e-9)
+    assert not alone.variance.any()
+    pairs = np.array([[0, 1]])
+    singles = [frozenset([gene]) for gene in range(4)]
+    found = judge_pairs(alone, pairs, np.tile([2, 3], (4, 1)), subunits=singles, known=frozenset())
+    assert np.isnan(found.p).all()
+    assert np.isnan(found.p_matched).all()
+
+
+def test_a_complex_has_its_smallest_subunit_and_matches_are_near(cells):
+    values = cells[0]
+    found = feature_values(sparse.csr_matrix(values), [(0,), (1, 2), (0, 1, 3)]).toarray()
+    expected = np.c_[values[:, 0], values[:, [1, 2]].min(axis=1), values[:, [0, 1, 3]].min(axis=1)]
+    np.testing.assert_allclose(found, expected)
+    pools, genes = matched_genes(np.array([1.0, 2.0, 0.0, 4.0, 9.0]), np.array([2.1, 5.0]), 2)
+    assert pools.tolist() == [[1, 3], [3, 4]]
+    assert genes.tolist() == [1, 3, 4]
+
+
+def test_weaker_way_counts_and_known_pairs_are_no_match(cells):
+    found = moments_of(cells)
+    pairs, pools = np.array([[0, 1]]), np.tile([2, 3], (4, 1))
+    singles = [frozenset([gene]) for gene in range(4)]
+    tests = judge_pairs(found, pairs, pools, subunits=singles, known=frozenset())
+    z = (found.observed - found.expected).sum(axis=0) / np.sqrt(found.variance.sum(axis=0))
+    assert tests.z[0] == pytest.approx(min(z[0, 1], z[1, 0]))
+    assert tests.n_matched[0] == 2
+    less = judge_pairs(found, pairs, pools, subunits=singles, known=frozenset({(2, 3), (3, 2)}))
+    assert less.n_matched[0] == 0
+    assert np.isnan(less.rank[0])
