@@ -29,6 +29,7 @@ NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
 TYPE_PAIRS = "type_pairs"
 INTEGRATION = "integration"
+IMPUTATION = "imputation"
 
 __all__ = [
     "CELL_PAIRS",
@@ -39,6 +40,7 @@ __all__ = [
     "ENRICHMENT",
     "GAP",
     "GENE_PAIRS",
+    "IMPUTATION",
     "INTEGRATION",
     "LABEL_PRED",
     "MORANS_I",

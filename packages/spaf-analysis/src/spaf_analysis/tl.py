@@ -5,6 +5,7 @@ from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.imputation.tool import impute
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
@@ -17,6 +18,7 @@ __all__ = [
     "cluster",
     "deconvolve",
     "gene_pairs",
+    "impute",
     "integrate",
     "niche_differences",
     "niches",

@@ -66,6 +66,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
+    from spaf_analysis.imputation.section import ImputationSection
     from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
@@ -84,6 +85,7 @@ def default_sections() -> tuple[type[Section], ...]:
         TypePairsSection,
         GenePairsSection,
         DeconvolutionSection,
+        ImputationSection,
         ProvenanceSection,
     )
 
