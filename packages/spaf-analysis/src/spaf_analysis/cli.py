@@ -23,6 +23,7 @@ from spaf_analysis.deconvolution.command import deconvolve_command
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.command import gene_pairs_command
+from spaf_analysis.imputation.command import impute_command
 from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.ligrec.command import ligrec_command
@@ -177,6 +178,7 @@ app.command("cell-pairs")(cell_pairs_command)
 app.command("gene-pairs")(gene_pairs_command)
 app.command("annotate")(annotate_command)
 app.command("deconvolve")(deconvolve_command)
+app.command("impute")(impute_command)
 app.command("integrate")(integrate_command)
 app.command("niches")(niches_command)
 app.command("type-pairs")(type_pairs_command)

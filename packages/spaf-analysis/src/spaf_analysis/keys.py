@@ -33,6 +33,7 @@ PERTURBATION = "perturbation"
 NEIGHBOUR_GENES = "neighbour_genes"
 ATTENTION = "attention"
 LIGREC = "ligrec"
+IMPUTATION = "imputation"
 
 __all__ = [
     "ATTENTION",
@@ -44,6 +45,7 @@ __all__ = [
     "ENRICHMENT",
     "GAP",
     "GENE_PAIRS",
+    "IMPUTATION",
     "INTEGRATION",
     "LABEL_PRED",
     "LIGREC",

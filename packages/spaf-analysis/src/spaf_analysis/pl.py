@@ -6,6 +6,7 @@ from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
 from spaf_analysis.gene_pairs.plot import gene_pairs
+from spaf_analysis.imputation.plot import imputation_accuracy
 from spaf_analysis.integrate.plot import integration
 from spaf_analysis.ligrec.plot import ligrec
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
@@ -18,6 +19,7 @@ __all__ = [
     "cell_pairs",
     "clusters",
     "gene_pairs",
+    "imputation_accuracy",
     "integration",
     "label_confusion",
     "label_rejection",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.spatial import cKDTree
 
 import spaf_model
@@ -203,6 +204,28 @@ def nearest_distances(coordinates: NDArray[np.float64], slide: NDArray[np.generi
         if len(of_slide) > 1:
             nearest.append(np.asarray(cKDTree(of_slide).query(of_slide, k=2)[0])[:, 1])
     return np.concatenate(nearest)
+
+
+def nearest_means(coordinates: NDArray[np.float64], slide: NDArray[np.generic], n: int) -> sparse.csr_matrix:
+    """Return what averages over the n nearest other cells of the slide of each cell, (n_cells, n_cells).
+
+    The row of a cell that is alone on its slide is empty.
+    """
+    rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for name in np.unique(slide):
+        own = np.flatnonzero(slide == name)
+        some = min(n, own.size - 1)
+        if some > 0:
+            found = np.asarray(cKDTree(coordinates[own]).query(coordinates[own], k=some + 1)[1])
+            # Of cells in one place any may come first, so that a cell is not always its own nearest.
+            other = found != np.arange(own.size)[:, None]
+            other[other.all(axis=1), -1] = False
+            rows.append(np.repeat(own, some))
+            columns.append(own[found[other]])
+    at, of = np.concatenate(rows), np.concatenate(columns)
+    means = sparse.csr_matrix((np.ones(at.size), (at, of)), shape=(slide.size, slide.size))
+    means.data /= np.repeat(np.diff(means.indptr), np.diff(means.indptr))
+    return means
 
 
 def grid_spacing(coordinates: NDArray[np.float64], slide: NDArray[np.generic]) -> float | None:

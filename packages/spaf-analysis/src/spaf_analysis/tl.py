@@ -6,6 +6,7 @@ from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.imputation.tool import impute
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.ligrec.tool import ligrec
 from spaf_analysis.niches.comparison import niche_differences
@@ -22,6 +23,7 @@ __all__ = [
     "cluster",
     "deconvolve",
     "gene_pairs",
+    "impute",
     "integrate",
     "ligrec",
     "niche_differences",

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from scipy.spatial import cKDTree
 from typer.testing import CliRunner
 
 import spaf_analysis as spaf
@@ -19,6 +20,7 @@ from spaf_analysis.deconvolution import (
 from spaf_analysis.deconvolution.methods import (
     FUNCTIONS,
     least_squares,
+    platform,
     poisson,
     proportions,
 )
@@ -79,7 +81,7 @@ def test_weights_are_repeated_genes():
         np.testing.assert_allclose(proportions(weighted), proportions(long), atol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["poisson", "least-squares"])
+@pytest.mark.parametrize("method", ["poisson", "platform", "least-squares"])
 def test_planted_proportions_are_found(method):
     counts, labels = reference()
     spots = spots_of_cells(counts, labels, n_spots=60, cells=20, seed=5)
@@ -87,6 +89,43 @@ def test_planted_proportions_are_found(method):
     rmse, pearson = accuracy(found.cells, spots.proportions)
     assert rmse < 0.07
     assert pearson > 0.95
+
+
+def test_factors_of_genes_are_learnt_from_all_spots():
+    counts, labels = reference()
+    known = signatures(counts, labels)
+    shifted = spots_of_cells(counts, labels, n_spots=150, cells=20, gene_effect=0.8, seed=5)
+    error = {
+        run: accuracy(proportions(run(shifted.counts, known)), shifted.proportions)[0] for run in (poisson, platform)
+    }
+    assert error[platform] < 0.8 * error[poisson]
+    alike = spots_of_cells(counts, labels, n_spots=150, cells=20, seed=5)
+    error = {run: accuracy(proportions(run(alike.counts, known)), alike.proportions)[0] for run in (poisson, platform)}
+    assert error[platform] < 1.15 * error[poisson]
+    empty = sparse.csr_matrix(alike.counts.shape)
+    assert np.isnan(platform(empty, known)).all()
+
+
+def test_spots_lean_on_their_neighbours_where_that_is_asked_for():
+    spots, cells, _ = tables()
+    spots.X = sparse.csr_matrix(spots.X.multiply((np.arange(30) != 3)[:, None]))
+    nearest = cKDTree(spots.obsm["spatial"]).query(spots.obsm["spatial"], k=7)[1][:, 1:]
+    by_hand = spots.copy()
+    dense = spots.X.toarray()
+    whole = np.round(12 * (dense + 0.5 * dense[nearest].mean(axis=1)))
+    by_hand.X = sparse.csr_matrix(whole * (np.arange(30) != 3)[:, None])
+    options = {"method": "poisson", "n_replicates": 0}
+    smooth = spaf.tl.deconvolve(spots, cells, "kind", smooth=0.5, **options)
+    np.testing.assert_allclose(smooth.cells, spaf.tl.deconvolve(by_hand, cells, "kind", **options).cells, atol=5e-3)
+    assert np.isnan(smooth.cells[3]).all()
+    assert spots.uns["proportions"]["smooth"] == 0.5
+    markers = spaf.tl.deconvolve(spots, cells, "kind", smooth=0.5, method="markers", n_replicates=0)
+    assert np.isfinite(np.delete(markers.cells, 3, axis=0)).all()
+    with pytest.raises(InputError, match="smooth must be at least 0, not -1"):
+        spaf.tl.deconvolve(spots, cells, "kind", smooth=-1.0)
+    del spots.obsm["spatial"]
+    with pytest.raises(InputError, match="no coordinates 'spatial'"):
+        spaf.tl.deconvolve(spots, cells, "kind", smooth=0.5)
 
 
 def test_scores_of_markers_follow_the_truth():

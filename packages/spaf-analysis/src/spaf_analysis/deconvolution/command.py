@@ -19,10 +19,14 @@ def deconvolve_command(
     method: Annotated[
         str,
         typer.Option(
-            help="poisson, least-squares, markers (no amounts), or auto: which of the first two errs least on spots "
-            "made of the reference as another technology would see them."
+            help="poisson, platform, least-squares, markers (no amounts), or auto: which of the first three errs least "
+            "on spots made of the reference as another technology would see them."
         ),
     ] = "auto",
+    smooth: Annotated[
+        float,
+        typer.Option(help="Weight of the six nearest spots beside a spot itself; 0: each spot for itself.", min=0.0),
+    ] = 0.0,
     layer: Annotated[str | None, typer.Option(help="Layer of the spots with counts; default: X.")] = None,
     reference_layer: Annotated[str | None, typer.Option(help="Layer of the reference with counts; default: X.")] = None,
     replicates: Annotated[int, typer.Option(help="Resampled genes behind the standard errors; 0: none.", min=0)] = 20,
@@ -43,7 +47,7 @@ def deconvolve_command(
     spots, cells = read_table(source), read_table(reference)
     found = deconvolve(
         spots, cells, label, method=method, layer=layer, reference_layer=reference_layer,  # type: ignore[arg-type]
-        n_replicates=replicates, seed=seed, key_added=key_added,
+        n_replicates=replicates, smooth=smooth, seed=seed, key_added=key_added,
     )  # fmt: skip
     table = spots.obsm[key_added].rename_axis("spot")
     write_result(spots, table, out)

@@ -84,9 +84,9 @@ def deconvolve_counts(
     labels
         (n_cells,), the type of each cell; "" where it has none.
     method
-        ``poisson`` (maximum likelihood), ``least-squares``, ``markers`` (scores, no
-        amounts), or ``auto``: of those that give amounts, the one with the least error on spots made of the
-        reference as another technology would see them.
+        ``poisson`` (maximum likelihood), ``platform`` (the same after a factor for each gene), ``least-squares``,
+        ``markers`` (scores, no amounts), or ``auto``: of those that give amounts, the one with the least error on spots
+        made of the reference as another technology would see them.
     n_replicates
         Times that genes are drawn anew for the standard errors; 0: none are computed.
     seed

@@ -8,6 +8,7 @@ made of the cells of a STARmap section it erred as much or more, with a shift be
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,19 +17,20 @@ from scipy.optimize import nnls
 from scipy.special import softmax
 
 from spaf_analysis.errors import InputError
-from spaf_analysis.metrics import log_normalize
 
 if TYPE_CHECKING:
     from scipy import sparse
 
     from spaf_analysis.deconvolution.signatures import Signatures
 
-Method = Literal["poisson", "least-squares", "markers"]
-METHODS: tuple[Method, ...] = ("poisson", "least-squares", "markers")
+Method = Literal["poisson", "platform", "least-squares", "markers"]
+METHODS: tuple[Method, ...] = ("poisson", "platform", "least-squares", "markers")
 
 N_MARKERS = 100  # genes of a type
 _LEAST_SPOTS = 10
 _MAX_STEPS, _TOLERANCE = 300, 1e-4
+_FACTOR_COUNTS = 30.0  # of all spots, as if seen beside the expected ones: factors of rare genes stay near 1
+_OVERDISPERSION = 0.01  # of genes that spots have many counts of; they would say the most otherwise
 
 
 def proportions(abundance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -54,6 +56,27 @@ def poisson(
         *_arrays(counts), means, (weight[:, None] * means).sum(axis=0), weight, _MAX_STEPS, _TOLERANCE, abundance
     )
     return abundance.astype(np.float64)
+
+
+def platform(
+    counts: sparse.csr_matrix, reference: Signatures, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Poisson's likelihood after each gene of the reference was brought to how often the spots' technology sees it.
+
+    The sum of all spots is explained by types first; what is observed of a gene over what that expects is its factor
+    (as in RCTD, Cable et al., Nature Biotechnology 40, 2022), drawn towards 1 where counts are few. Genes count the
+    less, the more counts a spot has of them. What the reference lacks altogether ends up in the factors too.
+    """
+    from scipy import sparse
+
+    total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+    weight = _weights(weights, reference).astype(np.float64)
+    weight /= 1.0 + _OVERDISPERSION * total / max(counts.shape[0], 1)
+    whole = poisson(sparse.csr_matrix(total), reference, weight)[0]
+    if not np.isfinite(whole).all():
+        return poisson(counts, reference, weight)
+    factor = (total + _FACTOR_COUNTS) / (whole @ reference.means + _FACTOR_COUNTS)
+    return poisson(counts, replace(reference, means=reference.means * factor), weight)
 
 
 def least_squares(
@@ -84,8 +107,7 @@ def check_enough_spots(counts: sparse.csr_matrix, slide: NDArray[np.int64], name
             who = f"slide {name!r} has" if name else "there are"
             raise InputError(
                 f"the method markers compares the spots of a slide, and {who} {n} with counts of shared genes, where "
-                f"at least {_LEAST_SPOTS} are needed: choose poisson or "
-                "least-squares."
+                f"at least {_LEAST_SPOTS} are needed: choose another method."
             )
 
 
@@ -103,7 +125,7 @@ def markers(
     """
     weight = _weights(weights, reference).astype(np.float64)
     logs = np.log1p(1e4 * reference.shares)
-    values = log_normalize(counts).tocsc()
+    values = _log_shares(counts).tocsc()
     scores = np.empty((counts.shape[0], len(reference.types)))
     for kind in range(len(reference.types)):
         above = logs[kind] - np.delete(logs, kind, axis=0).max(axis=0)
@@ -119,9 +141,19 @@ def markers(
 
 FUNCTIONS: dict[Method, Callable[..., NDArray[np.float64]]] = {
     "poisson": poisson,
+    "platform": platform,
     "least-squares": least_squares,
     "markers": markers,
 }
+
+
+def _log_shares(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return log1p of counts per 10,000, of counts that need not be whole: neighbours may have been added."""
+    depth = np.asarray(counts.sum(axis=1)).ravel()
+    values = counts.astype(np.float64)
+    values.data *= np.repeat(1e4 / np.where(depth > 0.0, depth, 1.0), np.diff(values.indptr))
+    np.log1p(values.data, out=values.data)
+    return values
 
 
 def _arrays(counts: sparse.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:

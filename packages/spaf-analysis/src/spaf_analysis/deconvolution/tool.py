@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from spaf_analysis.deconvolution.compute import N_REPLICATES, Deconvolution, deconvolve_counts
 from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts, shared_genes
 from spaf_analysis.keys import PROPORTIONS
-from spaf_analysis.tables import labels_of, slide_names, table_of
+from spaf_analysis.tables import labels_of, nearest_means, places_of, slide_names, table_of
 from spaf_model import check_key
+
+N_NEAR = 6  # spots around a spot of a hexagonal grid
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -30,6 +33,7 @@ def deconvolve(
     layer: str | None = None,
     reference_layer: str | None = None,
     n_replicates: int = N_REPLICATES,
+    smooth: float = 0.0,
     seed: int = 0,
     key_added: str = PROPORTIONS,
     table_key: str | None = None,
@@ -55,6 +59,9 @@ def deconvolve(
         Layers that hold the counts; None: X.
     n_replicates
         Resampled genes behind the standard errors; 0: none.
+    smooth
+        Weight of the mean counts of the six nearest spots of the slide, beside those of a spot itself; needs
+        ``obsm["spatial"]``. 0: each spot for itself.
     seed
         Of everything random.
     key_added
@@ -90,14 +97,16 @@ def deconvolve(
     of_cells = checked_counts(cells, reference_layer, "the reference")
     shared = shared_genes(table, cells, ("the spots", "the reference"))
     read = shared.counts(of_spots, 0)
+    seen = read if smooth == 0.0 else _smoothed(read, table, smooth)
     found = deconvolve_counts(
-        read, shared.counts(of_cells, 1), labels,
+        seen, shared.counts(of_cells, 1), labels,
         method=method, n_replicates=n_replicates, seed=seed, slides=slide_names(table),
     )  # fmt: skip
     _write(table, found, key_added)
     table.uns[key_added] = record(found) | {
         "label": label,
         "seed": seed,
+        "smooth": smooth,
         "n_shared_genes": len(shared.names),
         "share_of_counts_read": _share(float(read.sum()), float(of_spots.sum())),
         "n_unlabelled": int((labels == "").sum()),
@@ -155,6 +164,18 @@ def column_names(types: list[str]) -> list[str]:
             name += "_"
         names.append(name)
     return names
+
+
+def _smoothed(counts: sparse.csr_matrix, table: ad.AnnData, smooth: float) -> sparse.csr_matrix:
+    """Add the mean of the nearest spots to each spot that has counts."""
+    if not 0.0 < smooth < float("inf"):
+        raise InputError(f"smooth must be at least 0, not {smooth:g}.")
+    near = nearest_means(places_of(table), slide_names(table), N_NEAR)
+    has_counts = sparse.diags_array((np.diff(counts.indptr) > 0).astype(np.float64))
+    seen = sparse.csr_matrix(counts + has_counts @ (smooth * (near @ counts)))
+    seen.eliminate_zeros()
+    seen.sort_indices()
+    return seen
 
 
 def _share(part: float, whole: float) -> float:

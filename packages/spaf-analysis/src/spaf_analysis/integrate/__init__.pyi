@@ -2,6 +2,16 @@
 
 from .baselines import baseline_embeddings, harmony
 from .judging import Integration, judge_integration
-from .tool import integrate
+from .technologies import completed_embedding, registered_pairs
+from .tool import integrate, stored_embeddings
 
-__all__ = ["Integration", "baseline_embeddings", "harmony", "integrate", "judge_integration"]
+__all__ = [
+    "Integration",
+    "baseline_embeddings",
+    "completed_embedding",
+    "harmony",
+    "integrate",
+    "judge_integration",
+    "registered_pairs",
+    "stored_embeddings",
+]

@@ -155,6 +155,13 @@ def _embeddings(
     return rows
 
 
+def stored_embeddings(table: ad.AnnData, key: str, key_added: str = INTEGRATION) -> dict[str, str]:
+    """Return the embeddings that `integrate` judged and `obsm` holds: their names there, and their keys."""
+    judged = [OURS, *pd.DataFrame(table.uns[key_added]["scores"])["method"]]
+    found = {name: key if name == OURS else _stored_key(name, key, key_added) for name in judged}
+    return {name: stored for name, stored in found.items() if stored is not None and stored in table.obsm}
+
+
 def _stored_key(name: str, key: str, key_added: str) -> str | None:
     """Return where an embedding goes in `obsm`; None for what was there, and for what means nothing."""
     if name in (OURS, PROJECTION_ROW, RANDOM_ROW):

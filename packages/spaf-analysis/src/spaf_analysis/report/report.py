@@ -68,6 +68,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
     from spaf_analysis.gene_pairs.section import GenePairsSection
+    from spaf_analysis.imputation.section import ImputationSection
     from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.ligrec.section import LigrecSection
     from spaf_analysis.niches.section import NichesSection
@@ -92,6 +93,7 @@ def default_sections() -> tuple[type[Section], ...]:
         AttentionSection,
         LigrecSection,
         DeconvolutionSection,
+        ImputationSection,
         ProvenanceSection,
     )
 
