@@ -2,9 +2,11 @@ import json
 import subprocess
 
 import anndata as ad
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import spaf_data
 from spaf_analysis import InputError, run_stages
 from spaf_analysis.cli import app
 
@@ -56,6 +58,61 @@ def test_options_of_the_build_reach_it(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["run", str(tmp_path), "-o", str(tmp_path / "out"), *arguments])
     assert isinstance(done.exception, InputError)
     assert calls[0][-6:] == ["--pixel-size", "0.5", "--radius", "120.0", "--slide-key", "part"]
+
+
+def test_a_sheet_and_a_reference_make_one_page_that_speaks_of_labels(tmp_path):
+    for seed, name in enumerate(("one", "two")):
+        spaf_data.simulate_bundle(tmp_path / name, n_cells=200, n_genes=30, seed=seed)
+    sheet = tmp_path / "slides.csv"
+    sheet.write_text("input,slide,condition\none,s1,Healthy\ntwo,s2,Disease\n")
+    reference = spaf_data.bin_transcripts(spaf_data.read_transcripts(tmp_path / "one"))
+    middle = np.median(reference.obsm["spatial"], axis=0)
+    reference.obs["kind"] = np.where(reference.obsm["spatial"][:, 0] > middle[0], "right", "left")
+    reference.write_h5ad(tmp_path / "ref.h5ad")
+    out = tmp_path / "out"
+    words = ["run", str(sheet), "-o", str(out), "--reference", str(tmp_path / "ref.h5ad"), "--label", "kind"]
+    done = CliRunner().invoke(app, [*words, "--config", "neighbours"])
+    assert done.exit_code == 0, done.output
+    annotated = ad.read_h5ad(out / "annotated.h5ad")
+    assert set(annotated.obs["slide"]) == {"s1", "s2"}
+    assert {"left", "right"} <= set(annotated.obs["label_pred"])
+    summary = json.loads((out / "summary.json").read_text())
+    assert {row["class"] for row in summary["labels"]} == {"left", "right"}
+    assert {row["method"] for row in summary["integration"]} >= {"embedding", "PCA"}
+    assert {"left", "right"} <= {row["of"] for row in summary["type_pairs"]}
+    page = (out / "report.html").read_text()
+    assert "the groups of label_pred that are most frequent" in page
+    assert "by the method" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--label", "kind"), "give both --reference and --label"),
+        (("--reference", "none.h5ad", "--label", "kind"), "there is no file none.h5ad"),
+        (
+            ("--reference", "ref.h5ad", "--label", "kind"),
+            "ref.h5ad: obs has no column 'kind' (--label); it has",
+        ),
+    ],
+)
+def test_a_reference_is_looked_at_before_the_stages(tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", None)
+    (tmp_path / "runs").mkdir()
+    ad.AnnData(np.ones((3, 2), np.float32)).write_h5ad("ref.h5ad")
+    done = CliRunner().invoke(app, ["run", "runs", "-o", "out", *words])
+    assert isinstance(done.exception, InputError)
+    assert sentence in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sheet_that_is_none_is_said_before_the_stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", None)
+    (tmp_path / "slides.csv").write_text("name,slide\na,b\n")
+    with pytest.raises(ValueError, match="slides.csv has no column 'input'"):
+        run_stages(tmp_path / "slides.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_slides_make_one_report(tissue, tmp_path):

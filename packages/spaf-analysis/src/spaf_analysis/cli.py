@@ -112,7 +112,9 @@ def report(
 
 @app.command()
 def run(
-    folder: Annotated[Path, typer.Argument(help="A run of the instrument, such as the output folder of a Xenium.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A run of the instrument, such as the folder of a Xenium, or a sheet (.csv).")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
     tissue: Annotated[
         str | None, typer.Option(help="Such as Breast; default: what the run says, else unknown.")
@@ -134,6 +136,11 @@ def run(
     slide_key: Annotated[
         str | None, typer.Option(help="Column with the slide of each cell; default: slide, library_id, sample, ...")
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="REF.h5ad", help="Labelled cells x genes, whose labels are carried over.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the reference with the labels.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Column of obs with what is to be mixed; default: slides.")] = None,
     gene: Annotated[str | None, _GENE] = None,
     resolution: Annotated[float, _RESOLUTION] = 1.0,
     seed: Annotated[int, _SEED] = 0,
@@ -142,24 +149,30 @@ def run(
     """From the folder of a run to a page, in one command: build, pretrain, embed, report.
 
     Each stage is the command line of its package and leaves its result in OUT, so that any can be repeated by hand:
-    OUT/build, OUT/run, OUT/embedded.h5ad, OUT/report.html, OUT/summary.json. A folder of several runs, or a table of
-    several slides, becomes one model and one page.
+    OUT/build, OUT/run, OUT/embedded.h5ad, OUT/report.html, OUT/summary.json. A folder of several runs, a table of
+    several slides or a sheet (as for spaf-data build --sheet) becomes one model and one page. With --reference and
+    --label the cells are labelled too (OUT/annotated.h5ad), and the page speaks of these labels: in what is mixed and
+    kept between slides, what niches are made of, and which cells lie around which.
 
     Example:
 
         spaf-analysis run /data/xenium_breast -o results --tissue Breast --condition Disease
+
+        spaf-analysis run slides.csv -o results --reference cells.h5ad --label cell_type
     """
     from spaf_analysis.report import ReportOptions, make_report, write_report
-    from spaf_analysis.run import run_stages
+    from spaf_analysis.run import predicted_types, run_stages
     from spaf_data import claim
 
     context = {"tissue": tissue, "condition": condition, "species": species, "assay": assay}
-    options = ReportOptions(gene=gene, resolution=resolution, seed=seed)
     with claim(out, "spaf-analysis run"):
         embedded = run_stages(
             folder, out, context=context, config=config, settings=settings or (), pixel_size=pixel_size, radius=radius,
-            slide_key=slide_key, announce=_announce,
+            slide_key=slide_key, reference=reference, label=label, announce=_announce,
         )  # fmt: skip
+        options = ReportOptions(
+            gene=gene, resolution=resolution, batch=batch, cell_type=predicted_types(embedded), seed=seed
+        )
         _announce("report")
         with _progress() as step:
             made = make_report(

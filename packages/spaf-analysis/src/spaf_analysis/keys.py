@@ -24,6 +24,7 @@ GENE_PAIRS = "gene_pairs"
 CELL_PAIRS = "cell_pairs"
 PROPORTIONS = "proportions"
 LABEL_PRED = "label_pred"
+UNKNOWN = "unknown"  # a label of cells that no class fits
 NICHE_STATE = "X_SpaF_niche"
 NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
@@ -66,5 +67,6 @@ __all__ = [
     "TRAIN",
     "TYPE_PAIRS",
     "UMAP",
+    "UNKNOWN",
     "VALIDATION",
 ]

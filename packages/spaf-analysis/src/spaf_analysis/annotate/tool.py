@@ -14,7 +14,7 @@ from spaf_analysis.annotate.features import features_of
 from spaf_analysis.annotate.fine_tuned import TUNINGS, Tuning, fine_tuned_logits
 from spaf_analysis.annotate.notes import notes_of, spelling_sentence
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import LABEL_PRED, SPATIAL
+from spaf_analysis.keys import LABEL_PRED, SPATIAL, UNKNOWN
 from spaf_analysis.tables import check_cell_names, labels_of, slide_names, table_of
 from spaf_model import check_key
 from spaf_train.evaluation import inner_folds
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from spaf_model import Cells, Model
 
-UNKNOWN = "unknown"
 _MANY = 2  # times the share of the reference that is called unknown
 logger = logging.getLogger(__name__)
 
