@@ -23,6 +23,7 @@ from spaf_analysis.benchmark.base import (
     Task,
 )
 from spaf_analysis.deconvolution import METHODS, accuracy, deconvolve_counts, spots_of_tissue
+from spaf_analysis.deconvolution.methods import Method as HowTo
 from spaf_analysis.errors import InputError
 from spaf_analysis.metrics import percentile_interval
 from spaf_analysis.tables import places_of
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from spaf_analysis.benchmark.base import Role
     from spaf_analysis.benchmark.data import Data
 
-Asked = Literal["poisson", "least-squares", "markers", "auto"]
 AUTO, FREQUENCIES = "deconvolve", "frequencies of the reference"
 _MEASURES = ("RMSE", "Pearson")
 _FEWEST = 10  # spots
@@ -72,7 +72,7 @@ class Deconvolution(Task):
         truth[:, [types.index(name) for name in made.types]] = made.proportions
         found: dict[str, NDArray[np.float64]] = {}
         chosen = ""
-        asked: tuple[Asked, ...] = ("auto", *METHODS)
+        asked: tuple[HowTo | Literal["auto"], ...] = ("auto", *METHODS)
         for how in asked:
             result = deconvolve_counts(
                 made.counts, counts[~held], labels[~held], method=how, n_replicates=0, seed=settings.seed
