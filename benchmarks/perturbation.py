@@ -1,5 +1,7 @@
 """Interactions of genes across cells: what is planted is found, what is not is not, and how fast models are asked.
 
+With ``--joint`` also what is left of attention between cells after its controls.
+
     python benchmarks/perturbation.py [--slide SLIDE.h5ad --column COLUMN --pair A B ..] [--joint MODEL_DIRECTORY]
         [--seeds 10] [--write]
 
@@ -144,6 +146,21 @@ def on_slide(path: Path, column: str, left: str, right: str, model: str, n_shuff
     return result
 
 
+def attention_on_slide(path: Path, column: str, left: str, right: str, model: str) -> dict[str, Any]:
+    """Return what controls explain of the attention between cells of a slide, and what is left."""
+    adata = anndata.read_h5ad(path)
+    tl.attention(adata, model, cell_type=column, left=left, right=right)
+    found = adata.uns["attention"]
+    tested = found["table"]["p"].dropna()
+    return {
+        "left": left, "right": right, "pairs_of_cells": found["n_cell_pairs"], "n_tested": found["n_tested"],
+        "n_called": found["n_called"], "share_of_p_below_05": float((tested < 0.05).mean()),
+        "controls": found["controls"].round(4).astype(object).where(found["controls"].notna(), None).to_dict("records"),
+        "median_rank_correlation_with_deletion": float(found["agreement"]["rho"].median()),
+        "of_position_alone": float(found["agreement"]["rho_position"].median()),
+    }  # fmt: skip
+
+
 def fifty_genes(names: list[str], n_pairs: int) -> anndata.AnnData:
     """Return cells of 50 genes each, two for each pair."""
     rng = np.random.default_rng(0)
@@ -254,6 +271,12 @@ def main() -> None:
                     for number, types in enumerate(asked)
                 ]  # fmt: skip
                 print(results["slide"][name])
+        if arguments.joint:
+            results["attention"] = [
+                attention_on_slide(arguments.slide, arguments.column, *types, str(arguments.joint))
+                for types in (arguments.pair[0], arguments.pair[-1])
+            ]
+            print(results["attention"])
     if arguments.write:
         write_results("perturbation", results)
 
