@@ -215,3 +215,13 @@ def test_wrong_pairs_are_one_sentence(score, make_tissue, pairs, words):
 def test_a_model_without_a_score_of_pairs_says_so(make_tissue):
     with pytest.raises(ValueError, match="cannot score two cells again without some of their genes"):
         tl.perturb(make_tissue(0), "starter", **TYPES)
+
+
+def test_a_table_of_a_spatialdata(score, make_tissue):
+    spatialdata = pytest.importorskip("spatialdata")
+    adata = make_tissue(0)
+    store = spatialdata.SpatialData(tables={"other": adata[:5].copy(), "cells": adata})
+    tl.perturb(store, score, **TYPES, n_permutations=200, table_key="cells")
+    assert store.tables["cells"].uns["perturbation"]["n_tested"] == 900
+    heat, _ = pl.perturbation(store, table_key="cells")
+    assert "near less far" in heat.get_title(loc="left")

@@ -78,10 +78,10 @@ def attention(
         Cells with counts and `obsm["spatial"]` in um, or a SpatialData. Written to `uns[key_added]`: `table` (a row a
         direction and pair of genes: `direction`, `query`, `key`, `attention` as it is, `position`: what ALiBi alone
         gives, `weight`: the difference, `detection`: product of detection rates, `correlation` of amounts, `shuffled`:
-        mean weight of shuffled pairs, `residual` of a regression on all of these, `t`, `p`, `fdr` against shuffled
-        pairs, `n_pairs`), `controls` (of each direction the share of variance that each control explains alone and
-        together, and how many gene pairs are called), `agreement` with deletion by pair of cells, `by` (of each layer
-        or head), `parameters`.
+        mean weight of shuffled pairs, `residual` of a regression on all of these, `t`, `p`, `fdr`, `called` against
+        shuffled pairs, `n_pairs`), `controls` (of each direction the share of variance that each control explains alone
+        and together, and how many gene pairs are called), `agreement` with deletion by pair of cells, `by` (of each
+        layer or head), `parameters`.
     model
         A model, its directory, or the name of one that comes with spaf-model, in which genes of two cells attend to
         each other.
@@ -151,6 +151,7 @@ def attention(
     tested = rows["p"].notna().to_numpy()
     if tested.any():
         rows.loc[tested, "fdr"] = false_discovery_control(rows.loc[tested, "p"].to_numpy())
+    rows["called"] = (rows["fdr"] <= fdr).to_numpy()
     for direction in DIRECTIONS:
         own = (rows["direction"] == direction).to_numpy()
         if own.any():

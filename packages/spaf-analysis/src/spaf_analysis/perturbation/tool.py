@@ -78,8 +78,8 @@ def perturb(
     adata
         Cells with counts and `obsm["spatial"]` in um, or a SpatialData. Written to `uns[key_added]`: `table` (a row a
         gene pair: `gene_left`, `gene_right`, `near`, `far`: mean interactions, `difference` beyond the amounts, `z`,
-        `p`, `fdr`, `is_fitted`, `n_near`, `n_far`, `control_rank`: its place among up to 20 gene pairs of the same
-        expression), `genes` (single genes: `gene`, `side` and the same columns), `pairs` (cells), numbers,
+        `p`, `fdr`, `called`, `is_fitted`, `n_near`, `n_far`, `control_rank`: its place among up to 20 gene pairs of
+        the same expression), `genes` (single genes: `gene`, `side` and the same columns), `pairs` (cells), numbers,
         `parameters`.
     model
         A model, its directory, or the name of one that comes with spaf-model.
@@ -157,8 +157,8 @@ def perturb(
     called = np.nan_to_num(tested.fdr, nan=1.0) <= fdr
     of_called = controls[called]
     table.uns[key_added] = {
-        "table": _table(found.interaction, cells, gene_pairs, tested, controls, table.var_names),
-        "genes": _genes(found, cells, choice, table.var_names, n_permutations, seed),
+        "table": _table(found.interaction, cells, gene_pairs, tested, controls, table.var_names, fdr),
+        "genes": _genes(found, cells, choice, table.var_names, n_permutations, seed, fdr),
         "pairs": _pairs(found, cells, table),
         "names": np.array(choice.names, dtype=object),
         "is_one_type": choice.is_one_type,
@@ -215,7 +215,7 @@ def _compared(
     )
 
 
-def _columns(values: NDArray[np.float32], near: NDArray[np.bool_], tested: NearFarTest) -> dict[str, Any]:
+def _columns(values: NDArray[np.float32], near: NDArray[np.bool_], tested: NearFarTest, fdr: float) -> dict[str, Any]:
     """Return what tables of gene pairs and of genes have in common."""
     means = {}
     for name, rows in (("near", near), ("far", ~near)):
@@ -224,7 +224,8 @@ def _columns(values: NDArray[np.float32], near: NDArray[np.bool_], tested: NearF
         means[name] = np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
     return means | {
         "difference": tested.difference, "z": tested.z, "p": tested.p, "fdr": tested.fdr,
-        "is_fitted": tested.is_fitted, "n_near": tested.n_near, "n_far": tested.n_far,
+        "called": np.nan_to_num(tested.fdr, nan=1.0) <= fdr, "is_fitted": tested.is_fitted,
+        "n_near": tested.n_near, "n_far": tested.n_far,
     }  # fmt: skip
 
 
@@ -235,15 +236,16 @@ def _table(
     tested: NearFarTest,
     controls: NDArray[np.int64],
     names: pd.Index,
+    fdr: float,
 ) -> pd.DataFrame:
     genes = {"gene_left": names[gene_pairs.first].astype(str), "gene_right": names[gene_pairs.second].astype(str)}
     rank = control_rank(np.abs(tested.z), controls)
-    rows = pd.DataFrame(genes | _columns(values, cells.near, tested) | {"control_rank": rank})
+    rows = pd.DataFrame(genes | _columns(values, cells.near, tested, fdr) | {"control_rank": rank})
     return _most_certain_first(rows[tested.is_tested])
 
 
 def _genes(
-    found: Perturbed, cells: CellPairs, choice: PairChoice, names: pd.Index, n_permutations: int, seed: int
+    found: Perturbed, cells: CellPairs, choice: PairChoice, names: pd.Index, n_permutations: int, seed: int, fdr: float
 ) -> pd.DataFrame:
     """Return the table of single genes of either cell, whose p-values are adjusted together."""
     sides = {"left": found.single_left, "right": found.single_right}
@@ -254,7 +256,7 @@ def _genes(
     values = np.concatenate(list(sides.values()), axis=1)
     tested = _compared(values, cells, choice, n_permutations, seed)
     who = {"gene": np.tile(names.astype(str), len(sides)), "side": np.repeat(list(sides), len(names))}
-    rows = pd.DataFrame(who | _columns(values, cells.near, tested))
+    rows = pd.DataFrame(who | _columns(values, cells.near, tested, fdr))
     return _most_certain_first(rows[tested.is_tested])
 
 
