@@ -87,6 +87,16 @@ def test_ligands_and_receptors_of_cells_and_beside_other_results(stages, tmp_pat
     assert scores.shape == (ad.read_h5ad(stages.embedded).n_obs, 3)
 
 
+def test_gene_pairs_that_mark_groups_and_cells_by_pairs(stages, tmp_path, call):
+    words = ("--groupby", "split", "--min-cells", 20, "--cells", tmp_path / "cells.h5ad", "-o", tmp_path / "out.csv")
+    code, printed, said = call("gene-pairs", stages.embedded, *words, "--json")
+    assert code == 0
+    assert "are markers by presence, of which" in said
+    markers = json.loads(printed)["markers"]
+    assert len(pd.read_csv(tmp_path / "out.csv")) == markers["n_tested"] == len(markers["table"])
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").n_obs == ad.read_h5ad(stages.embedded).n_obs
+
+
 def test_clusters_in_json_and_in_a_table(stages, tmp_path, call):
     out = tmp_path / "out.csv"
     code, printed, said = call("clusters", stages.embedded, "--key-added", "mine", "-o", out, "--json")
@@ -275,6 +285,7 @@ def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
         ("niches", ("--cell-type", "kind", "--json"), "--cell-type is for comparing conditions"),
         ("niches", ("--contrast", "a", "b", "--json"), "--contrast is for comparing conditions"),
         ("type-pairs", ("--cell-type", "kind", "--contrast", "a", "b", "--json"), "--contrast is for comparing"),
+        ("gene-pairs", ("--cells", "cells.csv", "--json"), "its name must end in .h5ad"),
         ("ligrec", ("--contrast", "a", "b", "--json"), "--contrast is for comparing"),
         ("ligrec", ("--beside", "a=b.csv", "-o", "x.csv"), "in which the overlap with other results"),
         ("ligrec", ("--beside", "b.csv", "--json"), "--beside takes NAME=TABLE"),

@@ -21,6 +21,7 @@ CLUSTERS = "spaf_cluster"
 UMAP = "X_SpaF_umap"
 MORANS_I = "morans_i"
 GENE_PAIRS = "gene_pairs"
+GENE_PAIR_MARKERS = "gene_pair_markers"
 CELL_PAIRS = "cell_pairs"
 PROPORTIONS = "proportions"
 LABEL_PRED = "label_pred"
@@ -46,6 +47,7 @@ __all__ = [
     "ENRICHMENT",
     "GAP",
     "GENE_PAIRS",
+    "GENE_PAIR_MARKERS",
     "IMPUTATION",
     "INTEGRATION",
     "LABEL_PRED",

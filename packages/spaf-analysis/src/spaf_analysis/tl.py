@@ -6,6 +6,7 @@ from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
 from spaf_analysis.deconvolution import deconvolve
 from spaf_analysis.gene_pairs import gene_pairs
+from spaf_analysis.gene_pairs.groups import gene_pair_markers
 from spaf_analysis.imputation.tool import impute
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.ligrec.tool import ligrec
@@ -22,6 +23,7 @@ __all__ = [
     "cell_pairs",
     "cluster",
     "deconvolve",
+    "gene_pair_markers",
     "gene_pairs",
     "impute",
     "integrate",

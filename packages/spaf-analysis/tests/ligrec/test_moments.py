@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from spaf_analysis.ligrec import feature_values, judge_pairs, matched_genes, spatial_moments
+from spaf_analysis.ligrec import feature_values, judge_pairs, matched_genes, p_among, spatial_moments
 from spaf_analysis.ligrec.moments import CUTOFF, upper_tail
 
 
@@ -41,27 +41,32 @@ def test_the_statistic_is_that_of_dense_arrays(cells, monkeypatch):
         np.testing.assert_allclose(found.observed[unit], of_unit.T @ weights @ of_unit, rtol=1e-9)
     monkeypatch.setattr("spaf_analysis.ligrec.moments._CELLS_AT_ONCE", 1)
     few = moments_of(cells)
-    for name in ("observed", "expected", "variance", "third"):
+    for name in ("observed", "excess", "variance", "third"):
         np.testing.assert_allclose(getattr(few, name), getattr(found, name), rtol=1e-9)
 
 
 def test_moments_are_those_of_permutations(cells):
     values, xy, block, kind = cells
     weights = dense_weights(xy, block[:, 0], 15.0)
-    held = weights @ values[:, 1]
+    left = values.copy()
+    for which in np.unique(np.c_[block, kind], axis=0):
+        stratum = (np.c_[block, kind] == which).all(axis=1)
+        left[stratum] -= left[stratum].mean(axis=0)
+    held = weights @ left[:, 1]
     rng = np.random.default_rng(0)
     drawn = np.zeros(40_000)
     for which in np.unique(np.c_[block, kind], axis=0):
         stratum = np.flatnonzero((np.c_[block, kind] == which).all(axis=1))
-        drawn += rng.permuted(np.tile(values[stratum, 0], (len(drawn), 1)), axis=1) @ held[stratum]
+        drawn += rng.permuted(np.tile(left[stratum, 0], (len(drawn), 1)), axis=1) @ held[stratum]
     found = moments_of(cells)
-    expected, variance, third = (part.sum(axis=0)[0, 1] for part in (found.expected, found.variance, found.third))
-    assert expected == pytest.approx(drawn.mean(), abs=5 * drawn.std() / 200)
+    excess, variance, third = (part.sum(axis=0)[0, 1] for part in (found.excess, found.variance, found.third))
+    assert excess == pytest.approx(left[:, 0] @ held)
+    assert abs(drawn.mean()) < 5 * drawn.std() / 200
     assert variance == pytest.approx(drawn.var(), rel=0.04)
     skewness = third / variance**1.5
     assert skewness == pytest.approx(stats.skew(drawn), abs=0.07)
     for level in (0.2, 0.05, 0.01):
-        z = (np.quantile(drawn, 1 - level) - expected) / np.sqrt(variance)
+        z = np.quantile(drawn, 1 - level) / np.sqrt(variance)
         assert upper_tail(z, skewness) == pytest.approx(level, rel=0.12)
 
 
@@ -75,7 +80,7 @@ def test_tails_of_few_cells_and_of_nothing():
 def test_strata_of_one_cell_say_nothing(cells):
     values, xy, block, _ = cells
     alone = moments_of((values, xy, block, np.arange(len(xy))))
-    np.testing.assert_allclose(alone.expected, alone.observed, rtol=1e-9)
+    np.testing.assert_allclose(alone.excess, 0, atol=1e-9)
     assert not alone.variance.any()
     pairs = np.array([[0, 1]])
     singles = [frozenset([gene]) for gene in range(4)]
@@ -99,9 +104,23 @@ def test_weaker_way_counts_and_known_pairs_are_no_match(cells):
     pairs, pools = np.array([[0, 1]]), np.tile([2, 3], (4, 1))
     singles = [frozenset([gene]) for gene in range(4)]
     tests = judge_pairs(found, pairs, pools, subunits=singles, known=frozenset())
-    z = (found.observed - found.expected).sum(axis=0) / np.sqrt(found.variance.sum(axis=0))
+    z = found.excess.sum(axis=0) / np.sqrt(found.variance.sum(axis=0))
     assert tests.z[0] == pytest.approx(min(z[0, 1], z[1, 0]))
     assert tests.n_matched[0] == 2
     less = judge_pairs(found, pairs, pools, subunits=singles, known=frozenset({(2, 3), (3, 2)}))
     assert less.n_matched[0] == 0
     assert np.isnan(less.rank[0])
+
+
+def test_p_among_others_is_a_share_and_has_a_tail():
+    rng = np.random.default_rng(1)
+    few = np.arange(9.0)
+    assert p_among(5.5, few) == pytest.approx(4 / 10)
+    assert p_among(100.0, few) == pytest.approx(1 / 10)
+    for draw in (rng.exponential, rng.standard_normal):
+        others = draw(size=20_000)
+        assert p_among(float(np.quantile(others, 0.9)), others) == pytest.approx(0.1, rel=0.02)
+    others = rng.exponential(size=2_000)
+    assert p_among(7.0, others) == pytest.approx(np.exp(-7.0), rel=0.7)
+    # Of a lighter tail it is too large, which is safe.
+    assert p_among(5.0, rng.standard_normal(2_000)) > stats.norm.sf(5.0)

@@ -28,7 +28,7 @@ def test_a_planted_pair_is_called_and_coverage_is_said(planted):
     assert first["ratio"] > 1.02 > first["ratio_matched"]
     assert first["excess"] == pytest.approx(first["ratio"] - first["ratio_matched"])
     assert first["rank"] == 1
-    assert first["p_matched"] == pytest.approx(1 / (1 + first["n_matched"]))
+    assert first["p_matched"] <= 1 / (1 + first["n_matched"])
     assert set(table["receptor"]) == {"G1", "G3", "G5", "G10", "G11_G12"}
     assert len(found["resource"]["sha256"]) == 64
     axes = pl.ligrec(adata)
@@ -55,9 +55,6 @@ def test_scores_of_cells_add_up_to_the_statistic(planted):
     np.testing.assert_allclose(np.asarray(scores.X.sum(axis=0)).ravel(), table["observed"], rtol=1e-5)
     assert scores.var_names[0] == "G0|G1"
     assert scores.X[:7].nnz == 0
-    excess = np.asarray(scores.layers["excess"].sum(axis=0)).ravel()
-    one_way = table["observed"] - excess
-    assert (one_way <= table["expected"] * (1 + 1e-4)).all()
     assert ligand_receptor_scores(adata, only_called=True).var_names.tolist() == ["G0|G1"]
     counts = adata.X.toarray()
     logs = np.log1p(counts * 1e4 / counts.sum(axis=1, keepdims=True))
@@ -65,6 +62,12 @@ def test_scores_of_cells_add_up_to_the_statistic(planted):
     weights = kernel(adata.obsm["spatial"][used], adata.obsm["spatial"][used], np.arange(len(used)), 30.0)
     dense = logs[used, 1] * (weights @ logs[used, 0])
     np.testing.assert_allclose(scores.X[used, 0].toarray().ravel(), dense, rtol=1e-5)
+    place = pd.DataFrame(np.floor((adata.obsm["spatial"][used] - adata.obsm["spatial"][used].min(axis=0)) / 100))
+    left = logs[used, 0] - pd.Series(logs[used, 0]).groupby(
+        [place[0], place[1], adata.obs["type"].to_numpy()[used]]
+    ).transform("mean")
+    excess = logs[used, 1] * (weights @ left.to_numpy())
+    np.testing.assert_allclose(scores.layers["excess"][used, 0].toarray().ravel(), excess, rtol=1e-4, atol=1e-4)
 
 
 def test_types_alone_call_no_more_than_promised():

@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from spaf_analysis.commands import JSON, OUT, SOURCE, check_result, print_json, write_result
-from spaf_analysis.keys import GENE_PAIRS
+from spaf_analysis.errors import InputError
+from spaf_analysis.keys import GENE_PAIR_MARKERS, GENE_PAIRS
 
 
 def gene_pairs_command(
     source: SOURCE,
     out: OUT = None,
+    groupby: Annotated[
+        str | None,
+        typer.Option(help="Column of obs with groups; the table is then of pairs that mark them beyond their genes."),
+    ] = None,
+    cells: Annotated[
+        Path | None, typer.Option(help="File to write with the scores of cells: cells x gene pairs.", metavar="C.h5ad")
+    ] = None,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not ranked.", min=1)] = 10,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = GENE_PAIRS,
     as_json: JSON = False,
 ) -> None:
-    """Rank gene pairs by how far their co-localisation goes beyond expectation.
+    """Rank gene pairs by how far their co-localisation goes beyond expectation, or find those that mark groups.
 
     Example:
 
         spaf-analysis gene-pairs slide.h5ad -o pairs.csv
+
+        spaf-analysis gene-pairs slide.h5ad --groupby type -o markers.csv
     """
+    from spaf_analysis.gene_pairs.groups import gene_pair_markers, markers_sentence
     from spaf_analysis.gene_pairs.tool import gene_pairs, stored_gene_pairs
     from spaf_analysis.tables import read_table
+    from spaf_data import gene_pair_table
+    from spaf_model import replace_file
 
     check_result(source, out, as_json=as_json)
+    if cells is not None:
+        if cells.suffix != ".h5ad":
+            raise InputError(f"{cells} is where an AnnData of cells x gene pairs goes; its name must end in .h5ad.")
+        check_result(source, cells, as_json=as_json)
     adata = read_table(source)
     gene_pairs(adata, min_cells=min_cells, key_added=key_added)
     ranked = stored_gene_pairs(adata, key=key_added)
-    write_result(adata, ranked.table, out)
+    table = ranked.table
+    content = ranked.stored()
+    del content["table"]
+    content["enriched"] = ranked.enriched(len(ranked.table))
+    if groupby is not None:
+        gene_pair_markers(adata, groupby=groupby, min_cells=min_cells)
+        markers = adata.uns[GENE_PAIR_MARKERS]
+        table = markers["table"]
+        content["markers"] = markers
+        typer.echo(markers_sentence(markers), err=True)
+    if cells is not None:
+        replace_file(cells, gene_pair_table(adata).write_h5ad)
+    write_result(adata, table, out)
     if as_json:
-        content = ranked.stored()
-        del content["table"]
-        print_json(content | {"enriched": ranked.enriched(len(ranked.table))})
+        print_json(content)

@@ -1,6 +1,6 @@
 """Ligands and receptors beside each other in space: within type and tile, and beside expression-matched gene pairs."""
 
-from .compute import PairTests, feature_values, judge_pairs, matched_genes
+from .compute import PairTests, feature_values, judge_pairs, matched_genes, p_among
 from .moments import Moments, spatial_moments
 from .overlap import overlap_of_calls
 from .resource import Coverage, Resource, cover, read_resource
@@ -19,6 +19,7 @@ __all__ = [
     "ligrec",
     "matched_genes",
     "overlap_of_calls",
+    "p_among",
     "read_resource",
     "spatial_moments",
 ]

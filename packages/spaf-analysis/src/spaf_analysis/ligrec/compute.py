@@ -12,6 +12,10 @@ from scipy.stats import false_discovery_control
 
 from spaf_analysis.ligrec.moments import Moments, upper_tail
 
+_FEW = 10
+_LEAST_FOR_TAIL = 100
+_TAIL = 0.1
+
 
 @dataclass(frozen=True)
 class PairTests:
@@ -20,7 +24,7 @@ class PairTests:
     Attributes
     ----------
     observed, expected
-        Of all units; what is expected is the larger of both ways to permute.
+        Of all units; what is expected is what both owe to type and tile, or observed less the excess.
     z, p, fdr
         Against permutations within strata, one-sided; of the two ways (the ligand permuted, or the receptor) the one
         that says less counts.
@@ -31,7 +35,7 @@ class PairTests:
     rank
         Share of the matched pairs whose z is smaller.
     p_matched, fdr_matched
-        Share of the matched pairs, and the pair itself, whose z is as large.
+        Share of the matched pairs, and the pair itself, whose z is as large; see `p_among`.
     n_matched
         Matched pairs.
     of_units
@@ -127,12 +131,12 @@ def judge_pairs(
         With the Benjamini-Hochberg false discovery rate over all pairs.
     """
     together = Moments(*(part.sum(axis=0) for part in (_all(moments))))
-    z, p = _weaker(together)
+    ways, skewness = _standardised(together)
+    z = np.minimum(ways, ways.T)
     n = len(pairs)
     ratio_matched, rank, p_matched = (np.full(n, np.nan) for _ in range(3))
     n_matched = np.zeros(n, dtype=np.int64)
-    expected = np.maximum(together.expected, together.expected.T)
-    by_unit = np.maximum(moments.expected, moments.expected.transpose(0, 2, 1))
+    expected, by_unit = together.observed - together.excess, moments.observed - moments.excess
     of_units = np.full((len(moments.observed), n), np.nan)
     for index, (one, other) in enumerate(np.asarray(pairs).tolist()):
         a, b = _random_pairs(one, other, pools, subunits, known)
@@ -140,17 +144,38 @@ def judge_pairs(
         a, b = a[tested], b[tested]
         n_matched[index] = len(a)
         if np.isfinite(z[one, other]) and len(a):
-            as_large = z[a, b] >= z[one, other]
-            rank[index], p_matched[index] = 1 - as_large.mean(), (1 + as_large.sum()) / (1 + len(a))
+            rank[index] = np.mean(z[a, b] < z[one, other])
+            p_matched[index] = p_among(float(z[one, other]), z[a, b])
         ratio_matched[index] = _ratio(together.observed[a, b].sum(), expected[a, b].sum())
         own = _ratio(moments.observed[:, one, other], by_unit[:, one, other])
         of_units[:, index] = own - _ratio(moments.observed[:, a, b].sum(axis=1), by_unit[:, a, b].sum(axis=1))
     at = tuple(np.asarray(pairs).T)
+    p = np.maximum(*(upper_tail(ways[way], skewness[way]) for way in (at, at[::-1])))
     return PairTests(
-        together.observed[at], expected[at], z[at], p[at], adjusted(p[at]),
+        together.observed[at], expected[at], z[at], p, adjusted(p),
         _ratio(together.observed[at], expected[at]), ratio_matched, rank, p_matched, adjusted(p_matched), n_matched,
         of_units,
     )  # fmt: skip
+
+
+def p_among(value: float, others: NDArray[np.floating]) -> float:
+    """Return the share of values, and of one itself, that are as large, by a fitted tail where that is a handful.
+
+    Notes
+    -----
+    Where fewer than ten of at least a hundred are as large, their largest tenth is taken for exponential beyond its
+    threshold (as by Knijnenburg et al., Bioinformatics 25, 2009, with the shape that is safe for lighter tails):
+    without it nothing could be called among many pairs.
+    """
+    as_large = int(np.sum(others >= value))
+    p = (1 + as_large) / (1 + len(others))
+    if as_large >= _FEW or len(others) < _LEAST_FOR_TAIL:
+        return p
+    threshold = float(np.quantile(others, 1 - _TAIL))
+    beyond = others[others > threshold] - threshold
+    if not len(beyond) or value <= threshold:
+        return p
+    return min(p, len(beyond) / len(others) * float(np.exp(-(value - threshold) / beyond.mean())))
 
 
 def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,18 +188,16 @@ def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _all(moments: Moments) -> tuple[NDArray[np.float64], ...]:
-    return moments.observed, moments.expected, moments.variance, moments.third
+    return moments.observed, moments.excess, moments.variance, moments.third
 
 
-def _weaker(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return z and p of each two features; NaN where no stratum lets any of them change places."""
-    observed, expected, variance, third = _all(moments)
-    possible = variance > 1e-12 * np.maximum(expected, 1e-300) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        deviation = np.sqrt(np.where(possible, variance, np.nan))
-        z = (observed - expected) / deviation
-        p = np.where(possible, upper_tail(np.nan_to_num(z), np.nan_to_num(third / deviation**3)), np.nan)
-    return np.minimum(z, z.T), np.maximum(p, p.T)
+def _standardised(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return z and skewness of each two features, the first permuted; NaN where no stratum lets it change places."""
+    observed, excess, variance, third = _all(moments)
+    # What rounding leaves of strata of one cell is no variance.
+    known = np.where(variance > 1e-18 * np.maximum(observed, 1e-300) ** 2, variance, np.nan)
+    deviation = np.sqrt(known)
+    return excess / deviation, third / (deviation * known)
 
 
 def _random_pairs(

@@ -13,7 +13,7 @@ from scipy import sparse
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LIGREC, SPATIAL
 from spaf_analysis.ligrec.inputs import Inputs, inputs_of
-from spaf_analysis.ligrec.moments import around
+from spaf_analysis.ligrec.moments import StratumMeans, around
 from spaf_analysis.ligrec.resource import subunits_of
 from spaf_analysis.tables import table_of
 
@@ -87,7 +87,7 @@ def local_scores(
     Some tiles at a time: memory is that of the result, and of the cells of a few tiles times the pairs.
     """
     ligand, receptor = inputs.values_of(ligands), inputs.values_of(receptors)
-    means = _StratumMeans(ligand, inputs.stratum)
+    means = StratumMeans(ligand, inputs.stratum)
     parts: list[tuple[NDArray[np.int64], sparse.csr_matrix, NDArray[np.float32]]] = []
     for cells, weights, beside in around(inputs.coordinates, inputs.block, inputs.bandwidth):
         own = sparse.csr_matrix(receptor[cells])
@@ -103,18 +103,6 @@ def local_scores(
     score = sparse.csr_matrix(sparse.vstack([part for _, part, _ in parts], format="csr")[order])
     of_chance = [sparse.csr_matrix((excess, part.indices, part.indptr), shape=part.shape) for _, part, excess in parts]
     return score, sparse.csr_matrix(sparse.vstack(of_chance, format="csr")[order])
-
-
-class _StratumMeans:
-    """The mean of each feature in the stratum of some cells, without holding it of all."""
-
-    def __init__(self, values: sparse.csr_matrix, stratum: NDArray[np.int64]) -> None:
-        n = np.bincount(stratum)
-        joins = sparse.csr_matrix((1 / n[stratum], (stratum, np.arange(len(stratum)))), shape=(len(n), len(stratum)))
-        self.means, self.stratum = sparse.csr_matrix(joins @ values), stratum
-
-    def __call__(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(self.means[self.stratum[cells]].toarray())
 
 
 def _of_all_cells(values: sparse.csr_matrix, used: NDArray[np.int64], n_cells: int) -> sparse.csr_matrix:

@@ -52,16 +52,17 @@ def ligrec(
 
     The score of a pair is the sum over cells and the cells around them (Gaussian kernel, each slide by itself) of the
     receptor of one times the ligand of the other; of a complex the subunit that is least expressed counts. It stands
-    beside two kinds of chance: values dealt anew among the cells of one type in one tile (all permutations, by their
-    exact moments), and pairs of genes as frequent as its own. A pair is called where both adjusted p are at most .05;
-    where donors are given they are what is tested, and called is a pair whose p adjusted by max-T is at most .05.
+    beside two kinds of chance: what is left of either when the mean of its type and tile is taken off, dealt anew among
+    the cells of one type in one tile (all permutations, by their exact moments), and pairs of genes as frequent as its
+    own. A pair is called where both adjusted p are at most .05; where donors are given they are what is tested, and
+    called is a pair whose p adjusted by max-T is at most .05.
 
     Parameters
     ----------
     adata
         Cells with counts and `obsm["spatial"]` in um, or a SpatialData. Written to `uns[key_added]`: `table` (`ligand`,
-        `receptor`, `observed`, `expected`, `ratio`, `ratio_matched`, `excess`, their difference, by which rows are
-        ordered; `z`, `p`, `fdr`; `rank` among the matched pairs, `p_matched`, `fdr_matched`, `n_matched`; `called`;
+        `receptor`, `observed`, `expected`, `ratio`, `ratio_matched`, `excess`, their difference;
+        `z`, `p`, `fdr`; `rank` among the matched pairs, `p_matched`, `fdr_matched`, `n_matched`; `called`;
         with donors also `difference` (mean excess of donors, or of the first condition less the second), `p_donors`,
         `p_donors_adjusted` (max-T), `fdr_donors`, `n_donors`); `coverage`, a sentence; `resource`; `too_rare`;
         `overlap` where `beside` is given; `parameters`.
@@ -214,7 +215,9 @@ def _rows(pairs: pd.DataFrame, tests: PairTests, inputs: Inputs, n_permutations:
             difference=test.difference, p_donors=test.p, p_donors_adjusted=test.p_adjusted, fdr_donors=fdr,
             n_donors=test.n_donors, called=(test.p_adjusted <= FDR) & towards,
         )  # fmt: skip
-    return rows.sort_values(["excess", "ligand", "receptor"], ascending=[False, True, True], ignore_index=True)
+    return rows.sort_values(
+        ["p_matched", "excess", "ligand", "receptor"], ascending=[True, False, True, True], ignore_index=True
+    )
 
 
 def _of_donors(values: NDArray[np.float64], inputs: Inputs, n_permutations: int, seed: int) -> DonorTest:
