@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+import spaf_data
 from spaf_analysis.commands import JSON, OUT, check_result, print_json, write_result
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import PATTERNS
-from spaf_data import defaults
 
 
 def patterns_command(
@@ -26,16 +26,18 @@ def patterns_command(
     ] = None,
     radius: Annotated[
         float, typer.Option(help="Um across which transcripts share a punctum.")
-    ] = defaults.PUNCTA_RADIUS,
+    ] = spaf_data.defaults.PUNCTA_RADIUS,
     min_cells: Annotated[
         float, typer.Option(help="Cells that must say something of a gene for it to be tested.")
-    ] = defaults.PATTERN_MIN_CELLS,
+    ] = spaf_data.defaults.PATTERN_MIN_CELLS,
     cell_scores: Annotated[bool, typer.Option("--cell-scores", help="Also a layer of scores a pattern.")] = False,
     platform: Annotated[str, typer.Option(help="Of the run; default: found out.")] = "auto",
     pixel_size: Annotated[
         float | None, typer.Option(help="Um a pixel, where positions are pixels and the run does not say it.")
     ] = None,
-    min_qv: Annotated[float, typer.Option(help="Transcripts of lower quality are dropped.")] = defaults.MIN_QV,
+    min_qv: Annotated[
+        float, typer.Option(help="Transcripts of lower quality are dropped.")
+    ] = spaf_data.defaults.MIN_QV,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = PATTERNS,
     as_json: JSON = False,
 ) -> None:

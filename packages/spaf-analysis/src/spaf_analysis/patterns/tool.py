@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+import spaf_data
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import PATTERNS
 from spaf_analysis.tables import table_of
@@ -18,7 +19,6 @@ from spaf_data import (
     ReadOptions,
     Transcripts,
     check_patterns,
-    defaults,
     read_outlines,
     read_transcripts,
     subcellular_patterns,
@@ -36,8 +36,8 @@ def patterns(
     *,
     transcripts: Transcripts | None = None,
     patterns: Sequence[str] | None = None,
-    radius: float = defaults.PUNCTA_RADIUS,
-    min_cells: float = defaults.PATTERN_MIN_CELLS,
+    radius: float = spaf_data.defaults.PUNCTA_RADIUS,
+    min_cells: float = spaf_data.defaults.PATTERN_MIN_CELLS,
     cell_scores: bool = False,
     options: ReadOptions | None = None,
     platform: str = "auto",
