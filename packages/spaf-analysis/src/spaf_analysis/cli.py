@@ -28,6 +28,7 @@ from spaf_analysis.integrate.command import integrate_command
 from spaf_analysis.keys import EMBEDDING
 from spaf_analysis.ligrec.command import ligrec_command
 from spaf_analysis.niches.command import niches_command
+from spaf_analysis.patterns.command import patterns_command
 from spaf_analysis.perturbation.command import perturb_command
 from spaf_analysis.spatial_genes.command import spatial_genes_command
 from spaf_analysis.type_pairs.command import type_pairs_command
@@ -199,6 +200,7 @@ app.command("benchmark")(benchmark_command)
 app.command("perturb")(perturb_command)
 app.command("attention")(attention_command)
 app.command("ligrec")(ligrec_command)
+app.command("patterns")(patterns_command)
 
 
 def _announce(stage: str) -> None:

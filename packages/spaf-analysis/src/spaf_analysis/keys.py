@@ -29,6 +29,7 @@ UNKNOWN = "unknown"  # a label of cells that no class fits
 NICHE_STATE = "X_SpaF_niche"
 NICHES = "spaf_niche"
 NICHE_DIFFERENCES = "spaf_niche_differences"
+PATTERNS = "patterns"
 TYPE_PAIRS = "type_pairs"
 INTEGRATION = "integration"
 PERTURBATION = "perturbation"
@@ -60,6 +61,7 @@ __all__ = [
     "NICHE_STATE",
     "NO_VALUE",
     "N_TRANSCRIPTS",
+    "PATTERNS",
     "PERTURBATION",
     "PROPORTIONS",
     "SLIDE",

@@ -10,6 +10,7 @@ from spaf_analysis.imputation.plot import imputation_accuracy
 from spaf_analysis.integrate.plot import integration
 from spaf_analysis.ligrec.plot import ligrec
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
+from spaf_analysis.patterns.plot import patterns
 from spaf_analysis.perturbation.plot import perturbation
 from spaf_analysis.spatial_genes.plot import spatial_gene
 from spaf_analysis.type_pairs.plot import type_pairs
@@ -28,6 +29,7 @@ __all__ = [
     "niche_composition",
     "niche_differences",
     "niches",
+    "patterns",
     "perturbation",
     "proportion",
     "spatial_gene",

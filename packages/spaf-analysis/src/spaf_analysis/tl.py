@@ -12,6 +12,7 @@ from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.ligrec.tool import ligrec
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
+from spaf_analysis.patterns.tool import patterns
 from spaf_analysis.perturbation.neighbours import perturb_neighbours
 from spaf_analysis.perturbation.tool import perturb
 from spaf_analysis.spatial_genes import spatial_genes
@@ -30,6 +31,7 @@ __all__ = [
     "ligrec",
     "niche_differences",
     "niches",
+    "patterns",
     "perturb",
     "perturb_neighbours",
     "spatial_genes",

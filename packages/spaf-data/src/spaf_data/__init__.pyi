@@ -26,7 +26,14 @@ from .gene_identity import GeneNames, GeneUnion, check_same_genes, join_genes
 from .gene_statistics import GeneStatistics
 from .options import BuildOptions, ReadOptions, SlideSource
 from .pairs import easy_negatives, hard_negatives, positive_pairs
-from .patterns import Outlines, SubcellularPatterns, location_summary, read_outlines, subcellular_patterns
+from .patterns import (
+    Outlines,
+    SubcellularPatterns,
+    check_patterns,
+    location_summary,
+    read_outlines,
+    subcellular_patterns,
+)
 from .readers import find_bundles, has_transcripts, read_counts, read_transcripts
 from .sheet import read_sheet
 from .simulate import simulate_bundle
@@ -56,6 +63,7 @@ __all__ = [
     "Transcripts",
     "bin_transcripts",
     "build_corpus",
+    "check_patterns",
     "check_same_genes",
     "claim",
     "colocalize",

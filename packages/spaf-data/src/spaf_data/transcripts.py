@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -130,6 +130,32 @@ class Transcripts:
     def cell(self) -> np.ndarray:
         """Position in `cells` of every transcript, int32; made from `offsets` at the first call."""
         return np.repeat(np.arange(self.n_cells, dtype=np.int32), np.diff(self.offsets))
+
+    def of_cells(self, cells: np.ndarray) -> Transcripts:
+        """Return the transcripts of some cells, by their places in `cells`; the account stays that of all.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> transcripts = Transcripts.from_arrays(
+        ...     x=np.arange(3.0), y=np.zeros(3), gene=np.array([1, 0, 0]), cell=np.array([1, 0, 1]),
+        ...     genes=["ACTB", "KRT5"], cells=["a", "b"],
+        ... )
+        >>> transcripts.of_cells(np.array([1])).x.tolist()
+        [2.0, 0.0]
+        """
+        size = np.diff(self.offsets)[cells]
+        offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][cells] - offsets[:-1], size)
+        columns = {name: getattr(self, name)[rows] for name in ("x", "y", "z", "gene", "qv", "in_nucleus")}
+        return replace(
+            self,
+            **columns,
+            offsets=offsets,
+            cells=self.cells[cells],
+            centroids=None if self.centroids is None else self.centroids[cells],
+            areas=None if self.areas is None else self.areas[cells],
+        )
 
     def release(self) -> None:
         """Give back the memory of columns that lie in mapped files; they are read again where they are used."""

@@ -72,6 +72,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.ligrec.section import LigrecSection
     from spaf_analysis.niches.section import NichesSection
+    from spaf_analysis.patterns.section import PatternsSection
     from spaf_analysis.perturbation.section import PerturbationSection
     from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
     from spaf_analysis.spatial_genes.section import TissueSection
@@ -92,6 +93,7 @@ def default_sections() -> tuple[type[Section], ...]:
         PerturbationSection,
         AttentionSection,
         LigrecSection,
+        PatternsSection,
         DeconvolutionSection,
         ImputationSection,
         ProvenanceSection,

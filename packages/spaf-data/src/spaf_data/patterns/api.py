@@ -59,6 +59,13 @@ class SubcellularPatterns:
     typical: dict[str, float]
 
 
+def check_patterns(names: Sequence[str]) -> None:
+    """Raise `InputError` for a name that is none of a pattern."""
+    for name in names:
+        if name not in PATTERNS:
+            raise InputError(f"there is no pattern {name!r}; the choices are {', '.join(PATTERNS)}")
+
+
 def choose_patterns(
     transcripts: Transcripts, outlines: Outlines | None = None, patterns: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, str]]:
@@ -76,9 +83,8 @@ def choose_patterns(
         PERIPHERAL: outlines.cells is not None,
     }
     missing = {name: _NEEDS[k] for name, (k, _) in _STATISTIC.items() if not there.get(k, True)}
+    check_patterns(patterns or ())
     for name in patterns or ():
-        if name not in PATTERNS:
-            raise InputError(f"there is no pattern {name!r}; the choices are {', '.join(PATTERNS)}")
         if name in missing:
             found = [known for known in PATTERNS if known not in missing]
             where = transcripts.parameters.get("file", "the run")
@@ -154,7 +160,9 @@ def subcellular_patterns(
     row on within the nucleus and within the rest, where nuclei are known, so that a nuclear gene does not come out
     central or punctate for that. Mean and variance of each statistic are exact (`spaf_data.patterns._moments`), and
     so is the skewness but for polarised; p is that of a Pearson type III distribution with these three moments. Cells
-    are combined by the sum of what was observed less what was expected, over the root of the sum of variances.
+    are combined by the sum of what was observed less what was expected, over the root of the sum of variances, or of
+    what the cells differ by around their common effect, where that is more: transcripts in one punctum are not
+    independent, so that a punctate gene lies at random here and there more than permutations allow for.
 
     Genes share their cells: where some lie in the nucleus, all others lie outside it more than the average transcript
     does. With at least 20 genes tested, effects are therefore counted from that of the typical gene, the weighted
@@ -188,12 +196,13 @@ def subcellular_patterns(
     chosen, missing = choose_patterns(transcripts, outlines, patterns)
     wanted = np.zeros(_N_STATISTICS, bool)
     wanted[[_STATISTIC[name][0] for name in chosen]] = True
-    totals = np.zeros((_N_STATISTICS, 5, transcripts.n_genes))
+    totals = np.zeros((_N_STATISTICS, 8, transcripts.n_genes))
     seen = np.zeros((_N_STATISTICS, transcripts.n_genes), np.int64)
     parts: dict[str, list[sparse.csr_matrix]] = {name: [] for name in chosen if cell_scores}
     for cells in cell_ranges(transcripts.offsets):
         gene, indptr, moments = _score(transcripts, outlines, cells, wanted, radius)
-        columns = (*np.moveaxis(moments, 2, 0), moments[:, :, 1] ** 2)
+        apart, variance, third, weight = np.moveaxis(moments, 2, 0)
+        columns = (apart, variance, third, weight, variance**2, apart**2, apart * weight, weight**2)
         for k in np.flatnonzero(wanted):
             for column, values in enumerate(columns):
                 totals[k, column] += np.bincount(gene, weights=values[k], minlength=transcripts.n_genes)
@@ -288,9 +297,10 @@ def _tested(
     found, typical = [], {}
     for name in chosen:
         statistic, sign = _STATISTIC[name]
-        apart, variance, third, weight, squares = totals[statistic]
+        apart, variance, third, weight, squares, *of_cells = totals[statistic]
         genes = np.flatnonzero((variance > 0) & (weight > 0) & (variance**2 >= min_cells * squares))
         apart, variance, third, weight = (values[genes] for values in (apart, variance, third, weight))
+        variance = np.maximum(variance, _between_cells(apart / weight, *(values[genes] for values in of_cells)))
         usual = 0.0
         if len(genes) >= _LEAST_GENES:
             usual = _weighted_median(apart / weight, weight / np.sqrt(variance))
@@ -301,6 +311,12 @@ def _tested(
         found.append(_Tested(name, genes, seen[statistic, genes], effect, z, np.clip(p, np.finfo(float).tiny, 1.0)))
         typical[name] = sign * usual
     return found, typical
+
+
+def _between_cells(effect: np.ndarray, squared: np.ndarray, product: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the variance of the sum over cells that the cells themselves show, around the effect of all of them."""
+    shown: np.ndarray = squared - 2 * effect * product + effect**2 * weights
+    return shown
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
