@@ -23,7 +23,7 @@ from typing import Any
 
 import anndata
 import numpy as np
-from _machine import describe, write_results
+from _machine import describe, earlier_results, write_results
 from scipy import sparse
 from scipy.spatial import cKDTree
 
@@ -200,7 +200,9 @@ def main() -> None:
     if options.cost:
         results["cost"] = cost(options.cost)
     if options.write:
-        write_results("deconvolution", results)
+        before = earlier_results("deconvolution")
+        results["tables"] = before.get("tables", {}) | results["tables"]
+        write_results("deconvolution", before | results)
 
 
 if __name__ == "__main__":

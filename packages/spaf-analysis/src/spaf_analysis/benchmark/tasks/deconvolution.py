@@ -23,7 +23,6 @@ from spaf_analysis.benchmark.base import (
     Task,
 )
 from spaf_analysis.deconvolution import METHODS, accuracy, deconvolve_counts, spots_of_tissue
-from spaf_analysis.deconvolution.methods import Method as HowTo
 from spaf_analysis.errors import InputError
 from spaf_analysis.metrics import percentile_interval
 from spaf_analysis.tables import places_of
@@ -31,6 +30,7 @@ from spaf_analysis.tables import places_of
 if TYPE_CHECKING:
     from spaf_analysis.benchmark.base import Role
     from spaf_analysis.benchmark.data import Data
+    from spaf_analysis.deconvolution.methods import Method as HowTo
 
 AUTO, FREQUENCIES = "deconvolve", "frequencies of the reference"
 _MEASURES = ("RMSE", "Pearson")
