@@ -26,6 +26,13 @@ def describe(*packages: str) -> dict[str, Any]:
     }
 
 
+def earlier_results(name: str) -> dict[str, Any]:
+    """Return what was written before, so that a run of some parts keeps the others."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def write_results(name: str, results: dict[str, Any]) -> None:
     """Write results as JSON beside the scripts and say where."""
     path = Path(__file__).parent / "results" / f"{name}.json"

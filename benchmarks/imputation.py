@@ -25,7 +25,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-from _machine import describe, write_results
+from _machine import describe, earlier_results, write_results
 from scipy import sparse
 from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
@@ -54,7 +54,10 @@ def all_methods(found: Imputation, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def held_out(
-    query: sparse.csr_matrix, reference: sparse.csr_matrix, depth: np.ndarray | None, names: np.ndarray
+    query: sparse.csr_matrix,
+    reference: sparse.csr_matrix,
+    depth: np.ndarray | None,
+    names: np.ndarray,
 ) -> dict[str, Any]:
     """Hold out genes in folds."""
     truth = log_counts(query).toarray()
@@ -95,7 +98,9 @@ def summary(accuracies: dict[str, np.ndarray], expected: np.ndarray) -> dict[str
     }  # fmt: skip
 
 
-def outside(cells: anndata.AnnData, reference: anndata.AnnData, spots: anndata.AnnData) -> dict[str, Any]:
+def outside(
+    cells: anndata.AnnData, reference: anndata.AnnData, spots: anndata.AnnData, *, without_depth: bool
+) -> dict[str, Any]:
     """Compare genes that the panel lacks with spots in the same frame."""
     panel, spotted = set(cells.var_names), set(spots.var_names)
     shared = np.array([gene for gene in cells.var_names if gene in set(reference.var_names)])
@@ -115,7 +120,7 @@ def outside(cells: anndata.AnnData, reference: anndata.AnnData, spots: anndata.A
     found = fit_imputation(
         sparse.csr_matrix(cells[:, shared].X), sparse.csr_matrix(reference[:, shared].X),
         sparse.csr_matrix(reference[:, genes].X), [*shared, *genes],
-        depth=np.asarray(reference.X.sum(axis=1)).ravel(),
+        depth=np.asarray(reference.X.sum(axis=1)).ravel(), without_depth=without_depth,
     )  # fmt: skip
     everything = all_methods(found, np.arange(cells.n_obs))
     accuracies = {name: pearson(joins @ values, truth) for name, values in everything.items()}
@@ -164,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("cells", "reference", "spots", "patients"):
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--only-outside", action="store_true", help="Leave out what holds genes out.")
     parser.add_argument("--cost", type=int, nargs=2, metavar=("CELLS", "GENES"))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
@@ -173,10 +179,12 @@ def main() -> None:
         cells = cells[np.asarray(cells.X.sum(axis=1)).ravel() >= _LEAST_COUNTS].copy()
         counts, x = sparse.csr_matrix(cells.X), np.asarray(cells.obsm["spatial"])[:, 0]
         left = x < np.median(x)
-        results["halves"] = held_out(counts[~left], counts[left], None, cells.var_names.to_numpy())
-        print("halves", results["halves"], flush=True)
+        if not options.only_outside:
+            results["halves"] = held_out(counts[~left], counts[left], None, cells.var_names.to_numpy())
+            print("halves", results["halves"], flush=True)
     if options.cells and options.reference:
         reference = anndata.read_h5ad(options.reference)
+    if options.cells and options.reference and not options.only_outside:
         shared = np.array([gene for gene in cells.var_names if gene in set(reference.var_names)])
         results["panel"] = held_out(
             sparse.csr_matrix(cells[:, shared].X), sparse.csr_matrix(reference[:, shared].X),
@@ -184,8 +192,10 @@ def main() -> None:
         )  # fmt: skip
         print("panel", results["panel"], flush=True)
     if options.cells and options.reference and options.spots:
-        results["outside"] = outside(cells, reference, anndata.read_h5ad(options.spots))
-        print("outside", results["outside"], flush=True)
+        spots = anndata.read_h5ad(options.spots)
+        for name, removed in (("outside", False), ("outside_without_depth", True)):
+            results[name] = outside(cells, reference, spots, without_depth=removed)
+            print(name, results[name], flush=True)
     if options.patients:
         spots = anndata.read_h5ad(options.patients)
         known = spots[spots.obs["section"].isin(["A1", "B1", "C1"])].copy()
@@ -205,7 +215,7 @@ def main() -> None:
         results["cost"] = cost(*options.cost)
         print(results["cost"], flush=True)
     if options.write:
-        write_results("imputation", results)
+        write_results("imputation", earlier_results("imputation") | results)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from spaf_analysis.annotate import annotate
 from spaf_analysis.attention.tool import attention
 from spaf_analysis.cell_pairs import cell_pairs
 from spaf_analysis.clusters.tool import cluster, umap
-from spaf_analysis.deconvolution import deconvolve
+from spaf_analysis.deconvolution import deconvolve, take_proportions
 from spaf_analysis.gene_pairs import gene_pairs
 from spaf_analysis.gene_pairs.groups import gene_pair_markers
 from spaf_analysis.imputation.tool import impute
@@ -35,6 +35,7 @@ __all__ = [
     "perturb",
     "perturb_neighbours",
     "spatial_genes",
+    "take_proportions",
     "type_pairs",
     "umap",
 ]

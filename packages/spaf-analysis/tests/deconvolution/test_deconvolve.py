@@ -154,7 +154,8 @@ def test_the_chosen_method_had_the_least_error_on_made_spots():
     assert judged["rmse"].is_monotonic_increasing
     found = deconvolve_counts(spots_of_cells(counts, labels, n_spots=5).counts, counts, labels, n_replicates=0)
     assert found.judged is not None
-    assert found.method == found.judged["method"].iloc[0]
+    least = found.judged["rmse"].iloc[0]
+    assert found.judged.set_index("method").loc[found.method, "rmse"] <= 1.02 * least
 
 
 def test_scores_without_amounts_are_never_chosen(monkeypatch):
@@ -163,6 +164,15 @@ def test_scores_without_amounts_are_never_chosen(monkeypatch):
     best = pd.DataFrame({"method": ["markers", "least-squares", "poisson"], "rmse": [0.1, 0.2, 0.3], "pearson": 0.5})
     monkeypatch.setattr("spaf_analysis.deconvolution.compute.judge_methods", lambda *_, **__: best)
     assert deconvolve_counts(spots, counts, labels, n_replicates=0).method == "least-squares"
+
+
+def test_of_tied_methods_the_one_that_learns_from_spots_is_chosen(monkeypatch):
+    counts, labels = reference()
+    spots = spots_of_cells(counts, labels, n_spots=20).counts
+    for error, chosen in ((0.101, "platform"), (0.11, "poisson")):
+        judged = pd.DataFrame({"method": ["poisson", "platform"], "rmse": [0.1, error], "pearson": 0.5})
+        monkeypatch.setattr("spaf_analysis.deconvolution.compute.judge_methods", lambda *_, found=judged, **__: found)
+        assert deconvolve_counts(spots, counts, labels, n_replicates=0).method == chosen
 
 
 def test_types_that_are_one_are_said_to_be_alike():

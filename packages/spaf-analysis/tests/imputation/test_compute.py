@@ -175,6 +175,24 @@ def test_runs_are_equal_and_cells_without_counts_are_served(made):
     assert np.isfinite(first).all()
 
 
+def test_depth_is_removed_where_that_is_asked_for(made):
+    rng = np.random.default_rng(3)
+    thin = rng.uniform(0.15, 1.0, (900, 1))
+    parts = {
+        name: sparse.csr_matrix(rng.binomial(made[name].toarray().astype(int), share).astype(np.float32))
+        for name, share in (("query", thin[:500]), ("reference", thin[500:]))
+    }
+    depth = np.log(np.asarray(parts["query"][:, :N_SHARED].sum(axis=1)).ravel())
+    follows = {}
+    for removed in (False, True):
+        found = fitted(parts, method="blend", without_depth=removed)
+        follows[removed] = np.mean([abs(np.corrcoef(depth, gene)[0, 1]) for gene in found.dense().T[:-6]])
+        part = found.parts[-1]
+        alone = part.ways[0].predict(np.arange(500), np.arange(24))
+        assert np.isfinite(alone).all()
+    assert follows[True] < 0.7 * follows[False]
+
+
 def test_what_cannot_be_used_is_said(made):
     with pytest.raises(InputError, match="no method 'gimvi'; the methods are: auto, knn, spage"):
         fitted(made, method="gimvi")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import spaf_analysis as spaf
 from spaf_analysis import InputError
 from spaf_analysis.cli import app
 from spaf_analysis.imputation import imputed_table, write_imputed
+from spaf_analysis.imputation.section import ImputationSection
 from spaf_model import ScGPTSpatial, ScGPTSpatialConfig, Vocabulary
 
 
@@ -140,3 +143,14 @@ def test_spatialdata_and_command(tables, tmp_path):
     table = tmp_path / "genes.csv"
     assert CliRunner().invoke(app, [*words, "-o", str(table), "--method", "knn"]).exit_code == 0
     assert list(pd.read_csv(table).columns)[:4] == ["gene", "measured", "accuracy", "expected"]
+
+
+def test_section_of_the_report(tables):
+    spatial, reference = tables
+    nothing = ImputationSection.compute(SimpleNamespace(adata=spatial))
+    assert nothing.numbers() == {}
+    assert nothing.view() == {"rows": []}
+    spaf.tl.impute(spatial, reference, genes=["G70"])
+    made = ImputationSection.compute(SimpleNamespace(adata=spatial))
+    assert made.numbers()["imputation"][0]["method"] == spatial.uns["imputation"]["methods"]["method"].iloc[0]
+    assert len(made.figures) == 1

@@ -3,6 +3,7 @@
 from .choice import accuracy, judge_methods
 from .compute import Deconvolution, deconvolve_counts
 from .methods import METHODS
+from .others import take_proportions
 from .signatures import Signatures, signatures
 from .spots import MadeSpots, spots_of_cells, spots_of_tissue
 from .tool import deconvolve, proportions_of
@@ -20,4 +21,5 @@ __all__ = [
     "signatures",
     "spots_of_cells",
     "spots_of_tissue",
+    "take_proportions",
 ]

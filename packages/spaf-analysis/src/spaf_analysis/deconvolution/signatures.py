@@ -84,7 +84,10 @@ def signatures(counts: sparse.csr_matrix, labels: NDArray[np.str_]) -> Signature
         found = f"only {str(types[0])!r}" if types.size else "none"
         raise InputError(f"the reference needs cells of at least 2 types; its labels name {found}.")
     if counts.shape[1] < _FEWEST_GENES:
-        raise InputError(f"reference and spots share {counts.shape[1]} genes; at least {_FEWEST_GENES} are needed.")
+        raise InputError(
+            f"reference and spots share {counts.shape[1]} genes; at least {_FEWEST_GENES} are needed: are both of one "
+            "species?"
+        )
     of_type = sparse.csr_matrix((np.ones(named.size), (code, named)), shape=(types.size, counts.shape[0]))
     sums = np.asarray((of_type @ counts).toarray(), dtype=np.float64)
     empty = sums.sum(axis=1) == 0.0

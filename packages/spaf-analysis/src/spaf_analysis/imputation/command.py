@@ -32,6 +32,9 @@ def impute_command(
     measured: Annotated[
         bool, typer.Option("--measured", help="Predict measured genes too, each without having read it.")
     ] = False,
+    without_depth: Annotated[
+        bool, typer.Option("--without-depth", help="Remove what of genes follows from the depth of a cell.")
+    ] = False,
     neighbourhood: Annotated[
         bool, typer.Option("--neighbourhood", help="Also the mean over the 10 nearest cells, as a layer.")
     ] = False,
@@ -56,7 +59,7 @@ def impute_command(
     spatial, cells = read_table(source), read_table(reference)
     made = imputed_table(
         spatial, cells, genes=genes or None, method=method, model=model, layer=layer, reference_layer=reference_layer,
-        measured=measured, neighbourhood=neighbourhood, counts=counts, seed=seed,
+        measured=measured, without_depth=without_depth, neighbourhood=neighbourhood, counts=counts, seed=seed,
     )  # fmt: skip
     if out is not None and out.suffix == ".h5ad":
         write_imputed(made, out)

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from spaf_analysis.errors import InputError
 from spaf_analysis.imputation.blend import AccuracyModel, Evidence, blend_weights
 from spaf_analysis.imputation.parts import AskModel, Part, fit_part, weighed
-from spaf_analysis.imputation.spaces import find_spaces, log_counts, moments
+from spaf_analysis.imputation.spaces import Depth, find_spaces, log_counts, moments
 from spaf_analysis.imputation.ways import WAYS
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def fit_imputation(
     depth: NDArray[np.floating] | None = None,
     method: str = "auto",
     measured: bool = False,
+    without_depth: bool = False,
     ask_model: AskModel | None = None,
     seed: int = 0,
 ) -> Imputation:
@@ -118,6 +119,9 @@ def fit_imputation(
         "knn", "spage", "ridge", "ridge-200", "kernel", "model", "blend", or "auto": the best of them on held-out genes.
     measured
         Predict the shared genes as well, each without having read it.
+    without_depth
+        Remove what of genes follows from the depth of a cell, from query, reference and what is predicted; accuracies
+        are then of what is left.
     ask_model
         The way of a model, if there is one.
     seed
@@ -141,12 +145,14 @@ def fit_imputation(
     reference, others, whole = reference[kept], others[kept], whole[kept]
     shared_logs, truth = log_counts(reference, whole), log_counts(query[anchors])
     used = _used_genes(truth, shared_logs)
+    of_cells = np.asarray(query.sum(axis=1), dtype=np.float64).ravel()
+    removed = Depth.of(of_cells, whole) if without_depth else None
     fold = rng.permutation(used.size) % N_FOLDS
     parts: list[Part] = []
     judged: list[Evidence] = []
     for number in range(N_FOLDS):
         held, rest = used[fold == number], used[fold != number]
-        spaces = find_spaces(query[:, rest], reference[:, rest], anchors)
+        spaces = find_spaces(query[:, rest], reference[:, rest], anchors, removed)
         part, evidence = fit_part(spaces, shared_logs[:, held], truth[:, held], held, anchors, ask_model, seed)
         parts.append(part)
         judged.append(evidence)
@@ -172,7 +178,7 @@ def fit_imputation(
     tables = [held_out] if measured else []
     if others.shape[1]:
         wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
-        spaces = find_spaces(query[:, used], reference[:, used], anchors)
+        spaces = find_spaces(query[:, used], reference[:, used], anchors, removed)
         part, evidence = fit_part(spaces, log_counts(others, whole), None, wanted, anchors, ask_model, seed)
         final.append(weighed(part, chosen, blend_weights(known, evidence)))
         nothing = np.full(wanted.size, np.nan)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_analysis.imputation.blend import Evidence, correlations, describe_genes
-from spaf_analysis.imputation.spaces import N_RIDGE, Spaces
+from spaf_analysis.imputation.spaces import N_RIDGE, Spaces, slopes
 from spaf_analysis.imputation.ways import Way, around, fit_ways
 
 _CELLS_AT_ONCE = 8192
@@ -109,7 +109,11 @@ def fit_part(
         some = np.arange(start, min(start + step, genes.size))
         base = np.stack([way.predict(anchors, some) for way in ways])
         both = np.concatenate([base, np.stack([np.asarray(of_anchors @ one) for one in base])])
-        found.append(correlations(both, None if truth is None else truth[:, some].toarray()))
+        seen = None if truth is None else truth[:, some].toarray()
+        if seen is not None and spaces.depth is not None:
+            of_cells = spaces.depth.query[anchors]
+            seen = seen - np.outer(of_cells, slopes(of_cells, seen))
+        found.append(correlations(both, seen))
     between, with_truth = (np.concatenate([one[at] for one in found]) for at in (0, 1))
     mean, spread = (np.concatenate([one[at] for one in found], axis=1) for at in (2, 3))
     components = spaces.of("components")[1][:, : N_RIDGE[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,34 @@ def moments(matrix: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 @dataclass(frozen=True)
+class Depth:
+    """Logarithms of the counts of cells, less their mean: what of a cell is not biology alone.
+
+    Attributes
+    ----------
+    query, reference
+        (n_cells,).
+    """
+
+    query: NDArray[np.float32]
+    reference: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, query: NDArray[np.floating], reference: NDArray[np.floating]) -> Depth:
+        """Return that of counts a cell."""
+        logs = [np.log(np.maximum(np.asarray(counts, dtype=np.float64), 1.0)) for counts in (query, reference)]
+        return cls(*((one - one.mean()).astype(np.float32) for one in logs))
+
+
+def slopes(depth: NDArray[np.floating], values: Any) -> NDArray[np.float32]:
+    """Return the slopes of columns, sparse or dense, on depth."""
+    centred = depth - depth.mean()
+    square = float(centred @ centred)
+    product = np.asarray(values.T @ centred, dtype=np.float64).ravel()
+    return (product / square if square > 0.0 else 0.0 * product).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class Spaces:
     """Cells of a query and a reference on common axes, each standardised by itself: what differs by platform is left.
 
@@ -42,18 +71,23 @@ class Spaces:
         (n_cells, n_axes): joint components, principal vectors of the two, components of the reference.
     parts
         Columns of each kind of axes.
+    depth
+        Centred logarithms of the depth of query and reference, where it is removed.
     """
 
     query: NDArray[np.float32]
     reference: NDArray[np.float32]
     parts: dict[str, slice]
+    depth: Depth | None = None
 
     def of(self, part: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return query and reference on one kind of axes."""
         return self.query[:, self.parts[part]], self.reference[:, self.parts[part]]
 
 
-def find_spaces(query: sparse.csr_matrix, reference: sparse.csr_matrix, fitted: NDArray[np.int64]) -> Spaces:
+def find_spaces(
+    query: sparse.csr_matrix, reference: sparse.csr_matrix, fitted: NDArray[np.int64], depth: Depth | None = None
+) -> Spaces:
     """Find common axes of counts of the same genes.
 
     Parameters
@@ -62,11 +96,20 @@ def find_spaces(query: sparse.csr_matrix, reference: sparse.csr_matrix, fitted: 
         Cells x genes, counts.
     fitted
         Cells of the query that axes are found by; all are placed on them.
+    depth
+        Removed from both before axes are found; None: it is left in.
     """
     logs = log_counts(query), log_counts(reference)
     (mean, spread), (mean_of_reference, spread_of_reference) = moments(logs[0][fitted]), moments(logs[1])
     of_query = _standardised(logs[0][fitted], mean, spread)
     of_reference = _standardised(logs[1], mean_of_reference, spread_of_reference)
+    slope: NDArray[np.float32] | float = 0.0
+    own_depth = np.zeros(query.shape[0], np.float32)
+    if depth is not None:
+        own_depth = depth.query
+        slope = slopes(own_depth[fitted], of_query)
+        of_query -= np.outer(own_depth[fitted], slope)
+        of_reference -= np.outer(depth.reference, slopes(depth.reference, of_reference))
     n_query, n_reference = len(of_query), len(of_reference)
     covariance = [part.T @ part / len(part) for part in (of_query, of_reference)]
     whole = (n_query * covariance[0] + n_reference * covariance[1]) / (n_query + n_reference)
@@ -80,12 +123,12 @@ def find_spaces(query: sparse.csr_matrix, reference: sparse.csr_matrix, fitted: 
     placed = np.empty((query.shape[0], axes.shape[1]), np.float32)
     for start in range(0, query.shape[0], _CELLS_AT_ONCE):
         rows = slice(start, start + _CELLS_AT_ONCE)
-        placed[rows] = _standardised(logs[0][rows], mean, spread) @ axes
+        placed[rows] = (_standardised(logs[0][rows], mean, spread) - np.outer(own_depth[rows], slope)) @ axes
     edges = np.cumsum([0, joint.shape[1], vectors.shape[1], components.shape[1]])
     parts = {
         name: slice(int(edges[at]), int(edges[at + 1])) for at, name in enumerate(("joint", "vectors", "components"))
     }
-    return Spaces(placed, of_reference @ axes, parts)
+    return Spaces(placed, of_reference @ axes, parts, depth)
 
 
 def leading(covariance: NDArray[np.floating], n: int) -> NDArray[np.float64]:

@@ -89,6 +89,7 @@ def impute(
     layer: str | None = None,
     reference_layer: str | None = None,
     measured: bool = False,
+    without_depth: bool = False,
     neighbourhood: bool = False,
     counts: bool = False,
     seed: int = 0,
@@ -118,6 +119,8 @@ def impute(
         Layers that hold the counts; None: X.
     measured
         Also predict the measured genes, each without having read it.
+    without_depth
+        Remove what of genes follows from the depth of a cell, from both tables, the result and its accuracies.
     neighbourhood
         Also average each prediction over the 10 nearest cells of the slide: a layer apart. Needs ``obsm["spatial"]``.
     counts
@@ -154,7 +157,8 @@ def impute(
     check_key(key_added)
     made = imputed_table(
         spatial, reference, genes=genes, method=method, model=model, layer=layer, reference_layer=reference_layer,
-        measured=measured, neighbourhood=neighbourhood, counts=counts, seed=seed, table_key=table_key,
+        measured=measured, without_depth=without_depth, neighbourhood=neighbourhood, counts=counts, seed=seed,
+        table_key=table_key,
     )  # fmt: skip
     result = made.shell()
     values: dict[str, NDArray[np.float32]] = {}
@@ -178,6 +182,7 @@ def imputed_table(
     layer: str | None = None,
     reference_layer: str | None = None,
     measured: bool = False,
+    without_depth: bool = False,
     neighbourhood: bool = False,
     counts: bool = False,
     seed: int = 0,
@@ -210,7 +215,7 @@ def imputed_table(
     depth = np.asarray(of_reference.sum(axis=1), dtype=np.float64).ravel()
     found = fit_imputation(
         read, shared.counts(of_reference, 1), of_reference[:, wanted], all_names,
-        depth=depth, method=method, measured=measured, ask_model=ask, seed=seed,
+        depth=depth, method=method, measured=measured, without_depth=without_depth, ask_model=ask, seed=seed,
     )  # fmt: skip
     record = {
         "method": found.method,
@@ -222,6 +227,7 @@ def imputed_table(
         "n_cells_without_counts": int((np.diff(read.indptr) == 0).sum()),
         "n_imputed": int((~found.genes["measured"]).sum()),
         "log_depth": found.log_depth,
+        "without_depth": without_depth,
         "seed": seed,
     }
     return ImputedTable(table, found, nearest, counts, record)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from spaf_analysis.imputation.spaces import N_RIDGE, Spaces
+from spaf_analysis.imputation.spaces import N_RIDGE, Spaces, slopes
 
 N_NEIGHBORS = 50
 N_AROUND = 30  # cells of the query like a cell, that its prediction is averaged over
@@ -82,8 +82,14 @@ def fit_ways(spaces: Spaces, targets: sparse.csr_matrix, *, seed: int = 0) -> li
     """
     columns = targets.tocsc()
 
+    depth = None if spaces.depth is None else spaces.depth.reference
+    slope = None if depth is None else slopes(depth, targets)
+
     def of_reference(genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(columns[:, genes].toarray(), dtype=np.float32)
+        found = np.asarray(columns[:, genes].toarray(), dtype=np.float32)
+        if depth is not None and slope is not None:
+            found -= np.outer(depth, slope[genes])
+        return found
 
     ways = [
         Way("knn", _taken(_neighbours(*spaces.of("joint"), metric="euclidean")), of_reference, None),
@@ -105,6 +111,9 @@ def fit_ways(spaces: Spaces, targets: sparse.csr_matrix, *, seed: int = 0) -> li
     seen = np.cos(reference @ turn + phase)
     centre = seen.mean(axis=0)
     seen -= centre
+    if depth is not None:
+        # What the other features are by construction: of no slope on depth, so that targets need none taken from them.
+        seen -= np.outer(depth, slopes(depth, seen))
     penalty = _KERNEL_PENALTY * len(seen) * float(seen.var(axis=0).mean())
     coefficients = _solved(seen, targets, mean, penalty)
     ways.append(_linear("kernel", lambda rows: np.cos(query[rows] @ turn + phase) - centre, coefficients, mean))
