@@ -34,7 +34,5 @@ def test_values_that_are_no_counts_name_the_layer_where_there_is_a_choice(table)
 
 
 def test_an_embedding_that_no_model_is_there_to_make(table):
-    with pytest.raises(
-        InputError, match="^a.h5ad: obsm has no embedding 'X'; it has: nothing; name another"
-    ):
+    with pytest.raises(InputError, match="^a.h5ad: obsm has no embedding 'X'; it has: nothing; name another"):
         embed_where_missing(table, "X", None, where="a.h5ad")
