@@ -75,7 +75,7 @@ def test_duplicate_genes(refused: Embed, slide: Path) -> None:
         (np.nan, "Counts must be finite: cell 'cell12' has the value nan"),
         (np.inf, "Counts must be finite: cell 'cell12' has the value inf"),
         (70.5, "Counts must be whole numbers: cell 'cell12' has the value 70.5"),
-        (0.5, "look log-normalised or scaled (cell 'cell12' has the value 0.5); the model needs raw counts"),
+        (0.5, "look log-normalised or scaled (cell 'cell12' has the value 0.5); raw counts are needed"),
     ],
 )
 def test_values_that_are_not_counts(value: float, message: str, refused: Embed, slide: Path) -> None:

@@ -17,6 +17,9 @@ import spaf_model
 from spaf_analysis.errors import InputError
 
 
+_OF_ALL = "in X, or in the layer that is named (layer=) where one can be"  # of a sentence of `spaf_model`
+
+
 @dataclass(frozen=True)
 class SharedGenes:
     """Genes that all of some tables measure.
@@ -105,8 +108,19 @@ def genes_in_all(tables: Sequence[ad.AnnData], where: Sequence[str], *, least: i
     return SharedGenes([union.genes[gene] for gene in in_all], tuple(place[found] for found in columns))
 
 
-def checked_counts(table: ad.AnnData, layer: str | None, where: str) -> sparse.csr_matrix:
+def checked_counts(table: ad.AnnData, layer: str | None, where: str, *, option: str | None = None) -> sparse.csr_matrix:
     """Return the counts of a table as CSR.
+
+    Parameters
+    ----------
+    table
+        Cells or spots.
+    layer
+        With the counts; X if None.
+    where
+        What messages call the table.
+    option
+        What names its layer, for messages; None where nothing does.
 
     Raises
     ------
@@ -117,7 +131,8 @@ def checked_counts(table: ad.AnnData, layer: str | None, where: str) -> sparse.c
         raise InputError(f"{where} has no layer {layer!r}; it has: {', '.join(table.layers) or 'none'}.")
     source: Any = table.X if layer is None else table.layers[layer]
     if source is None:
-        raise InputError(f"{where} has no X; name the layer that holds its counts.")
+        told = "put its counts there" if option is None else f"name the layer that holds its counts with {option}"
+        raise InputError(f"{where} has no X; {told}.")
     source = source.to_memory() if hasattr(source, "to_memory") else source
     counts = sparse.csr_matrix(source)
     counts.sum_duplicates()
@@ -125,6 +140,7 @@ def checked_counts(table: ad.AnnData, layer: str | None, where: str) -> sparse.c
     try:
         spaf_model.check_counts(counts.indptr, counts.data, cell_names=names)
     except spaf_model.InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        told = "in X" if option is None else f"in X, or in a layer that is named with {option}"
+        raise InputError(f"{where}: {str(error).replace(_OF_ALL, told)}") from error
     counts.eliminate_zeros()
     return counts

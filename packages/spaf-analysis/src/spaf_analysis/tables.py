@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+import spaf_data
 import spaf_model
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import NO_VALUE, SPATIAL
@@ -75,8 +76,19 @@ def places_of(adata: ad.AnnData) -> NDArray[np.float64]:
 
 
 def slide_names(adata: ad.AnnData) -> NDArray[np.str_]:
-    """Return the slide of each cell; one without a name where the table says of none."""
-    slides = slides_of_cells(adata.obs)
+    """Return the slide of each cell; one without a name where the table says of none.
+
+    Raises
+    ------
+    InputError
+        If the column of slides says nothing for some cells.
+    """
+    try:
+        slides = slides_of_cells(adata.obs)
+    except spaf_data.InputError as error:
+        # It ends in options of spaf-data, which no analysis has.
+        said = str(error).partition("; name another column")[0]
+        raise InputError(f"{said}; fill the column in, or take it out of obs.") from error
     return np.full(adata.n_obs, "") if slides is None else np.asarray(slides, dtype=str)
 
 
@@ -117,10 +129,35 @@ def read_table(path: Path) -> ad.AnnData:
         raise InputError(f"{path} cannot be read as an h5ad file: {str(error).splitlines()[0]}") from error
 
 
-def embed_where_missing(adata: ad.AnnData, key: str, model: Model[Any, Any] | str | Path | None) -> None:
-    """Embed the cells into `obsm[key]`, where it is not there and a model is given."""
-    if key not in adata.obsm and model is not None:
-        loaded(model).embed(adata, key_added=key)
+def embed_where_missing(
+    adata: ad.AnnData, key: str, model: Model[Any, Any] | str | Path | None, *, where: str = ""
+) -> None:
+    """Embed the cells of a command into `obsm[key]`, where it is not there and a model is given.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    key
+        Of `obsm`.
+    model
+        What is to embed them.
+    where
+        The file, for messages about one of several.
+
+    Raises
+    ------
+    InputError
+        If it is not there and no model is named.
+    """
+    if key in adata.obsm:
+        return
+    if model is None:
+        raise InputError(
+            f"{where + ': ' if where else ''}obsm has no embedding {key!r}; it has: "
+            f"{', '.join(adata.obsm) or 'nothing'}; name another with --key, or a model that makes it with --model."
+        )
+    loaded(model).embed(adata, key_added=key)
 
 
 def loaded(model: Model[Any, Any] | str | Path) -> Model[Any, Any]:

@@ -163,7 +163,10 @@ def test_what_cannot_be_used_is_said():
     fails("4 dimensions in the reference and 2 in the query", key="X_other")
     fails("no column 'patient'", donor="patient")
     query.X = np.log1p(query.X)
-    fails("the query: .*log")
+    fails(r"the query: .*log.*; raw counts are needed: in X, or in a layer that is named with layer \(--layer\)")
+    whole, reference.X = reference.X, np.log1p(reference.X)
+    fails(r"the reference: .*a layer that is named with reference_layer \(--reference-layer\)")
+    reference.X = whole
     query = cells(30, 1)
     query.var_names = [f"other{gene}" for gene in range(N_GENES)]
     fails("share less than 5%")

@@ -59,6 +59,12 @@ def test_wrong_files_are_one_sentence(files, call):
     wide.write_h5ad(files / "wide.h5ad")
     del wide.obsm["X_SpaF"]
     wide.write_h5ad(files / "bare.h5ad")
+    unlabelled = ad.read_h5ad(files / "b.h5ad")
+    del unlabelled.obs["kind"]
+    unlabelled.write_h5ad(files / "other.h5ad")
+    logs = ad.read_h5ad(files / "b.h5ad")
+    logs.X = logs.X.log1p()
+    logs.write_h5ad(files / "logs.h5ad")
     for words, sentence in (
         (("a.h5ad",), "say with --batch which column of obs names what is to be mixed"),
         (("a.h5ad", "a.h5ad"), "a file is named twice"),
@@ -68,8 +74,14 @@ def test_wrong_files_are_one_sentence(files, call):
             ("a.h5ad", "wide.h5ad"),
             "have different numbers of dimensions, so no one model made them: a.h5ad 3, wide.h5ad 9",
         ),
-        (("a.h5ad", "bare.h5ad"), "bare.h5ad: obsm has no embedding 'X_SpaF'"),
-        (("a.h5ad", "b.h5ad", "--label", "none"), "obs has no column 'none' (--label)"),
+        (
+            ("a.h5ad", "bare.h5ad"),
+            "bare.h5ad: obsm has no embedding 'X_SpaF'; it has: nothing; name another with --key, or a model that "
+            "makes it with --model",
+        ),
+        (("a.h5ad", "b.h5ad", "--label", "none"), "a.h5ad: obs has no column 'none' (--label); it has: kind, batch"),
+        (("a.h5ad", "other.h5ad", "--label", "kind"), "other.h5ad: obs has no column 'kind' (--label); it has: batch"),
+        (("a.h5ad", "logs.h5ad"), "raw counts are needed: in X"),
         (("a.h5ad", "--batch", "batch"), "obs column 'batch' (--batch) holds only 'b0'"),
     ):
         code, printed, said = call(*words, "--no-harmony", "-o", "new.csv")

@@ -129,3 +129,16 @@ def test_equal_to_scib_metrics(cells):
         np.testing.assert_allclose(lisi(embedding, batch), np.asarray(theirs), atol=0.01)
         ilisi = scib_metrics.ilisi_knn(NeighborsResults(indices=found, distances=distance), batch, perplexity=30)
         assert np.median(lisi(embedding, batch)) - 1 == pytest.approx(float(ilisi), abs=0.01)
+
+
+def test_cells_that_are_all_the_same_warn_of_nothing_and_are_not_their_own_neighbours():
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=(80, 3))
+    embedding[:40] = embedding[0]  # more than neighbours are searched
+    graph = CellGraph.of(embedding)
+    assert graph.nearest.shape == (80, 14)
+    assert not (graph.nearest == np.arange(80)[:, None]).any()
+    distance = np.linalg.norm(embedding[:, None] - embedding[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    found = np.take_along_axis(distance, graph.nearest, axis=1)
+    np.testing.assert_allclose(found, np.sort(distance, axis=1)[:, :14], atol=1e-7)

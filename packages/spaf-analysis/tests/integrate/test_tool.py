@@ -185,3 +185,12 @@ def test_wrong_input_is_one_sentence(batches, change, options, sentence):
         adata.obs["kind"] = [f"k{cell % 600}" for cell in range(adata.n_obs)]
     with pytest.raises(InputError, match=sentence):
         tl.integrate(adata, **{"batch": "batch", "label": "kind", "use_harmony": False, **options})
+
+
+def test_labels_that_are_the_batches_are_said_to_be(batches):
+    adata = batches.copy()
+    adata.obs["same"] = ["label of " + name for name in adata.obs["batch"]]
+    tl.integrate(adata, batch="batch", label="same", use_harmony=False, n_replicates=5)
+    assert any("one and the same division of the cells" in note for note in adata.uns["integration"]["notes"])
+    tl.integrate(adata, batch="batch", label="kind", use_harmony=False, n_replicates=5)
+    assert not any("one and the same" in note for note in adata.uns["integration"]["notes"])

@@ -13,6 +13,8 @@ from scipy import sparse
 from spaf_model.errors import InputError
 
 # The largest log1p of a count that a slide can reach: exp(20) is 5 x 10^8 transcripts of one gene in one cell.
+# Not every caller lets a layer be named; who does says how.
+WHERE_COUNTS_BELONG = "in X, or in the layer that is named (layer=) where one can be"
 _LARGEST_LOG = 20.0
 _LARGEST_OF_HALF = 2048  # up to here float16 holds every integer
 
@@ -165,10 +167,7 @@ def check_counts(
         where = first(counts != np.floor(counts))
         if counts.max() <= _LARGEST_LOG:
             raise InputError(
-                f"The values look log-normalised or scaled ({where}); the model needs raw counts: "
-                "name the layer that holds them with layer=."
+                f"The values look log-normalised or scaled ({where}); raw counts are needed: {WHERE_COUNTS_BELONG}."
             )
-        raise InputError(
-            f"Counts must be whole numbers: {where}; if the raw counts are in a layer, name it with layer=."
-        )
+        raise InputError(f"Counts must be whole numbers: {where}; raw counts are needed: {WHERE_COUNTS_BELONG}.")
     raise InputError(f"Counts must not be negative: {first(counts < 0)}.")

@@ -38,8 +38,8 @@ def features_of(
     reference_layer: str | None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return what each method reads of both tables, the reference first; of one method where one is named."""
-    counted = checked_counts(known, reference_layer, "the reference")
-    of_asked = checked_counts(asked, layer, "the query")
+    counted = checked_counts(known, reference_layer, "the reference", option="reference_layer (--reference-layer)")
+    of_asked = checked_counts(asked, layer, "the query", option="layer (--layer)")
     shared = shared_genes(known, asked, ("the reference", "the query"))
     both = sparse.csr_matrix(sparse.vstack([shared.counts(counted, 0), shared.counts(of_asked, 1)]))
     labelled = np.flatnonzero(codes >= 0)

@@ -201,7 +201,9 @@ class Data:
         return found
 
     def _ready(self, table: ad.AnnData, layer: str | None) -> ad.AnnData:
-        table.X = sparse.csr_matrix(checked_counts(table, layer, f"data set {self.name!r}"), dtype=np.float32)
+        table.X = sparse.csr_matrix(
+            checked_counts(table, layer, f"data set {self.name!r}", option="layer"), dtype=np.float32
+        )
         slide = self.options.slide
         if slide is not None and slide in table.obs:
             table.obs[SLIDE] = table.obs[slide].astype(str).to_numpy()

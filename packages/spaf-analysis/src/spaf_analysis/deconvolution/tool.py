@@ -93,8 +93,8 @@ def deconvolve(
     table, cells = table_of(spots, table_key), table_of(reference)
     codes, names = labels_of(cells, label, "label")
     labels = np.array([*names, ""])[codes]
-    of_spots = checked_counts(table, layer, "the spots")
-    of_cells = checked_counts(cells, reference_layer, "the reference")
+    of_spots = checked_counts(table, layer, "the spots", option="layer (--layer)")
+    of_cells = checked_counts(cells, reference_layer, "the reference", option="reference_layer (--reference-layer)")
     shared = shared_genes(table, cells, ("the spots", "the reference"))
     read = shared.counts(of_spots, 0)
     seen = read if smooth == 0.0 else _smoothed(read, table, smooth)

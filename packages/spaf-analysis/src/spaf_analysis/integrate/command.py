@@ -82,11 +82,18 @@ def integrate_command(
     if len({source.resolve() for source in sources}) < len(sources):
         raise InputError("a file is named twice; each would be integrated with itself.")
     tables = [read_table(source) for source in sources]
+    for table, source in zip(tables, sources, strict=True):
+        for option, name in (("--batch", batch), ("--label", label)):
+            if name is not None and name not in table.obs:
+                raise InputError(
+                    f"{source}: obs has no column {name!r} ({option}); it has: "
+                    f"{', '.join(map(str, table.obs)) or 'nothing'}."
+                )
     if complete:
         for table, embedding in zip(tables, completed_embedding(tables[0], tables[1], seed=seed), strict=True):
             table.obsm[key] = embedding
-    for table in tables:
-        embed_where_missing(table, key, model)
+    for table, source in zip(tables, sources, strict=True):
+        embed_where_missing(table, key, model, where=str(source))
     adata = together(tables, sources, key)
     column = FILE if batch is None else batch
     for option, name in (("--batch", column), ("--label", label)):

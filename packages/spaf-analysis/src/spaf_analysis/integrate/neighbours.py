@@ -13,6 +13,7 @@ import scanpy as sc
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 
 from spaf_analysis.defaults import N_NEIGHBORS
@@ -45,10 +46,9 @@ class CellGraph:
         """Search exactly, whatever the number of cells."""
         table = ad.AnnData(obsm={"embedding": np.asarray(embedding, dtype=np.float64)}, shape=(len(embedding), 0))
         k = min(N_NEIGHBORS, len(embedding) - 1)
-        sc.pp.neighbors(table, n_neighbors=k, use_rep="embedding", transformer="sklearn", random_state=seed)
-        distances = sparse.csr_matrix(table.obsp["distances"])
-        nearest = distances.indices.reshape(len(embedding), -1).astype(np.int64)
-        return cls(nearest, sparse.csr_matrix(table.obsp["connectivities"]))
+        search = _ItselfFirst(n_neighbors=k)
+        sc.pp.neighbors(table, n_neighbors=k, use_rep="embedding", transformer=search, random_state=seed)
+        return cls(search.nearest_, sparse.csr_matrix(table.obsp["connectivities"]))
 
     @cached_property
     def _graph(self) -> igraph.Graph:
@@ -86,6 +86,26 @@ class CellGraph:
     def purity(self, label: NDArray[np.integer]) -> NDArray[np.float64]:
         """Share of the nearest cells of each cell that have its label."""
         return np.asarray((label[self.nearest] == label[:, None]).mean(axis=1))
+
+
+class _ItselfFirst(BaseEstimator):
+    """The exact search that scanpy is given: every cell is its own first neighbour, also where cells are all the same.
+
+    Its own exact search takes whichever of equal cells comes first for the cell itself, which then is one of its own
+    nearest cells, and puts the diagonal into a sparse matrix afterwards.
+    """
+
+    def __init__(self, n_neighbors: int) -> None:
+        self.n_neighbors = n_neighbors
+
+    def fit_transform(self, X: NDArray[np.floating]) -> sparse.csr_matrix:
+        """Return distances to the cell itself and its nearest others, as many in each row."""
+        n, k = len(X), self.n_neighbors
+        distance, nearest = NearestNeighbors(n_neighbors=k - 1).fit(X).kneighbors()
+        self.nearest_ = nearest.astype(np.int64)
+        columns = np.column_stack([np.arange(n), nearest])
+        values = np.column_stack([np.zeros(n), distance])
+        return sparse.csr_matrix((values.ravel(), columns.ravel(), np.arange(n + 1) * k), shape=(n, n))
 
 
 def lisi(

@@ -201,6 +201,16 @@ def _notes(
         notes.append("Without labels nothing says whether identity is kept, so mixing is measured and not judged.")
         return notes
     code, names = of_label
+    same = (
+        len(np.unique(code[cells]))
+        == len(np.unique(of_batch[cells]))
+        == len(np.unique(np.stack([code[cells], of_batch[cells]]), axis=1).T)
+    )
+    if same:
+        notes.append(
+            f"Labels (obs column {label!r}) and batches are one and the same division of the cells: what keeps the one "
+            "keeps the other, so neither identity nor mixing can be judged by them."
+        )
     if len(np.unique(code[cells][code[cells] >= 0])) < 2:
         raise InputError(f"the embedded cells have fewer than 2 labels of obs column {label!r}.")
     if (code[cells] < 0).any():

@@ -32,7 +32,8 @@ def niches_command(
         str, typer.Option(help="What is averaged over neighbours: both, embedding, or expression (no model needed).")
     ] = "both",
     n_domains: Annotated[
-        int | None, typer.Option("--n-domains", "-k", help="Number of niches; default: the one halves agree on.")
+        int | None,
+        typer.Option("--n-domains", "-k", help="Number of niches; default: of 3 to 15, as halves agree."),
     ] = None,
     method: Annotated[str, typer.Option(help="kmeans or mixture.")] = "kmeans",
     n_neighbors: Annotated[int, typer.Option(help="Nearest cells that count; of spots on a grid whole rings.")] = (

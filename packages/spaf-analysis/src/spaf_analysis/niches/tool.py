@@ -72,7 +72,8 @@ def niches(
         What is averaged over neighbours: "embedding"; "expression", principal components of the slide's own counts
         (z-scored and Pearson residuals), which needs no embedding; or "both".
     n_domains
-        Number of niches; None chooses the one on which halves of the tissue agree.
+        Number of niches, 2 or more; None chooses the one, of 3 to 15, on which halves of the tissue agree (2
+        where there are too few cells to ask).
     method
         "kmeans" or "mixture" (of Gaussians).
     n_neighbors
