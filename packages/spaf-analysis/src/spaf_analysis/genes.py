@@ -16,7 +16,6 @@ import spaf_data
 import spaf_model
 from spaf_analysis.errors import InputError
 
-
 _OF_ALL = "in X, or in the layer that is named (layer=) where one can be"  # of a sentence of `spaf_model`
 
 
