@@ -58,10 +58,12 @@ from spaf_model.scgpt_spatial import (
     ScGPTSpatialNetwork,
     ScGPTSpatialTokeniser,
     SingleExpert,
+    Surroundings,
     ValueBatch,
     ValuedCells,
     distance_weights,
     neighbourhood_weights,
+    relative_distances,
     technology_names,
 )
 from spaf_model.scgpt_spatial.published import convert_published_folder
@@ -153,6 +155,7 @@ __all__ = [
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
     "StepStatistics",
+    "Surroundings",
     "TissueConfig",
     "TissueModel",
     "TokenBatch",
@@ -186,6 +189,7 @@ __all__ = [
     "rank_genes",
     "refuse_overwriting",
     "register_family",
+    "relative_distances",
     "replace_file",
     "select_kernel",
     "sequence_lengths",
