@@ -17,6 +17,7 @@ from spaf_analysis.benchmark import Difference, Judged, Method, Score, Task, rea
 from spaf_analysis.benchmark.base import METHODS, TASKS
 from spaf_analysis.benchmark.config import benchmark_of
 from spaf_analysis.cli import app
+from spaf_analysis.deconvolution import METHODS as METHODS_OF_SPOTS
 
 
 def row(rows, method, measure, case=""):
@@ -61,6 +62,7 @@ def judged(cells, tmp_path_factory):
         "tasks": {
             "cell-pairs": {"radii": [30.0], "max_pairs": 100, "tower": False}, "niches": {"seeds": 1},
             "integration": {"max_cells": 120}, "deconvolution": {}, "identity": {}, "annotation": {},
+            "imputation": {},
         },
     }  # fmt: skip
     config = benchmark_of(content, folder)
@@ -69,7 +71,7 @@ def judged(cells, tmp_path_factory):
 
 def test_every_task_has_methods_baselines_and_verdicts(judged):
     _, cells = judged
-    assert [cell.reason for cell in cells] == [""] * 6
+    assert [cell.reason for cell in cells] == [""] * 7
     for cell in cells:
         roles = {score.role for score in cell.judged.scores}
         assert {"method", "baseline"} <= roles, cell.task
@@ -80,9 +82,8 @@ def test_every_task_has_methods_baselines_and_verdicts(judged):
     assert {"PCA, cosine", "PCA, pair network", "neighbours in closed form, cosine"} <= names["cell-pairs"]
     assert {"PCA averaged twice", "joint Leiden", "niches, expression", "good, embedding alone"} <= names["niches"]
     assert {"PCA", "scaled PCA", "HVG + PCA", "random projection", "random numbers"} <= names["integration"]
-    assert names["deconvolution"] == {
-        "deconvolve", "poisson", "least-squares", "markers", "frequencies of the reference"
-    }  # fmt: skip
+    assert names["deconvolution"] == {"deconvolve", *METHODS_OF_SPOTS, "frequencies of the reference"}
+    assert {"impute", "knn", "spage", "ridge"} <= names["imputation"]
     assert {one.case for one in by_task["cell-pairs"].scores} == {"30 um, far", "30 um, hard"}
 
 

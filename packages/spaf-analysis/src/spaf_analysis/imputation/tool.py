@@ -193,8 +193,8 @@ def imputed_table(
     Parameters, errors and what is predicted are those of `impute`.
     """
     table, cells = table_of(spatial, table_key), table_of(reference)
-    of_query = checked_counts(table, layer, "the spatial table")
-    of_reference = checked_counts(cells, reference_layer, "the reference")
+    of_query = checked_counts(table, layer, "the spatial table", option="layer (--layer)")
+    of_reference = checked_counts(cells, reference_layer, "the reference", option="reference_layer (--reference-layer)")
     nearest = nearest_means(places_of(table), slide_names(table), N_AROUND) if neighbourhood else None
     shared = shared_genes(table, cells, ("the spatial table", "the reference"))
     if len(shared.names) < LEAST_SHARED:
