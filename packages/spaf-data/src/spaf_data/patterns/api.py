@@ -108,18 +108,18 @@ def subcellular_patterns(
 ) -> SubcellularPatterns:
     """Find in which part of the cell each gene lies more than the other transcripts of the same cells.
 
-    ========== ==================================================== ============================
-    pattern    a gene's transcripts                                  needs
-    ========== ==================================================== ============================
-    nuclear    are more often in the nucleus                         nuclei (flags or outlines)
+    =========== ==================================================== ==========================
+    pattern     a gene's transcripts                                 needs
+    =========== ==================================================== ==========================
+    nuclear     are more often in the nucleus                        nuclei (flags or outlines)
     cytoplasmic are more often outside it                            nuclei (flags or outlines)
     perinuclear outside the nucleus lie nearer to its outline        outlines of nuclei
-    peripheral outside the nucleus lie nearer to the cell's outline  outlines of cells
-    central    lie nearer to the centre of the cell's transcripts    nothing
-    edge       lie further from it                                   nothing
-    polarised  lie to the same side of it                            nothing
-    punctate   lie within `radius` of each other                     nothing
-    ========== ==================================================== ============================
+    peripheral  outside the nucleus lie nearer to the cell's outline outlines of cells
+    central     lie nearer to the centre of the cell's transcripts   nothing
+    edge        lie further from it                                  nothing
+    polarised   lie to the same side of it                           nothing
+    punctate    lie within `radius` of each other                    nothing
+    =========== ==================================================== ==========================
 
     Parameters
     ----------
@@ -156,13 +156,14 @@ def subcellular_patterns(
 
     Notes
     -----
-    The null hypothesis holds the places of a cell's transcripts and permutes which are of which gene; from the second
-    row on within the nucleus and within the rest, where nuclei are known, so that a nuclear gene does not come out
-    central or punctate for that. Mean and variance of each statistic are exact (`spaf_data.patterns._moments`), and
-    so is the skewness but for polarised; p is that of a Pearson type III distribution with these three moments. Cells
-    are combined by the sum of what was observed less what was expected, over the root of the sum of variances, or of
-    what the cells differ by around their common effect, where that is more: transcripts in one punctum are not
-    independent, so that a punctate gene lies at random here and there more than permutations allow for.
+    The null hypothesis holds the places of a cell's transcripts and permutes which are of which gene; for all but
+    nuclear and cytoplasmic within the nucleus and within the rest, where nuclei are known, so that a nuclear gene
+    does not come out central or punctate for that. Mean and variance of each statistic are exact
+    (`spaf_data.patterns._moments`), and so is the skewness but for polarised; p is that of a Pearson type III
+    distribution with these three moments. Cells are combined by the sum of what was observed less what was expected,
+    over the root of the sum of variances, or of what the cells differ by around their common effect, where that is
+    more: transcripts in one punctum are not independent, so that a punctate gene lies at random here and there more
+    than permutations allow for.
 
     Genes share their cells: where some lie in the nucleus, all others lie outside it more than the average transcript
     does. With at least 20 genes tested, effects are therefore counted from that of the typical gene, the weighted
@@ -177,6 +178,7 @@ def subcellular_patterns(
     Examples
     --------
     >>> import numpy as np
+    >>> from spaf_data import Transcripts
     >>> rng = np.random.default_rng(0)
     >>> cell, gene = np.repeat(np.arange(40), 60), np.tile(np.arange(60) % 4, 40)
     >>> distance, angle = np.sqrt(rng.random(2400)) * np.where(gene == 3, 2.0, 6.0), rng.random(2400) * 6.283
