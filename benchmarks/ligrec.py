@@ -85,7 +85,7 @@ def annotated(counts: sparse.csr_matrix, xy: np.ndarray, genes: list[str], profi
     ]
     kind = profiles["cell_type"].to_numpy()[np.argmax(scaled[0] @ scaled[1].T, axis=1)]
     adata = anndata.AnnData(
-        counts.astype(np.float32), obs=pd.DataFrame({"type": kind}, index=np.arange(len(xy)).astype(str))
+        counts.astype(np.float32), obs=pd.DataFrame({"type": kind}, index=np.flatnonzero(enough).astype(str))
     )
     adata.var_names = genes
     adata.obsm["spatial"] = xy

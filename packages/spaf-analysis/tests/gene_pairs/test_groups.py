@@ -40,6 +40,12 @@ def test_a_pair_counts_for_what_it_adds_and_markers_by_presence_vanish(tmp_path)
     assert found["n_tested"] == 2 * 120
     assert found["n_presence"] > 20
     assert found["n_vanished"] >= found["n_presence"] - len(called)
+    for place in (adata.obsm, adata.uns):  # z of enrichment goes before communities
+        place["colocalization_enrichment"] = place["colocalization"]
+    adata.obsm["colocalization"] = adata.obsm["colocalization"][:, :3]
+    tl.gene_pair_markers(adata, groupby="type")
+    assert adata.uns["gene_pair_markers"]["parameters"]["key"] == "colocalization_enrichment"
+    assert adata.uns["gene_pair_markers"]["n_called"] == len(called)
     adata.write_h5ad(tmp_path / "out.h5ad")
     assert ad.read_h5ad(tmp_path / "out.h5ad").uns["gene_pair_markers"]["n_called"] == len(called)
 

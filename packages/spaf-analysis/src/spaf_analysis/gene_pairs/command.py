@@ -34,7 +34,7 @@ def gene_pairs_command(
 
         spaf-analysis gene-pairs slide.h5ad --groupby type -o markers.csv
     """
-    from spaf_analysis.gene_pairs.groups import gene_pair_markers, markers_sentence
+    from spaf_analysis.gene_pairs.groups import gene_pair_markers, markers_sentence, scores_key
     from spaf_analysis.gene_pairs.tool import gene_pairs, stored_gene_pairs
     from spaf_analysis.tables import read_table
     from spaf_data import gene_pair_table
@@ -59,7 +59,7 @@ def gene_pairs_command(
         content["markers"] = markers
         typer.echo(markers_sentence(markers), err=True)
     if cells is not None:
-        replace_file(cells, gene_pair_table(adata).write_h5ad)
+        replace_file(cells, gene_pair_table(adata, key=scores_key(adata)).write_h5ad)
     write_result(adata, table, out)
     if as_json:
         print_json(content)

@@ -11,12 +11,14 @@ from scipy import sparse
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.markers import pair_markers
 from spaf_analysis.genes import checked_counts
-from spaf_analysis.keys import COLOCALIZATION, GENE_PAIR_MARKERS
+from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT, GENE_PAIR_MARKERS
 from spaf_analysis.ligrec.compute import adjusted
 from spaf_analysis.tables import labels_of, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
+    import anndata as ad
+
     from spaf_model import Cells
 
 FDR = 0.05
@@ -27,7 +29,7 @@ def gene_pair_markers(
     *,
     groupby: str,
     min_cells: int = 10,
-    colocalization_key: str = COLOCALIZATION,
+    colocalization_key: str | None = None,
     layer: str | None = None,
     table_key: str | None = None,
     key_added: str = GENE_PAIR_MARKERS,
@@ -50,7 +52,7 @@ def gene_pair_markers(
     min_cells
         Pairs seen in fewer cells, and groups of fewer, are not tested.
     colocalization_key
-        Key of `obsm` and `uns`.
+        Key of `obsm` and `uns`; None: that of enrichment where `obsm` has it, else of communities.
     layer
         With counts; None: `X`.
     table_key
@@ -69,6 +71,8 @@ def gene_pair_markers(
         raise InputError(f"min_cells must be at least 1, not {min_cells}.")
     table = table_of(adata, table_key)
     code, names = labels_of(table, groupby, "groupby")
+    if colocalization_key is None:
+        colocalization_key = scores_key(table)
     if colocalization_key not in table.obsm or colocalization_key not in table.uns:
         raise InputError(
             f"the table has no co-localised gene pairs {colocalization_key!r} of its cells (spaf_data.colocalize with "
@@ -126,8 +130,13 @@ def gene_pair_markers(
         "n_called": int(markers["called"].sum()),
         "n_presence": int(markers["called_presence"].sum()),
         "n_vanished": int((markers["called_presence"] & ~markers["called"]).sum()),
-        "parameters": {"groupby": groupby, "min_cells": min_cells, "layer": layer or ""},
+        "parameters": {"groupby": groupby, "key": colocalization_key, "min_cells": min_cells, "layer": layer or ""},
     }
+
+
+def scores_key(table: ad.AnnData) -> str:
+    """Return the key of the scores of cells: z of enrichment where a slide has them, else communities."""
+    return ENRICHMENT if ENRICHMENT in table.obsm else COLOCALIZATION
 
 
 def markers_sentence(stored: dict[str, object]) -> str:
