@@ -48,6 +48,7 @@ width = 16
 n_layers = 1
 n_heads = 2
 n_neighbours = 6
+neighbour_mix = "learnt"
 n_experts = 3
 balance_rate = 0.05
 [sampling]

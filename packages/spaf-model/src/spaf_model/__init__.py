@@ -60,10 +60,12 @@ from spaf_model.scgpt_spatial import (
     ScGPTSpatialNetwork,
     ScGPTSpatialTokeniser,
     SingleExpert,
+    Surroundings,
     ValueBatch,
     ValuedCells,
     distance_weights,
     neighbourhood_weights,
+    relative_distances,
     technology_names,
 )
 from spaf_model.scgpt_spatial.published import convert_published_folder
@@ -158,6 +160,7 @@ __all__ = [
     "SpatialFormerConfig",
     "SpatialFormerNetwork",
     "StepStatistics",
+    "Surroundings",
     "TissueConfig",
     "TissueModel",
     "TokenBatch",
@@ -192,6 +195,7 @@ __all__ = [
     "rank_genes",
     "refuse_overwriting",
     "register_family",
+    "relative_distances",
     "replace_file",
     "select_kernel",
     "sequence_lengths",

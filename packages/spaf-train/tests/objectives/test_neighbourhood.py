@@ -109,10 +109,57 @@ def test_the_baseline_is_the_weighted_share_of_the_neighbours(spots, draw_of):
         (["sampling.windows.neighbours=3"], "reads 3 of them"),
         (["objectives.neighbourhood.neighbours=6"], "model.n_neighbours 30"),
         (["model.neighbour_weights=uniform"], "a model is to be used as it was trained"),
-        (["model.neighbourhood_decoder=false"], "needs model.neighbourhood_decoder"),
+        (["model.neighbourhood_decoder=false", "model.neighbour_mix=none"], "needs model.neighbourhood_decoder"),
+        (["model.output=bins"], "output = counts and neighbourhood_decoder = true, or neighbour_mix = none"),
         (["objectives.neighbourhood.width=0"], "width must be above 0"),
     ],
 )
 def test_what_does_not_go_together_is_said(options, sentence):
     with pytest.raises(InputError, match=sentence):
         read_config("scgpt_spatial", overrides=options)
+
+
+def test_counts_that_are_joined_are_those_that_the_model_joins_when_it_is_used(spots, draw_of, two_panels):
+    """The answers of training are those of `expression` on the same slide, but for what the slide's mean state is."""
+    model, stream = spots(*ALONE, "model.neighbour_mix=learnt", "sampling.windows.cells=1000")
+    objective, network = stream.asked["neighbourhood"], model.network
+    for draw in draw_of(stream):
+        targets = objective.targets(draw)
+        slides = draw.cells.slide[draw.inputs.left]
+        counts = draw.cells.take(draw.inputs.left).matrix().toarray()
+        whole = objective._slides[slides[0]]
+        ids, row = targets.asked.ids.numpy(), 2
+        np.testing.assert_allclose(targets.seen.of_slide[row], whole[ids] - counts[targets.asked.rows[row]][ids])
+        panel = draw.cells.panels[slides[0]]
+        rows = targets.asked.rows.numpy()
+        np.testing.assert_allclose(targets.seen.slide_totals, whole[panel].sum() - counts[rows].sum(axis=1), rtol=1e-6)
+        technologies = draw.tokens.technologies[targets.asked.rows]
+        with torch.no_grad():
+            around = targets.seen.around(network, technologies, targets.asked.is_asked)
+            weights = network.neighbour_mix.weights(targets.seen.distances, technologies)[row].numpy()
+        near = targets.near[row].numpy()
+        np.testing.assert_allclose(around.counts[row], weights @ counts[near][:, ids], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(around.totals[row], weights @ counts[near].sum(axis=1), rtol=1e-4)
+        assert float(around.n_effective[row]) == pytest.approx(1 / float((weights**2).sum()), rel=1e-4)
+
+
+def test_the_width_the_gate_and_the_prior_are_trained(spots):
+    model, stream = spots(*ALONE, "model.neighbour_mix=learnt")
+    batch = next(iter(stream.one_epoch()))
+    hidden = model.network.encode(batch.masked)
+    stream.asked["neighbourhood"].loss(
+        model.network, hidden, batch.targets["neighbourhood"], batch.masked
+    ).sum.backward()
+    for name, parameter in model.network.neighbour_mix.named_parameters():
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert bool(parameter.grad.any()), name
+    copy = batch.targets["neighbourhood"].to(torch.device("cpu"))
+    torch.testing.assert_close(copy.seen.counts, batch.targets["neighbourhood"].seen.counts)
+
+
+def test_slides_are_not_counted_for_models_that_do_not_join_them(spots):
+    _, stream = spots(*ALONE, "model.neighbour_mix=none")
+    assert set(stream.asked["neighbourhood"].prepare(stream, stream, None)) == {"rates", "scales"}
+    _, stream = spots(*ALONE, "model.neighbour_mix=given")
+    prepared = stream.asked["neighbourhood"].prepare(stream, stream, None)
+    assert set(prepared) == {"rates", "scales", "slides_train", "slides_validation"}

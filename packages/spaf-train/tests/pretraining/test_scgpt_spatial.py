@@ -33,11 +33,21 @@ def test_it_is_trained_validated_saved_and_embeds(spatial_path, corpus, slides, 
 def test_it_learns_what_the_means_of_genes_do_not_say(spatial_path, corpus, tmp_path):
     overrides = ["run.steps=80", "run.validate_every=80", "run.validation_inputs=500", "optimizer.learning_rate=1e-2"]
     overrides += ["model.n_experts=1", "model.value_style=rates", "optimizer.warmup_steps=20"]
+    overrides += ["model.neighbour_mix=none"]  # states have little left to say beside the counts of neighbours here
     result = pretrain(read_config(spatial_path, overrides=overrides), corpus.path, tmp_path / "run")
     assert result.best["explained_cell_values"] > 0.3
     assert result.best["explained_neighbourhood"] > result.best["baseline_neighbourhood"] > 0.1
     assert result.best["explained_masked_values"] > 0.03
     assert result.not_learnt == {}
+
+
+def test_joined_with_what_is_seen_it_begins_where_the_mean_of_the_neighbours_is(spatial_path, corpus, tmp_path):
+    overrides = ["run.steps=1", "run.validate_every=1", "optimizer.learning_rate=1e-9", "optimizer.floor=0"]
+    result = pretrain(read_config(spatial_path, overrides=overrides), corpus.path, tmp_path / "run")
+    baseline = result.best["baseline_neighbourhood"]
+    assert result.best["explained_neighbourhood"] > 0.5 * baseline > 0.1
+    plain = read_config(spatial_path, overrides=[*overrides, "model.neighbour_mix=none"])
+    assert pretrain(plain, corpus.path, tmp_path / "plain").best["explained_neighbourhood"] < 0.05
 
 
 @pytest.mark.parametrize("option", ["run.precision=bf16", "run.activation_checkpointing=true", "run.workers=1"])
@@ -57,7 +67,13 @@ def test_recomputed_layers_count_routes_once(spatial_path, corpus, tmp_path):
 
 def test_published_choices_can_be_trained(spatial_path, corpus, tmp_path):
     """Bins by squared error, four experts, a mean of six neighbours."""
-    overrides = ["model.output=bins", "model.norm=post", "model.n_experts=4", "model.neighbour_weights=uniform"]
+    overrides = [
+        "model.neighbour_mix=none",
+        "model.output=bins",
+        "model.norm=post",
+        "model.n_experts=4",
+        "model.neighbour_weights=uniform",
+    ]
     overrides += ["objectives.neighbourhood.weights=uniform", "objectives.masked_values.zeros=0"]
     result = pretrain(read_config(spatial_path, overrides=overrides), corpus.path, tmp_path / "run")
     assert result.finished

@@ -6,8 +6,9 @@ from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput
 from spaf_model.scgpt_spatial.experts import Expert, ExpertMixture, SingleExpert, TokensToDecode
 from spaf_model.scgpt_spatial.expression import NicheExpression
 from spaf_model.scgpt_spatial.inference import InferenceEncoder
+from spaf_model.scgpt_spatial.mixing import NeighbourMix, Surroundings
 from spaf_model.scgpt_spatial.model import ScGPTSpatial
-from spaf_model.scgpt_spatial.neighbourhood import distance_weights, neighbourhood_weights
+from spaf_model.scgpt_spatial.neighbourhood import distance_weights, neighbourhood_weights, relative_distances
 from spaf_model.scgpt_spatial.network import ScGPTSpatialNetwork
 from spaf_model.scgpt_spatial.routing import RoutingReport
 from spaf_model.scgpt_spatial.tokeniser import (
@@ -28,6 +29,7 @@ __all__ = [
     "ExpertMixture",
     "GeneValues",
     "InferenceEncoder",
+    "NeighbourMix",
     "NicheExpression",
     "RoutingReport",
     "ScGPTSpatial",
@@ -35,11 +37,13 @@ __all__ = [
     "ScGPTSpatialNetwork",
     "ScGPTSpatialTokeniser",
     "SingleExpert",
+    "Surroundings",
     "TokensToDecode",
     "ValueBatch",
     "ValuedCells",
     "distance_weights",
     "gene_values",
     "neighbourhood_weights",
+    "relative_distances",
     "technology_names",
 ]

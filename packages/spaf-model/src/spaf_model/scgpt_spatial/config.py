@@ -17,6 +17,7 @@ Cut = Literal["expression", "random"]
 Output = Literal["bins", "counts"]
 Routing = Literal["token", "cell"]
 NeighbourWeights = Literal["gaussian", "uniform"]
+NeighbourMixing = Literal["none", "given", "learnt"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "norm": get_args(NormPlacement),
@@ -26,6 +27,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "output": get_args(Output),
     "routing": get_args(Routing),
     "neighbour_weights": get_args(NeighbourWeights),
+    "neighbour_mix": get_args(NeighbourMixing),
 }
 
 
@@ -77,6 +79,7 @@ class ScGPTSpatialConfig(PlainConfig):
     n_neighbours: int = 30  # cells that a neighbourhood is made of, of the same slide
     neighbour_weights: NeighbourWeights = "gaussian"  # of their states in it, by distance
     neighbour_width: float = 1.3  # standard deviation of the Gaussian, in mean distances of the six nearest cells
+    neighbour_mix: NeighbourMixing = "none"  # counts seen in neighbours, beside the decoder: not, or at what width
     niche_gate: float = 0.0  # weight of the neighbourhood in an expectation of a cell that joins the two
     routing_record: Mapping[str, Any] | None = None  # what experts are used for, where measured (`RoutingReport`)
     dropout: float = 0.1  # behind the values, attention and both maps of an MLP
@@ -109,6 +112,11 @@ class ScGPTSpatialConfig(PlainConfig):
             raise InputError(f"neighbour_width must be above 0, not {self.neighbour_width!r}.")
         if not 0.0 <= checked_number("niche_gate", self.niche_gate) <= 1.0:
             raise InputError(f"niche_gate must be from 0 to 1, not {self.niche_gate!r}.")
+        if self.neighbour_mix != "none" and (self.output != "counts" or not self.neighbourhood_decoder):
+            raise InputError(
+                f"neighbour_mix = {self.neighbour_mix} joins counts with a decoder of neighbourhoods: it needs "
+                "output = counts and neighbourhood_decoder = true, or neighbour_mix = none."
+            )
         if self.routing_record is not None and not isinstance(self.routing_record, Mapping):
             raise InputError(f"routing_record must be a table or None, not {self.routing_record!r}.")
         if self.mlp_width is None:

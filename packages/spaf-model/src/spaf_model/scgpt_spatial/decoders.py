@@ -100,10 +100,15 @@ class CountOutput(nn.Module):
         self, numbers: torch.Tensor, ids: torch.Tensor, totals_B: torch.Tensor, technologies_B: torch.Tensor
     ) -> torch.Tensor:
         """Return logarithms of means, of numbers (B, G), token ids (G,) or (B, G), and the counts of the cells."""
-        scale_B = totals_B.clamp(min=1.0).log()
+        scale_B1 = totals_B.clamp(min=1.0).log().unsqueeze(-1)
+        return numbers.float() + self.log_shares(ids, technologies_B) + scale_B1
+
+    def log_shares(self, ids: torch.Tensor, technologies_B: torch.Tensor) -> torch.Tensor:
+        """Return logarithms of the shares of genes (G,) or (B, G) before any cell is looked at, (B, G)."""
+        shares = self.log_rate[ids]
         if self.technology_scale is not None:
-            scale_B = scale_B + self.technology_scale[technologies_B]
-        return numbers.float() + self.log_rate[ids] + scale_B.unsqueeze(-1)
+            return shares + self.technology_scale[technologies_B].unsqueeze(-1)
+        return shares.expand(technologies_B.numel(), ids.shape[-1])
 
     def loss(self, log_means: torch.Tensor, ids: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Return the negative logarithm of the likelihood of counts, element by element, in nats."""

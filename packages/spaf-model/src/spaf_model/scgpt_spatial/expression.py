@@ -14,6 +14,7 @@ from spaf_model.embedding import embed_tokenised, inference
 from spaf_model.errors import InputError
 from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.neighbourhood import neighbourhood_weights
+from spaf_model.scgpt_spatial.seen import SeenAround, means_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,49 +109,68 @@ def expected_expression(
         prepared = model.tokeniser(cells)
         states[rows] = embed_tokenised(model.network, prepared, method="cls", settings=settings, on_batch=on_batch)
     asked_of = [states]
+    seen: SeenAround | None = None
     if niche:
-        assert source.places is not None
-        config = model.config
-        weights = neighbourhood_weights(
-            source.places, source.slides, n_neighbours=config.n_neighbours, weights=config.neighbour_weights,
-            width=config.neighbour_width, among=np.isfinite(states[:, 0]),
-        )  # fmt: skip
-        around = weights @ np.nan_to_num(states)
-        around[np.diff(weights.indptr) == 0] = np.nan
+        around = neighbourhood_states(model, source, states)
+        if model.network.neighbour_mix is not None:
+            seen = SeenAround.of(model, source, genes.ids, among=np.isfinite(states[:, 0]))
+            around -= means_of_others(states, source.slides)
         asked_of.append(around)
     for rows, cells in source.chunks():  # counts are read again rather than kept
         prepared = model.tokeniser(cells)
-        for result, of, decoder in zip(results, asked_of, ("cell", "neighbourhood"), strict=False):
-            numbers = _decoded(model, of[rows], prepared.technologies, prepared.totals, genes, decoder, settings, raw)
+        of_cells = _of_cells(prepared.technologies, prepared.totals)
+        for result, of, own_seen in zip(results, asked_of, (None, seen), strict=False):
+            is_niche = of is not states
+            numbers = _decoded(model, of[rows], of_cells, genes, settings, raw, niche=is_niche, seen=own_seen, at=rows)
             if model.network.count_output is None and not raw:
                 numbers = counts_of_bins(numbers, cells, model.vocabulary.scale, genes.scale, model.config.n_bins)
             result[rows] = numbers
     return results
 
 
+def neighbourhood_states(model: ScGPTSpatial, source: CellSource, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the weighted mean state of the cells around each cell; NaN where there is none."""
+    assert source.places is not None
+    config = model.config
+    weights = neighbourhood_weights(
+        source.places, source.slides, n_neighbours=config.n_neighbours, weights=config.neighbour_weights,
+        width=config.neighbour_width, among=np.isfinite(states[:, 0]),
+    )  # fmt: skip
+    around: NDArray[np.float32] = weights @ np.nan_to_num(states)
+    around[np.diff(weights.indptr) == 0] = np.nan
+    return around
+
+
 def _decoded(
     model: ScGPTSpatial,
     states: NDArray[np.float32],
-    technologies: NDArray[np.int64],
-    totals: NDArray[np.float32],
+    of_cells: ValueBatch,
     genes: Asked,
-    decoder: str,
     settings: EmbeddingSettings,
     raw: bool,
+    *,
+    niche: bool,
+    seen: SeenAround | None,
+    at: slice | NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Ask a decoder of the states of cells, some thousand at a time."""
+    """Ask a decoder of the states of cells, those at some rows of the source, some thousand at a time."""
     network = model.network
     result = np.full((states.shape[0], genes.ids.size), np.nan, dtype=np.float32)
     # A cell without counts has nothing that numbers of a neighbourhood could be read by.
-    readable = np.isfinite(states).all(axis=1) & (raw | (totals > 0))
+    readable = np.isfinite(states).all(axis=1) & (raw | (of_cells.totals.numpy() > 0))
     known = np.flatnonzero(readable)
+    places = np.arange(seen.n_cells)[at] if seen is not None else known
     with inference(network, settings) as (device, _):
         ids = torch.from_numpy(genes.ids).to(device)
         for start in range(0, known.size, _CELLS_AT_A_TIME):
             cells = known[start : start + _CELLS_AT_A_TIME]
-            batch = _of_cells(technologies[cells], totals[cells]).to(device)
-            asked = network.cell_values if decoder == "cell" else network.neighbourhood_values
-            numbers = asked(torch.from_numpy(states[cells]).to(device), batch, ids).float()
+            batch = _of_cells(of_cells.technologies.numpy()[cells], of_cells.totals.numpy()[cells]).to(device)
+            of_batch = torch.from_numpy(states[cells]).to(device)
+            if niche:
+                around = None if seen is None else seen.around(places[cells], device)
+                numbers = network.neighbourhood_values(of_batch, batch, ids, around).float()
+            else:
+                numbers = network.cell_values(of_batch, batch, ids).float()
             if network.count_output is not None and not raw:
                 numbers = network.count_output.log_means(numbers, ids, batch.totals, batch.technologies).exp()
             result[cells] = numbers.cpu().numpy()

@@ -18,7 +18,27 @@ if TYPE_CHECKING:
 N_SPACING = 6  # nearest cells whose mean distance is the unit of width: the ring of a hexagonal lattice
 
 
-def distance_weights(distances: NDArray[np.float64], *, weights: NeighbourWeights, width: float) -> NDArray[np.float64]:
+def relative_distances(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return distances of the neighbours of cells in the mean distance of the six nearest; infinite where none is.
+
+    Parameters
+    ----------
+    distances
+        As for `distance_weights`.
+    """
+    if not distances.size:
+        return distances
+    there = np.isfinite(distances)
+    nearest = np.sort(distances, axis=1)[:, :N_SPACING]
+    known = np.isfinite(nearest)
+    spacing = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    relative = np.where(there, distances, 0.0) / np.maximum(spacing, np.finfo(np.float64).tiny)[:, None]
+    return np.where(there, relative, np.inf)
+
+
+def distance_weights(
+    distances: NDArray[np.float64], *, weights: NeighbourWeights, width: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the weights of the neighbours of cells, adding up to 1; 0 where there is none.
 
     Parameters
@@ -36,11 +56,8 @@ def distance_weights(distances: NDArray[np.float64], *, weights: NeighbourWeight
     there = np.isfinite(distances)
     weight = there.astype(np.float64)
     if weights == "gaussian" and distances.size:
-        nearest = np.sort(distances, axis=1)[:, :N_SPACING]
-        known = np.isfinite(nearest)
-        spacing = np.where(known, nearest, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        relative = np.where(there, distances, 0.0) / np.maximum(spacing, np.finfo(np.float64).tiny)[:, None]
-        weight *= np.exp(-0.5 * np.square(relative / width))
+        relative = np.where(there, relative_distances(distances), 0.0)
+        weight *= np.exp(-0.5 * np.square(relative / np.reshape(width, (-1, 1))))
     total = weight.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
     return shares
@@ -52,7 +69,7 @@ def neighbourhood_weights(
     *,
     n_neighbours: int,
     weights: NeighbourWeights = "gaussian",
-    width: float = 1.3,
+    width: float | NDArray[np.float64] = 1.3,
     among: NDArray[np.bool_] | None = None,
 ) -> sparse.csr_array:
     """Return the weights of neighbours, so that a product with states is the mean around each cell, without itself.
@@ -70,7 +87,7 @@ def neighbourhood_weights(
         ``"uniform"``, or ``"gaussian"``: by distance.
     width
         Standard deviation of the Gaussian, in the mean distance of the six nearest cells: one number serves cells that
-        touch and spots that are far apart.
+        touch and spots that are far apart. An array has that of each cell.
     among
         Which cells may be neighbours; None: all.
 
@@ -103,7 +120,8 @@ def neighbourhood_weights(
         kept &= distances <= TIE * reach[:, None]
         if not kept.any():
             continue
-        weight = distance_weights(np.where(kept, distances, np.inf), weights=weights, width=width)
+        own_width = width if isinstance(width, float) else np.broadcast_to(width, n_cells)[cells]
+        weight = distance_weights(np.where(kept, distances, np.inf), weights=weights, width=own_width)
         rows.append(np.broadcast_to(cells[:, None], kept.shape)[kept])
         columns.append(neighbours[kept])
         values.append(weight[kept])

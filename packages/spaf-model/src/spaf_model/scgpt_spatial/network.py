@@ -16,6 +16,7 @@ from spaf_model.scgpt_spatial.batch import ValueBatch
 from spaf_model.scgpt_spatial.decoders import CellDecoder, CountOutput, Discriminator
 from spaf_model.scgpt_spatial.experts import TokensToDecode, token_decoder
 from spaf_model.scgpt_spatial.layers import GeneEmbedding, Layer, Streams, TechnologyEmbedding, ValueEmbedding
+from spaf_model.scgpt_spatial.mixing import NeighbourMix, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         self.token_decoder = token_decoder(config)
         self.cell_decoder = CellDecoder(config)
         self.neighbourhood_decoder = CellDecoder(config) if config.neighbourhood_decoder else None
+        self.neighbour_mix = NeighbourMix(config) if config.neighbour_mix != "none" else None
         self.discriminator = Discriminator(config) if config.discriminator and config.n_technologies else None
         self.count_output = CountOutput(config) if config.output == "counts" else None
         self.apply(initialise)
@@ -182,8 +184,25 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         found: torch.Tensor = self.cell_decoder(states, self.genes(gene_ids), self.technology_states(batch))
         return found
 
-    def neighbourhood_values(self, states: torch.Tensor, batch: ValueBatch, gene_ids: torch.Tensor) -> torch.Tensor:
+    def neighbourhood_values(
+        self,
+        states: torch.Tensor,
+        batch: ValueBatch,
+        gene_ids: torch.Tensor,
+        around: Surroundings | None = None,
+    ) -> torch.Tensor:
         """Return the numbers (B, G) of genes of cells, asked of the mean states (B, D) of the cells around them.
+
+        Parameters
+        ----------
+        states
+            Mean states; where seen counts are joined (`NeighbourMix`), less the mean of the other cells of the slide.
+        batch
+            Their cells, of which only the technologies are read.
+        gene_ids
+            Token ids, (G,) for the same genes in every cell or (B, G).
+        around
+            The counts that are joined, where the configuration says so.
 
         Raises
         ------
@@ -193,7 +212,13 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         if self.neighbourhood_decoder is None:
             raise InputError("This model has no decoder of neighbourhoods (neighbourhood_decoder is false).")
         found: torch.Tensor = self.neighbourhood_decoder(states, self.genes(gene_ids), self.technology_states(batch))
-        return found
+        if self.neighbour_mix is None:
+            return found
+        assert around is not None
+        assert self.count_output is not None
+        rates = self.count_output.log_shares(gene_ids, batch.technologies)
+        mixed: torch.Tensor = self.neighbour_mix(found, around, gene_ids, batch.technologies, rates)
+        return mixed
 
     def technology_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, T) of technologies from the states (B, D) of cells.

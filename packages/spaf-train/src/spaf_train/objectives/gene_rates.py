@@ -70,6 +70,18 @@ def _estimated(train: BatchStream) -> dict[str, Tensor]:
     }
 
 
+def slide_sums(stream: BatchStream) -> Tensor:
+    """Return the counts of the genes of each slide of the corpus in a split, float32 (n_slides, n_tokens)."""
+    numbers = {slide: number for number, slide in enumerate(stream.corpus.slides)}
+    sums = np.zeros((len(numbers), stream.vocabulary.n_tokens))
+    for block in stream.blocks():
+        n = int(block.indptr[block.n_owned])
+        tokens, own = stream.token_of_gene[block.genes[:n]], block.counts[:n]
+        there = tokens >= 0
+        sums[numbers[block.slide]] += np.bincount(tokens[there], weights=own[there], minlength=sums.shape[1])
+    return torch.from_numpy(sums.astype(np.float32))
+
+
 def begin_with_rates(network: Any, prepared: Mapping[str, Any]) -> None:
     """Let a network that answers counts begin by saying the rate of each gene, whatever the cell.
 

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaf_model import distance_weights
+from spaf_model import Surroundings, distance_weights, relative_distances
 from spaf_train._checks import require, require_at_least
 from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.counts import AskedGenes, CellTable, answered, draw_genes, require_known_technology
 from spaf_train.objectives.explained import Explained, ExplainedScores, explained_shares, packed
-from spaf_train.objectives.gene_rates import begin_with_rates, gene_rates
+from spaf_train.objectives.gene_rates import begin_with_rates, gene_rates, slide_sums
 
 if TYPE_CHECKING:
     from spaf_model import ScGPTSpatialNetwork, ValueBatch
@@ -52,6 +52,29 @@ class NeighbourhoodConfig(ObjectiveConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class Seen:
+    """Counts of the neighbours of some cells, and of the slide, for models that join them with their decoder."""
+
+    distances: Tensor  # float32 (n_rows, K), in the mean distance of the six nearest; infinite where there are fewer
+    place: Tensor  # int64 (n_rows, K), rows of `counts`
+    counts: Tensor  # float32 (U, G), of the cells that are neighbours of any
+    totals: Tensor  # float32 (U,)
+    of_slide: Tensor  # float32 (n_rows, G), on the slide without the cell
+    slide_totals: Tensor  # float32 (n_rows,)
+
+    def to(self, device: torch.device) -> Seen:
+        """Return the same on another device."""
+        return Seen(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
+    def around(self, network: ScGPTSpatialNetwork, technologies: Tensor, measured: Tensor) -> Surroundings:
+        """Return what is around the cells at the widths of a network."""
+        assert network.neighbour_mix is not None
+        weights = network.neighbour_mix.weights(self.distances, technologies)
+        spread = weights.new_zeros((weights.shape[0], self.counts.shape[0])).scatter_add(1, self.place, weights)
+        return Surroundings.of_weights(spread, self.counts, self.totals, self.of_slide, self.slide_totals, measured)
+
+
+@dataclasses.dataclass(frozen=True)
 class Neighbourhood:
     """The cells around some cells of a batch, and the genes that are asked of those."""
 
@@ -60,6 +83,7 @@ class Neighbourhood:
     weights: Tensor  # float32 (n_rows, K), adding up to 1
     baseline: Tensor  # float32 (n_rows, G), shares of the genes asked in the weighted counts of the neighbours
     of_values: Tensor  # float32 (n_rows, G), weighted mean of their values
+    seen: Seen | None = None  # where the model joins the counts of neighbours
 
     @property
     def weight(self) -> float:
@@ -68,7 +92,11 @@ class Neighbourhood:
 
     def to(self, device: torch.device) -> Neighbourhood:
         """Return the same on another device."""
-        return Neighbourhood(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        moved: dict[str, Any] = {
+            field.name: None if (value := getattr(self, field.name)) is None else value.to(device)
+            for field in dataclasses.fields(self)
+        }
+        return Neighbourhood(**moved)
 
 
 class NeighbourhoodObjective(Objective):
@@ -97,6 +125,8 @@ class NeighbourhoodObjective(Objective):
     def __init__(self, config: NeighbourhoodConfig) -> None:
         super().__init__(config)
         self._rates: NDArray[np.float32] | None = None
+        self._slides: NDArray[np.float32] | None = None  # counts of each slide by token, where the model joins them
+        self._slide_totals: NDArray[np.float32] | None = None
 
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse samplers that do not read neighbours, and models that would make neighbourhoods otherwise."""
@@ -124,12 +154,20 @@ class NeighbourhoodObjective(Objective):
             )
 
     def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
-        """Return the rates of genes, and the scales of technologies."""
-        return gene_rates(train)
+        """Return the rates of genes, the scales of technologies and, for models that join them, counts of slides."""
+        prepared: dict[str, Any] = dict(gene_rates(train))
+        if getattr(getattr(train.tokeniser, "config", None), "neighbour_mix", "none") != "none":
+            for split, stream in (("train", train), ("validation", validation)):
+                if stream is not None:
+                    prepared[f"slides_{split}"] = slide_sums(stream)
+        return prepared
 
     def take(self, prepared: Mapping[str, Any], split: str) -> None:
-        """Take the rates of genes, that the mean of few neighbours is drawn to."""
+        """Take the rates of genes, that the mean of few neighbours is drawn to, and the counts of slides."""
         self._rates = prepared["rates"].numpy()
+        sums = prepared.get(f"slides_{split}")
+        self._slides = None if sums is None else sums.numpy()
+        self._slide_totals = None if sums is None else sums.sum(dim=1).numpy()
 
     def begin(self, network: Any, prepared: Mapping[str, Any]) -> None:
         """Let outputs begin at the rates of genes."""
@@ -149,29 +187,68 @@ class NeighbourhoodObjective(Objective):
         weights = distance_weights(distances, weights=config.weights, width=config.width).astype(np.float32)
         near = np.maximum(near, 0)
         ids = draw_genes(draw, rows, config.genes, draw.generator("neighbourhood"))
-        asked = CellTable(draw, rows).at(rows, ids)
-        shares, values = self._of_neighbours(draw, near, weights, ids)
-        return Neighbourhood(asked, *(torch.from_numpy(part) for part in (near, weights, shares, values)))
+        own = CellTable(draw, rows)
+        used, inverse = np.unique(near, return_inverse=True)
+        used_place: NDArray[np.int64] = np.reshape(inverse, near.shape)
+        table = CellTable(draw, used)
+        shares, values = self._of_neighbours(draw, table, used, used_place, weights, ids)
+        asked = own.at(rows, ids)
+        seen = None if self._slides is None else self._seen(draw, rows, own, table, used_place, distances, ids)
+        return Neighbourhood(
+            asked=asked,
+            near=torch.from_numpy(near),
+            weights=torch.from_numpy(weights),
+            baseline=torch.from_numpy(shares),
+            of_values=torch.from_numpy(values),
+            seen=seen,
+        )
+
+    def _seen(
+        self,
+        draw: Draw,
+        rows: NDArray[np.int64],
+        own: CellTable,
+        table: CellTable,
+        place: NDArray[np.int64],
+        distances: NDArray[np.float64],
+        ids: NDArray[np.int64],
+    ) -> Seen:
+        """Return the counts of neighbours, and those of the slide without each cell."""
+        assert self._slides is not None
+        assert self._slide_totals is not None
+        slides = draw.cells.slide[draw.inputs.left[rows]]
+        of_slide = self._slides[:, ids][slides] - own.counts[:, ids]
+        slide_totals = self._slide_totals[slides] - own.counts.sum(axis=1)
+        counts, totals = table.counts[:, ids], table.counts.sum(axis=1)
+        parts = (relative_distances(distances), place, counts, totals, of_slide, slide_totals)
+        kinds = (np.float32, np.int64, np.float32, np.float32, np.float32, np.float32)
+        return Seen(
+            *(torch.from_numpy(np.ascontiguousarray(part, kind)) for part, kind in zip(parts, kinds, strict=True))
+        )
 
     def _of_neighbours(
-        self, draw: Draw, near: NDArray[np.int64], weights: NDArray[np.float32], ids: NDArray[np.int64]
+        self,
+        draw: Draw,
+        table: CellTable,
+        used: NDArray[np.int64],
+        place: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        ids: NDArray[np.int64],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the shares of genes in the weighted counts of neighbours, and their weighted values, (n_rows, G).
 
         Shares are drawn to the rates of genes by the counts of one cell, so that a gene that no neighbour has is no
         impossible one.
         """
-        used, place = np.unique(near, return_inverse=True)
-        table = CellTable(draw, used)
-        mix = np.zeros((near.shape[0], used.size), dtype=np.float32)
-        np.add.at(mix, (np.arange(near.shape[0])[:, None], place.reshape(near.shape)), weights)
+        mix = np.zeros((place.shape[0], used.size), dtype=np.float32)
+        np.add.at(mix, (np.arange(place.shape[0])[:, None], place), weights)
         counts, totals = mix @ table.counts[:, ids], mix @ table.counts.sum(axis=1)
         values = mix @ table.values[:, ids]
         rates = np.zeros(ids.size, dtype=np.float32)
         if self._rates is not None:
             panel = draw.cells.panels[draw.cells.slide[draw.inputs.left[used[0]]]]
             rates = self._rates[ids] / self._rates[panel].sum()
-        prior = float(np.maximum(totals, 1.0).mean()) / max(near.shape[1], 1)
+        prior = float(np.maximum(totals, 1.0).mean()) / max(place.shape[1], 1)
         shares = (counts + prior * rates) / np.maximum(totals + prior, 1.0)[:, None]
         return shares.astype(np.float32), values.astype(np.float32)
 
@@ -183,7 +260,14 @@ class NeighbourhoodObjective(Objective):
         around = (states[targets.near] * targets.weights.unsqueeze(-1).to(states.dtype)).sum(dim=1)
         asked = targets.asked
         of_rows = dataclasses.replace(batch, technologies=batch.technologies[asked.rows])
-        numbers = network.neighbourhood_values(around, of_rows, asked.ids)[asked.is_asked]
+        seen = None
+        if network.neighbour_mix is not None:
+            assert targets.seen is not None
+            # The mean state of the other cells that are read together, all of one slide, for that of the slide.
+            others = states.sum(dim=0, keepdim=True) - states[asked.rows]
+            around = around - others / max(states.shape[0] - 1, 1)
+            seen = targets.seen.around(network, of_rows.technologies, asked.is_asked)
+        numbers = network.neighbourhood_values(around, of_rows, asked.ids, seen)[asked.is_asked]
         found = answered(network, numbers, asked, batch)
         if found.totals is None:
             baseline = targets.of_values[asked.is_asked]
