@@ -4,11 +4,15 @@
 
 CELLS_FOLDER and SLIDES_FOLDER are those of ``spots.py``, whose genes are taken from the model. Judged are
 
-- **a spot from its neighbours**: R2 over the 300 genes that vary most, of log(1 + counts per ten thousand) around the
-  mean of each gene, on patient D of HER2 ST (a patient that was held out) and on the held-out end of the Visium slide.
-  Beside the model: the mean of the 6 nearest spots, as published, and Gaussian weights over 30, of the width that is
-  best *on what is judged*. The model answers negative binomials, of which the expectation of that logarithm is taken,
-  as it is and with the mean of each gene moved to that of the other spots of the slide;
+- **a spot from its neighbours**: R2 of log(1 + counts per ten thousand) around the mean of each gene, on patient D of
+  HER2 ST (a patient that was held out) and on the held-out end of the Visium slide, by two definitions: *pooled*, one
+  ratio of sums over the 300 genes that vary most, and *by gene*, the mean of the R2 of the 300 genes with most counts
+  (``--yardsticks-only`` has both for all four patients at once, where most of it is how patients differ). Beside the
+  model: the mean of the 6 nearest spots, as published, Gaussian weights over 30, of the width that is best *on what is
+  judged*, and *seen alone*, the same weights without what the decoder adds. The model answers negative binomials, of
+  which the expectation of that logarithm is taken, as it is and with the mean of each gene moved to that of the other
+  spots of the slide; also the share of the Poisson deviance of counts, where nothing is moved, beside a Gaussian mean
+  of counts;
 - **embeddings of a slide that was not trained on**: what a spot is (regions that a pathologist drew on section D1, by
   logistic regression, whole quadrants held out) and where it lies (AUROC of cosines, 6 nearest against random pairs),
   on D1 and on cells of Xenium region_c, beside 30 principal components of the slide itself, random weights and a
@@ -29,7 +33,7 @@ import spots
 from _machine import describe, write_results
 from scipy import sparse
 from scipy.spatial import cKDTree
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -80,19 +84,31 @@ def expected_log_rates(means: np.ndarray, totals: np.ndarray, inverse: np.ndarra
     return expected + np.clip(left, 0.0, 1.0) * np.log1p(1e4 * np.maximum(means, 400.0) / totals)
 
 
-def r2_of(truth: np.ndarray, answers: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, Any]:
-    """Return R2 of each answer, and its difference from the best baseline, with intervals over blocks."""
+def r2_of(
+    truth: np.ndarray, answers: dict[str, np.ndarray], blocks: np.ndarray, *, by_gene: bool = False
+) -> dict[str, Any]:
+    """Return R2 of each answer, and its difference from the best baseline, with intervals over blocks.
+
+    One ratio of sums over all genes, or the mean of the ratios of the genes.
+    """
     centre = truth.mean(axis=0)
     names = np.unique(blocks)
-    spread = np.array([((truth - centre)[blocks == block] ** 2).sum() for block in names])
-    left = {
-        name: np.array([((truth - answer)[blocks == block] ** 2).sum() for block in names])
-        for name, answer in answers.items()
-    }
+
+    def sums(squares: np.ndarray) -> np.ndarray:
+        """Return sums of squares of each block, of all genes or of each."""
+        own = np.stack([squares[blocks == block].sum(axis=0) for block in names])
+        return own if by_gene else own.sum(axis=1, keepdims=True)
+
+    def share(left: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return (1.0 - left / np.maximum(of, 1e-9)).mean(axis=-1)
+
+    spread = sums((truth - centre) ** 2)
+    left = {name: sums((truth - answer) ** 2) for name, answer in answers.items()}
     draws = np.random.default_rng(0).integers(0, names.size, (N_BOOT, names.size))
-    sampled = {name: 1.0 - own[draws].sum(axis=1) / spread[draws].sum(axis=1) for name, own in left.items()}
+    drawn = spread[draws].sum(axis=1)
+    sampled = {name: share(own[draws].sum(axis=1), drawn) for name, own in left.items()}
     found: dict[str, Any] = {
-        name: {"r2": float(1.0 - own.sum() / spread.sum()), "interval": _interval(sampled[name])}
+        name: {"r2": float(share(own.sum(axis=0), spread.sum(axis=0))), "interval": _interval(sampled[name])}
         for name, own in left.items()
     }
     baseline = max((name for name in answers if name.startswith("gaussian")), key=lambda name: found[name]["r2"])
@@ -106,14 +122,63 @@ def r2_of(truth: np.ndarray, answers: dict[str, np.ndarray], blocks: np.ndarray)
     return {"n_spots": len(truth), "n_blocks": int(names.size), **found}
 
 
+def deviance_of(counts: np.ndarray, answers: dict[str, np.ndarray], blocks: np.ndarray) -> dict[str, Any]:
+    """Return the share of the Poisson deviance around the mean of each gene that answers, of mean counts, explain."""
+    names = np.unique(blocks)
+    answers = {**answers, "of means": np.broadcast_to(counts.mean(axis=0), counts.shape)}
+
+    def left(means: np.ndarray) -> np.ndarray:
+        means = np.maximum(means, 1e-9)
+        own = 2.0 * (xlogy(counts, counts / means) - (counts - means))
+        return np.array([own[blocks == block].sum() for block in names])
+
+    sums = {name: left(answer) for name, answer in answers.items()}
+    draws = np.random.default_rng(0).integers(0, names.size, (N_BOOT, names.size))
+    of_means = sums.pop("of means")
+    sampled = {name: 1.0 - own[draws].sum(axis=1) / of_means[draws].sum(axis=1) for name, own in sums.items()}
+    found: dict[str, Any] = {name: {"share": float(1.0 - own.sum() / of_means.sum())} for name, own in sums.items()}
+    baseline = max((name for name in sums if name.startswith("gaussian")), key=lambda name: found[name]["share"])
+    for name in ("seen alone", "model"):
+        found[name]["beyond"] = {"baseline": baseline, "interval": _interval(sampled[name] - sampled[baseline])}
+    return found
+
+
+def smoothed_counts(counts: np.ndarray, totals: np.ndarray, places: np.ndarray, width: float) -> np.ndarray:
+    """Return mean counts by a Gaussian mean of the 30 nearest, with the rest of the slide as one neighbour more."""
+    distances, near = cKDTree(places).query(places, k=min(31, len(places)))
+    distances, near = distances[:, 1:], near[:, 1:]
+    weights = np.exp(-0.5 * (distances / distances[:, :6].mean(axis=1, keepdims=True) / width) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    around = np.einsum("nk,nkg->ng", weights, counts[near]) / (weights * totals[near]).sum(axis=1, keepdims=True)
+    rest = (counts.sum(axis=0) - counts + 1e-3) / (totals.sum() - totals)[:, None]
+    n_effective = 1.0 / (weights**2).sum(axis=1, keepdims=True)
+    smoothed: np.ndarray = totals[:, None] * (n_effective * around + rest) / (n_effective + 1.0)
+    return smoothed
+
+
 def _interval(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.percentile(values, [2.5, 97.5])]
 
 
-def judge_neighbourhood(model: Any, slides: dict[str, ad.AnnData], genes: list[str]) -> dict[str, Any]:
+def seen_alone(model: Any) -> Any:
+    """Return a model that joins nothing of its decoder with what neighbours were seen to have; itself without a mix."""
+    if model.network.neighbour_mix is None:
+        return model
+    alone = type(model)(model.config, model.vocabulary)
+    alone.network.load_state_dict(model.network.state_dict())
+    alone.network.neighbour_mix.gate.data.fill_(100.0)
+    alone.network.eval()
+    return alone
+
+
+def judge_neighbourhood(
+    model: Any, slides: dict[str, ad.AnnData], genes: list[str], *, by_gene: bool
+) -> dict[str, Any]:
     """Judge spots from their neighbours, on slides that are pooled."""
     truth, blocks = [], []
     answers: dict[str, list[np.ndarray]] = {}
+    counts: list[np.ndarray] = []
+    means_of: dict[str, list[np.ndarray]] = {}
     ids = model.vocabulary.look_up(genes).token_ids
     inverse = np.exp(np.clip(model.network.count_output.log_inverse_dispersion.detach().numpy()[ids], -10, 10))
     for number, adata in enumerate(slides.values()):
@@ -124,18 +189,62 @@ def judge_neighbourhood(model: Any, slides: dict[str, ad.AnnData], genes: list[s
         given = {"mean of 6": mean_of_neighbours(values, places, 6, None)}
         given |= {f"gaussian of 30, width {w:g}": mean_of_neighbours(values, places, 30, w) for w in WIDTHS}
         found = model.expression(adata, genes, niche=True, progress=False)
+        seen = seen_alone(model).expression(adata, genes, niche=True, progress=False)
         totals = np.asarray(adata.X.sum(axis=1), dtype=np.float64)
-        given["model"] = expected_log_rates(np.maximum(found.niche.astype(np.float64), 1e-9), totals, inverse)
+        counts.append(np.asarray(adata.X[:, columns].todense(), dtype=np.float64))
+        for width in WIDTHS:
+            of_counts = smoothed_counts(counts[-1], totals.ravel(), places, width)
+            means_of.setdefault(f"gaussian of 30, width {width:g}", []).append(of_counts)
+        for name, means in (("seen alone", seen.niche), ("model", found.niche)):
+            means_of.setdefault(name, []).append(np.maximum(means.astype(np.float64), 1e-9))
+            given[name] = expected_log_rates(means_of[name][-1], totals, inverse)
         # What a gene is on the average of a slide is known of a slide that was not trained on: neighbours say it, and
         # the means of neighbours have it. Each spot's own value is left out of the average that it is judged with.
-        shift = ((values - given["model"]).sum(axis=0) - (values - given["model"])) / max(len(values) - 1, 1)
-        given["model, gene means of the slide"] = given["model"] + shift
+        for name in ("seen alone", "model"):
+            shift = ((values - given[name]).sum(axis=0) - (values - given[name])) / max(len(values) - 1, 1)
+            given[f"{name}, gene means of the slide"] = given[name] + shift
         best = given["gaussian of 30, width 1.3"]
         given["both, halves"] = 0.5 * (given["model, gene means of the slide"] + best)
         for name, answer in given.items():
             answers.setdefault(name, []).append(answer)
     joined = {name: np.concatenate(parts) for name, parts in answers.items()}
-    return r2_of(np.concatenate(truth), joined, np.concatenate(blocks))
+    found_r2 = r2_of(np.concatenate(truth), joined, np.concatenate(blocks), by_gene=by_gene)
+    joined = {name: np.concatenate(parts) for name, parts in means_of.items()}
+    in_counts = deviance_of(np.concatenate(counts), joined, np.concatenate(blocks))
+    return {**found_r2, "share of the deviance of counts": in_counts}
+
+
+def yardsticks(slides: Path) -> dict[str, Any]:
+    """Return R2 by both definitions and on the average of sections, of all patients and of the Visium slide, all genes.
+
+    Nothing is trained here, so nothing is held out.
+    """
+    spots_of = ad.read_h5ad(slides / "her2st_patients_ABCD.h5ad")
+    sections = [spots_of[spots_of.obs["section"] == name] for name in sorted(spots_of.obs["section"].unique())]
+    visium = [ad.read_h5ad(slides / "breast_visium_registered_left.h5ad")]
+    found: dict[str, Any] = {}
+    for title, parts in (("HER2, four patients", sections), ("Visium, left half", visium)):
+        counts = sparse.vstack([sparse.csr_matrix(part.X) for part in parts])
+        genes = np.argsort(-np.asarray(counts.mean(axis=0)).ravel())[:N_GENES]
+        values = [log_rates(part.X)[:, genes] for part in parts]
+        truth, blocks = np.concatenate(values), np.repeat(np.arange(len(parts)), [len(own) for own in values])
+        rows: dict[str, Any] = {}
+        for name, k, width in (("mean of 6", 6, None), *((f"gaussian of 30, width {w:g}", 30, w) for w in WIDTHS)):
+            near = [
+                mean_of_neighbours(own, part.obsm["spatial"], k, width) for own, part in zip(values, parts, strict=True)
+            ]
+            answer = {f"gaussian {name}": np.concatenate(near)}
+            kinds = {
+                kind: r2_of(truth, answer, blocks, by_gene=kind == "by gene")[f"gaussian {name}"]["r2"]
+                for kind in ("pooled", "by gene")
+            }
+            within = [
+                r2_of(own, {"gaussian": one}, np.zeros(len(own), dtype=int), by_gene=True)["gaussian"]["r2"]
+                for own, one in zip(values, near, strict=True)
+            ]
+            rows[name] = {**kinds, "by gene, mean of sections": float(np.mean(within))}
+        found[title] = rows
+    return found
 
 
 def embeddings_of(model: Any, random: Any, adata: ad.AnnData) -> dict[str, np.ndarray]:
@@ -229,8 +338,15 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--name", default="spots")
     parser.add_argument("--neighbourhood-only", action="store_true", help="leave embeddings and the control out")
+    parser.add_argument("--yardsticks-only", action="store_true", help="baselines on all spots; no model is read")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    if options.yardsticks_only:
+        found = yardsticks(options.slides)
+        print(found)
+        if options.write:
+            write_results(f"{options.name}_yardsticks", {**found, "machine": describe("numpy", "scikit-learn")})
+        return
     model = load_model(options.model)
     random = type(model)(model.config, model.vocabulary, seed=1)
     slides = spots.read_slides(options.cells, options.slides)
@@ -241,10 +357,13 @@ def main() -> None:
     results: dict[str, Any] = {"neighbourhood": {}, "n_parameters": model.n_parameters}
     for name, judged in (("HER2, patient D", her2), ("Visium, held-out end", {"visium": held})):
         pooled = np.concatenate([log_rates(adata.X) for adata in judged.values()])
+        counts = np.concatenate([np.asarray(adata.X.mean(axis=0)) for adata in judged.values()]).mean(axis=0)
         first = next(iter(judged.values()))
-        genes = first.var_names[np.argsort(-pooled.var(axis=0))[:N_GENES]].tolist()
-        results["neighbourhood"][name] = judge_neighbourhood(model, judged, genes)
-        print(name, results["neighbourhood"][name], flush=True)
+        for kind, order in (("pooled", pooled.var(axis=0)), ("by gene", counts)):
+            genes = first.var_names[np.argsort(-order)[:N_GENES]].tolist()
+            found = judge_neighbourhood(model, judged, genes, by_gene=kind == "by gene")
+            results["neighbourhood"][f"{name}, {kind}"] = found
+            print(name, kind, found, flush=True)
     if not options.neighbourhood_only:
         d1 = slides["her2_D1"]
         labels = ad.read_h5ad(options.slides / "her2st_patients_ABCD.h5ad").obs

@@ -60,7 +60,7 @@ def slow(model: ScGPTSpatial, adata: anndata.AnnData) -> np.ndarray:
         rest = [o for o in np.flatnonzero(slide == slide[cell]) if o != cell]
         mean_state = np.mean([states[o] for o in rest if totals[o] > 0], axis=0)
         state = torch.tensor(weights[1.3] @ states[near] - mean_state, dtype=torch.float32)[None]
-        technology = network.technologies(torch.tensor([2]))
+        technology = torch.zeros((1, SMALL["width"]))
         numbers = network.neighbourhood_decoder(state, network.genes(torch.from_numpy(ids)), technology)[0]
         effective = 1.0 / (weights[width] ** 2).sum()
         for place, (gene, column) in enumerate(zip(ids, columns, strict=True)):

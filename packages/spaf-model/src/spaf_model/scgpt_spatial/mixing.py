@@ -7,9 +7,10 @@ their counts n_jg and totals N_j, and the share p_g of the gene on the slide wit
     log share of g in c  =  log p_g + a_g (log o_cg - log p_g) + (1 - a_g) x_cg
 
 `e` is how many neighbours the weights amount to, and k how many the mean of the slide is worth beside them. x is what
-the decoder adds, and the gate a is learnt by gene, with a shift of the technology. So the level of a gene is that of
-the slide, which a decoder cannot know of a slide that it has not seen. A gene that the slide does not measure has the
-rate that the model knows, and what the decoder adds to that.
+the decoder adds, of states less the mean state of the slide and without a technology, and the gate a is learnt by gene,
+with a shift of the technology. So the level of a gene is that of the slide, which a decoder cannot know of a slide that
+it has not seen. A gene that the slide does not measure has the rate that the model knows, and what the decoder adds to
+that.
 """
 
 from __future__ import annotations

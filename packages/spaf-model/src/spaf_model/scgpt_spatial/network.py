@@ -211,13 +211,17 @@ class ScGPTSpatialNetwork(Network[ValueBatch]):
         """
         if self.neighbourhood_decoder is None:
             raise InputError("This model has no decoder of neighbourhoods (neighbourhood_decoder is false).")
-        found: torch.Tensor = self.neighbourhood_decoder(states, self.genes(gene_ids), self.technology_states(batch))
+        technology_states = self.technology_states(batch)
         if self.neighbour_mix is None:
+            found: torch.Tensor = self.neighbourhood_decoder(states, self.genes(gene_ids), technology_states)
             return found
         assert around is not None
         assert self.count_output is not None
+        # The decoder is linear in what it reads: without a technology, and of centred states, it moves no gene's level.
+        nothing = None if technology_states is None else torch.zeros_like(technology_states)
+        numbers = self.neighbourhood_decoder(states, self.genes(gene_ids), nothing)
         rates = self.count_output.log_shares(gene_ids, batch.technologies)
-        mixed: torch.Tensor = self.neighbour_mix(found, around, gene_ids, batch.technologies, rates)
+        mixed: torch.Tensor = self.neighbour_mix(numbers, around, gene_ids, batch.technologies, rates)
         return mixed
 
     def technology_logits(self, states: torch.Tensor) -> torch.Tensor:
