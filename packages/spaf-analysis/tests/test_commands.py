@@ -97,6 +97,16 @@ def test_gene_pairs_that_mark_groups_and_cells_by_pairs(stages, tmp_path, call):
     assert ad.read_h5ad(tmp_path / "cells.h5ad").n_obs == ad.read_h5ad(stages.embedded).n_obs
 
 
+def test_gene_pairs_of_a_run_whose_transcripts_are_disturbed(stages, tmp_path, call):
+    curves = tmp_path / "curves.csv"
+    words = ("--transcripts", stages.bundle, "--robustness", curves, "-o", tmp_path / "pairs.csv")
+    assert call("gene-pairs", stages.embedded, *words)[0] == 0
+    table = pd.read_csv(curves)
+    overall = table[table["scope"] == "slide"]
+    assert {"jitter", "outer", "dropped", "panel"} <= set(overall["perturbation"])
+    assert (overall.loc[overall["perturbation"] == "jitter", "counts"] == 1.0).all()
+
+
 def test_clusters_in_json_and_in_a_table(stages, tmp_path, call):
     out = tmp_path / "out.csv"
     code, printed, said = call("clusters", stages.embedded, "--key-added", "mine", "-o", out, "--json")
@@ -286,6 +296,8 @@ def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
         ("niches", ("--contrast", "a", "b", "--json"), "--contrast is for comparing conditions"),
         ("type-pairs", ("--cell-type", "kind", "--contrast", "a", "b", "--json"), "--contrast is for comparing"),
         ("gene-pairs", ("--cells", "cells.csv", "--json"), "its name must end in .h5ad"),
+        ("gene-pairs", ("--robustness", "curves.csv", "--json"), "needs the run that the slide is of (--transcripts)"),
+        ("gene-pairs", ("--transcripts", "run", "--robustness", "c.h5ad", "--json"), "must end in .csv or .parquet"),
         ("ligrec", ("--contrast", "a", "b", "--json"), "--contrast is for comparing"),
         ("ligrec", ("--beside", "a=b.csv", "-o", "x.csv"), "in which the overlap with other results"),
         ("ligrec", ("--beside", "b.csv", "--json"), "--beside takes NAME=TABLE"),

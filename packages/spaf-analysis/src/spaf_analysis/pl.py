@@ -5,7 +5,7 @@ from spaf_analysis.attention.plot import attention
 from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
-from spaf_analysis.gene_pairs.plot import gene_pairs
+from spaf_analysis.gene_pairs.plot import gene_pairs, pair_robustness
 from spaf_analysis.imputation.plot import imputation_accuracy
 from spaf_analysis.integrate.plot import integration
 from spaf_analysis.ligrec.plot import ligrec
@@ -29,6 +29,7 @@ __all__ = [
     "niche_composition",
     "niche_differences",
     "niches",
+    "pair_robustness",
     "patterns",
     "perturbation",
     "proportion",

@@ -22,6 +22,17 @@ def gene_pairs_command(
     cells: Annotated[
         Path | None, typer.Option(help="File to write with the scores of cells: cells x gene pairs.", metavar="C.h5ad")
     ] = None,
+    transcripts: Annotated[
+        Path | None, typer.Option(help="The run that the slide is of, for --robustness.", metavar="BUNDLE")
+    ] = None,
+    robustness: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write of how pairs, beside counts, survive noise, a lost boundary, lost transcripts and a "
+            "thinner panel.",
+            metavar="CURVES.csv",
+        ),
+    ] = None,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not ranked.", min=1)] = 10,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = GENE_PAIRS,
     as_json: JSON = False,
@@ -33,11 +44,13 @@ def gene_pairs_command(
         spaf-analysis gene-pairs slide.h5ad -o pairs.csv
 
         spaf-analysis gene-pairs slide.h5ad --groupby type -o markers.csv
+
+        spaf-analysis gene-pairs slide.h5ad --transcripts XENIUM_FOLDER --robustness curves.csv -o pairs.csv
     """
+    import spaf_data
     from spaf_analysis.gene_pairs.groups import gene_pair_markers, markers_sentence, scores_key
     from spaf_analysis.gene_pairs.tool import gene_pairs, stored_gene_pairs
     from spaf_analysis.tables import read_table
-    from spaf_data import gene_pair_table
     from spaf_model import replace_file
 
     check_result(source, out, as_json=as_json)
@@ -45,7 +58,16 @@ def gene_pairs_command(
         if cells.suffix != ".h5ad":
             raise InputError(f"{cells} is where an AnnData of cells x gene pairs goes; its name must end in .h5ad.")
         check_result(source, cells, as_json=as_json)
+    if (transcripts is None) != (robustness is None):
+        raise InputError("--robustness needs the run that the slide is of (--transcripts), and that is for it alone.")
+    if robustness is not None:
+        check_result(source, robustness, as_json=as_json)
+        if robustness.suffix == ".h5ad":
+            raise InputError(f"{robustness} is where a table goes; its name must end in .csv or .parquet.")
     adata = read_table(source)
+    if transcripts is not None and robustness is not None:
+        curves = spaf_data.robustness(spaf_data.read_transcripts(transcripts), dimensions=None)
+        write_result(adata, curves, robustness)
     gene_pairs(adata, min_cells=min_cells, key_added=key_added)
     ranked = stored_gene_pairs(adata, key=key_added)
     table = ranked.table
@@ -59,7 +81,7 @@ def gene_pairs_command(
         content["markers"] = markers
         typer.echo(markers_sentence(markers), err=True)
     if cells is not None:
-        replace_file(cells, gene_pair_table(adata, key=scores_key(adata)).write_h5ad)
+        replace_file(cells, spaf_data.gene_pair_table(adata, key=scores_key(adata)).write_h5ad)
     write_result(adata, table, out)
     if as_json:
         print_json(content)

@@ -16,12 +16,19 @@ from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from spaf_model import Cells
 
 COUNTED = {
     "enrichment": "pairs of neighbouring transcripts (logarithmic axis)",
     "overlap": "cells in which both are co-localised (logarithmic axis)",
+}
+LEVELS = {
+    "jitter": "noise in places (um)",
+    "outer": "part of the cell that is kept",
+    "dropped": "share of transcripts lost",
+    "panel": "share of genes measured",
 }
 
 
@@ -54,6 +61,47 @@ def gene_pairs(adata: Cells, *, n: int = 15, key: str = GENE_PAIRS, table_key: s
     if top.empty:
         raise InputError(f"no gene pair of uns[{key!r}] is enriched at a false discovery rate of 5 %.")
     return gene_pair_enrichment(top, label=COUNTED[ranked.method])
+
+
+def pair_robustness(table: pd.DataFrame, *, score: str = "jaccard") -> NDArray[np.object_]:
+    """Draw how gene pairs survive what is done to transcripts, beside the counts of the same cells.
+
+    Parameters
+    ----------
+    table
+        Of `spaf_data.robustness`.
+    score
+        Its column: ``"jaccard"``, ``"recall"`` or ``"precision"``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of matplotlib axes, one for each kind of perturbation that has levels, with a line of pairs and one of counts.
+
+    Raises
+    ------
+    InputError
+        If the table is another one, or nothing in it has levels.
+    """
+    missing = [name for name in ("perturbation", "level", "scope", score, "counts") if name not in table]
+    if missing:
+        raise InputError(f"the table has no column {missing[0]!r}; it must be one of spaf_data.robustness.")
+    overall = table[(table["scope"] == "slide") & table["level"].notna()]
+    if overall.empty:
+        raise InputError("nothing in the table has levels to draw.")
+    kinds = list(dict.fromkeys(overall["perturbation"]))
+    with style():
+        figure = Figure(figsize=(2.6 * len(kinds) + 0.6, 2.6), layout="constrained")
+        panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            own = overall[overall["perturbation"] == kind].sort_values("level")
+            axes.plot(own["level"], own["counts"], color=MUTED, marker="o", linestyle="--", label="counts (cosine)")
+            axes.plot(own["level"], own[score], color=ACCENT, marker="o", label=f"gene pairs ({score})")
+            axes.set(xlabel=LEVELS.get(kind, kind), ylim=(0, 1.05))
+            axes.grid(axis="y")
+        panels[0].set_ylabel("like what was measured")
+        panels[0].legend(loc="lower left")
+        return np.asarray(panels, dtype=object)
 
 
 def gene_pair_enrichment(table: pd.DataFrame, *, label: str) -> Axes:

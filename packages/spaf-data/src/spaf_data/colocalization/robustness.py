@@ -1,4 +1,4 @@
-"""How many co-localised gene pairs survive noise in the coordinates or the loss of the outer cytoplasm."""
+"""How many co-localised gene pairs survive noise, a lost boundary, lost transcripts and a thinner panel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from spaf_data import defaults
 from spaf_data.colocalization.api import Method, check_method
@@ -26,6 +27,8 @@ def robustness(
     method: Method = "communities",
     jitter: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
     kept_fraction: Sequence[float] = (0.9, 0.75, 0.5),
+    dropped: Sequence[float] = (0.1, 0.25, 0.5),
+    panel: Sequence[float] = (0.75, 0.5),
     nucleus: bool = True,
     radius: float = defaults.COLOCALIZATION_RADIUS,
     min_transcripts: int = defaults.COLOCALIZATION_MIN_TRANSCRIPTS,
@@ -47,6 +50,10 @@ def robustness(
         Standard deviations in um of Gaussian noise, added to every coordinate that is used.
     kept_fraction
         Quantiles, in (0, 1), of the distance from the cell's centroid in x and y; transcripts beyond are lost.
+    dropped
+        Shares, from 0 and below 1, of transcripts that are lost at random.
+    panel
+        Shares, above 0 and at most 1, of genes that are still measured; pairs of others do not count as lost.
     nucleus
         Also lose everything outside the nucleus, if `transcripts` say where it is.
     radius, min_transcripts, min_expected, dimensions, n_threads
@@ -58,10 +65,13 @@ def robustness(
 
     Returns
     -------
-    Tidy table: ``perturbation`` ("jitter", "outer" or "nucleus"), ``level`` (um, fraction kept, NaN), ``scope``
-    ("slide", for communities with the pairs of all cells added up, or "cell", for communities only), ``cell`` (id,
-    None for the slide), ``n_reference``, ``n_perturbed``, ``n_shared`` (gene pairs), ``recall`` (shared / reference),
-    ``precision`` (shared / perturbed) and ``jaccard`` (shared / in either); a share of nothing is NaN.
+    Tidy table: ``perturbation`` ("jitter", "outer", "dropped", "panel" or "nucleus"), ``level`` (um, fraction kept,
+    share lost, share of genes, NaN), ``scope`` ("slide", for communities with the pairs of all cells added up, or
+    "cell", for communities only), ``cell`` (id, None for the slide), ``n_reference``, ``n_perturbed``, ``n_shared``
+    (gene pairs), ``recall`` (shared / reference), ``precision`` (shared / perturbed) and ``jaccard`` (shared / in
+    either); a share of nothing is NaN. Beside them ``counts``: the cosine of the counts of a cell with those before,
+    of the slide the mean over cells; what noise in places takes from pairs, it leaves to counts. Without noise
+    (jitter 0, dropped 0, panel 1) all four are 1.
 
     Raises
     ------
@@ -75,6 +85,10 @@ def robustness(
         raise InputError(f"jitter is {list(jitter)}; it must be numbers of um that are not negative")
     if not all(0 < fraction < 1 for fraction in kept_fraction):
         raise InputError(f"kept_fraction is {list(kept_fraction)}; it must be between 0 and 1")
+    if not all(0 <= share < 1 for share in dropped):
+        raise InputError(f"dropped is {list(dropped)}; it must be from 0 and below 1")
+    if not all(0 < share <= 1 for share in panel):
+        raise InputError(f"panel is {list(panel)}; it must be above 0 and at most 1")
     cells = select_cells(transcripts, cells=transcripts.cells, genes=pd.Index(transcripts.genes), dimensions=dimensions)
     n_dimensions = choose_dimensions(transcripts, dimensions)
 
@@ -90,20 +104,35 @@ def robustness(
         called = tested[tested["fdr"] < fdr]
         return (called["gene_a"].astype(np.int64) * cells.n_genes + called["gene_b"]).to_numpy()
 
-    def perturb() -> Iterator[tuple[str, float, CellTranscripts]]:
+    every = np.ones(cells.n_genes, dtype=bool)
+
+    def perturb() -> Iterator[tuple[str, float, CellTranscripts, np.ndarray]]:
         for sigma in jitter:
-            yield "jitter", float(sigma), _jittered(cells, sigma, n_dimensions, np.random.default_rng(seed))
+            yield "jitter", float(sigma), _jittered(cells, sigma, n_dimensions, np.random.default_rng(seed)), every
         distance = _distance_from_centroid(transcripts)
         for fraction in kept_fraction:
             limit = _quantile_by_cell(distance, transcripts, fraction)
-            yield "outer", float(fraction), _kept(cells, distance <= limit[transcripts.cell])
+            yield "outer", float(fraction), _kept(cells, distance <= limit[transcripts.cell]), every
+        for share in dropped:
+            drawn = np.random.default_rng(seed).random(len(cells.gene)) >= share
+            yield "dropped", float(share), _kept(cells, drawn), every
+        for share in panel:
+            genes = np.zeros(cells.n_genes, dtype=bool)
+            n = max(round(share * cells.n_genes), 1)
+            genes[np.random.default_rng(seed).permutation(cells.n_genes)[:n]] = True
+            yield "panel", float(share), _kept(cells, genes[cells.gene]), genes
         if nucleus and transcripts.nucleus_known:
-            yield "nucleus", float("nan"), _kept(cells, transcripts.in_nucleus)
+            yield "nucleus", float("nan"), _kept(cells, transcripts.in_nucleus), every
 
     reference = find(cells)
     frames = []
-    for perturbation, level, perturbed in perturb():
-        frame = _compare(reference, find(perturbed), transcripts, by_cell=method == "communities")
+    counts = _counts(cells)
+    for perturbation, level, perturbed, genes in perturb():
+        kept = genes[reference // cells.n_genes % cells.n_genes] & genes[reference % cells.n_genes]
+        by_cell = method == "communities"
+        frame = _compare(reference[kept], find(perturbed), transcripts, by_cell=by_cell)
+        alike = _cosines(sparse.csr_matrix(counts.multiply(genes)), _counts(perturbed))
+        frame["counts"] = [np.nanmean(alike) if np.isfinite(alike).any() else np.nan, *(alike if by_cell else ())]
         frame.insert(0, "perturbation", perturbation)
         frame.insert(1, "level", level)
         frames.append(frame)
@@ -123,6 +152,26 @@ def _kept(cells: CellTranscripts, kept: np.ndarray) -> CellTranscripts:
         x=cells.x[kept], y=cells.y[kept], z=cells.z[kept], gene=cells.gene[kept], compartment=cells.compartment[kept],
         starts=before[cells.starts], stops=before[cells.stops],
     )  # fmt: skip
+
+
+def _counts(cells: CellTranscripts) -> sparse.csr_matrix:
+    """Return the counts of each cell, cells x genes."""
+    n = cells.n_transcripts
+    order = np.repeat(cells.starts - np.concatenate(([0], np.cumsum(n)[:-1])), n) + np.arange(n.sum())
+    row = np.repeat(np.arange(len(n)), n)
+    ones = np.ones(len(row))
+    return sparse.csr_matrix((ones, (row, cells.gene[order])), shape=(len(n), cells.n_genes))
+
+
+def _cosines(before: sparse.csr_matrix, after: sparse.csr_matrix) -> np.ndarray:
+    """Return the cosine of the same row of two matrices of counts; NaN where one has none before."""
+    products = [np.asarray(one.multiply(other).sum(axis=1)).ravel() for one, other in
+                ((before, after), (before, before), (after, after))]  # fmt: skip
+    together, own, others = products
+    # Of equal rows, whose products are one integer, this is 1 and not nearly 1.
+    length = np.sqrt(own * others)
+    cosine = np.divide(together, length, out=np.zeros(len(own)), where=length > 0)
+    return np.where(own > 0, cosine, np.nan)
 
 
 def _distance_from_centroid(transcripts: Transcripts) -> np.ndarray:
