@@ -23,7 +23,7 @@ def test_the_rates_of_two_panels_agree_with_both(spots):
 
 
 def test_a_network_begins_by_saying_the_rate_of_a_gene(spots):
-    model, stream = spots()
+    model, stream = spots("model.neighbour_mix=none")
     found = gene_rates(stream)
     begin_with_rates(model.network, found)
     batch = next(iter(stream.one_epoch()))

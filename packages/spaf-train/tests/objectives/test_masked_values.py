@@ -97,7 +97,7 @@ def test_the_loss_is_the_likelihood_of_scipy(spots):
 
 
 def test_bins_are_judged_by_squared_error_as_published(spots):
-    model, stream = spots(*COUNTS, "model.output=bins", "model.value_style=bins")
+    model, stream = spots(*COUNTS, "model.output=bins", "model.neighbour_mix=none", "model.value_style=bins")
     batch = next(iter(stream.one_epoch()))
     targets = batch.targets["masked_values"]
     with torch.no_grad():
