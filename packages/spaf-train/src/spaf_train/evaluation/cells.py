@@ -141,18 +141,23 @@ class ReadCells:
         The same in tokens of the model.
     token_of_gene
         (n_genes,), -1 for genes that the model does not know.
+    whole, place
+        For a model that reads whole slides, all cells of these slides in the corpus, and which of them each cell is.
     """
 
     cells: CorpusCells
     counts: CellCounts
     token_of_gene: NDArray[np.int64]
+    whole: CellCounts | None = None
+    place: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def take(self, rows: NDArray[np.int64]) -> ReadCells:
         """Return some of the cells."""
-        return ReadCells(self.cells.take(rows), self.counts.take(rows), self.token_of_gene)
+        place = None if self.place is None else self.place[rows]
+        return ReadCells(self.cells.take(rows), self.counts.take(rows), self.token_of_gene, self.whole, place)
 
 
 def with_counts(cells: CorpusCells, corpus: Corpus, model: Model[Any, Any]) -> ReadCells:
@@ -184,13 +189,27 @@ def with_counts(cells: CorpusCells, corpus: Corpus, model: Model[Any, Any]) -> R
 def readable_cells(corpus: Corpus, split: str, model: Model[Any, Any], max_cells: int, seed: int) -> ReadCells:
     """Return the cells of a split that have a gene of a model.
 
+    A model that reads whole slides is given those, as `embed` gives them: all their cells in the corpus, whatever the
+    split. What lies in the gap between two splits is in no corpus.
+
     Raises
     ------
     InputError
         If there is none, and as `read_cells` and `with_counts`.
     """
     found = with_counts(read_cells(corpus, split, max_cells=max_cells, seed=seed), corpus, model)
+    if model.reads_whole_slides:
+        found = _beside_their_slides(found, corpus, model)
     rows = np.flatnonzero(found.counts.n_genes)
     if not rows.size:
         raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")
     return found.take(rows)
+
+
+def _beside_their_slides(found: ReadCells, corpus: Corpus, model: Model[Any, Any]) -> ReadCells:
+    slides = set(found.cells.slide.tolist())
+    everything = cells_of_blocks(corpus, [ref for ref in corpus.block_refs() if ref.slide in slides])
+    index = pd.MultiIndex.from_arrays([everything.slide, everything.names])
+    place = index.get_indexer(pd.MultiIndex.from_arrays([found.cells.slide, found.cells.names]))
+    whole = with_counts(everything, corpus, model).counts
+    return dataclasses.replace(found, whole=whole, place=place.astype(np.int64))

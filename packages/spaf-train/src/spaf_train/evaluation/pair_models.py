@@ -181,33 +181,37 @@ def _items(pairs: MatchedPairs, radius: float, negatives: tuple[str, ...]) -> _I
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """What a model is given of judged cells: those in pairs, or all where it reads whole slides."""
+    """What a model is given of judged cells: those in pairs, or their slides where it reads whole slides."""
 
     model: Model[Any, Any]
     counts: CellCounts
-    rows: NDArray[np.int64]  # of the judged cells, which those are
-    n_cells: int  # judged
+    place: NDArray[np.int64]  # (n_judged,), which of the counts each judged cell is; -1 for one that is not read
 
     @classmethod
     def of(cls, model: Model[Any, Any], cells: ReadCells, used: NDArray[np.int64]) -> _View:
-        rows = np.arange(len(cells)) if model.reads_whole_slides else used
-        return cls(model, cells.counts.take(rows), rows, len(cells))
+        if model.reads_whole_slides:
+            if cells.whole is not None and cells.place is not None:
+                return cls(model, cells.whole, cells.place)
+            used = np.arange(len(cells))
+        place = np.full(len(cells), -1, dtype=np.int64)
+        place[used] = np.arange(used.size)
+        return cls(model, cells.counts.take(used), place)
 
     def states(self) -> NDArray[np.float32]:
+        """Return the embeddings of the cells that are read."""
         return self.model.embed_counts(self.counts)[_WHOLE]
 
     def on_all(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return states of the rows as those of all judged cells, 0 for the others."""
-        whole = np.zeros((self.n_cells, states.shape[1]), dtype=np.float32)
-        whole[self.rows] = states
+        """Return states of what is read as those of all judged cells, 0 for others."""
+        whole = np.zeros((self.place.size, states.shape[1]), dtype=np.float32)
+        read = self.place >= 0
+        whole[read] = states[self.place[read]]
         return whole
 
     def pair_score(self, states: NDArray[np.float32] | None) -> PairScore:
         """Return the probability of the model's pair head, as a score of pairs of judged cells."""
         assert isinstance(self.model, ScoresPairs), "looked at before"
-        place = np.full(self.n_cells, -1, dtype=np.int64)
-        place[self.rows] = np.arange(self.rows.size)
-        return partial(_of_rows, self.model.pair_scorer(self.counts, states), place)
+        return partial(_of_rows, self.model.pair_scorer(self.counts, states), self.place)
 
 
 def pair_head_score(model: Model[Any, Any], cells: ReadCells, used: NDArray[np.int64]) -> PairScore:
