@@ -7,7 +7,7 @@ import pytest
 
 from spaf_analysis import InputError
 from spaf_analysis.genes import checked_counts
-from spaf_analysis.tables import embed_where_missing, slide_names
+from spaf_analysis.tables import embed_where_missing, labels_of, slide_names
 
 
 @pytest.fixture
@@ -36,3 +36,11 @@ def test_values_that_are_no_counts_name_the_layer_where_there_is_a_choice(table)
 def test_an_embedding_that_no_model_is_there_to_make(table):
     with pytest.raises(InputError, match="^a.h5ad: obsm has no embedding 'X'; it has: nothing; name another"):
         embed_where_missing(table, "X", None, where="a.h5ad")
+
+
+def test_what_annotation_could_not_tell_has_no_label(table):
+    table.obs["kind"] = ["a", "unknown", "b"]
+    assert labels_of(table, "kind", "cell_type")[1] == ["a", "b", "unknown"]
+    table.uns["kind"] = {"share_unknown": 1 / 3}
+    codes, names = labels_of(table, "kind", "cell_type")
+    assert (codes.tolist(), names) == ([0, -1, 1], ["a", "b"])

@@ -45,7 +45,7 @@ _JSON = typer.Option("--json", help="Print the key numbers as JSON.")
 _GENE = typer.Option(help="Gene on the tissue map; default: the one with the strongest spatial pattern.")
 _RESOLUTION = typer.Option(help="Resolution of the clusters; higher gives more.")
 _N_DOMAINS = typer.Option(help="Number of niches; default: the one that halves of the tissue agree on.")
-_SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.")
+_SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.", min=0)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,19 +29,19 @@ MODEL = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Model directory or starter, to embed cells where obsm has no such embedding."),
 ]
-SEED = Annotated[int, typer.Option(help="Seed of everything random.")]
+SEED = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 _TABLES = (".csv", ".parquet")
 
 
-def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
+def check_result(source: Path, out: Path | None, *, as_json: bool, others: Sequence[Path | None] = ()) -> None:
     """Look at the places of a result before the work.
 
     Raises
     ------
     InputError
         If the result would go nowhere, the ending of its file says nothing, its folder is missing, or it would
-        overwrite the input.
+        overwrite the input, or one of the other files that are read.
     """
     from spaf_analysis.report.render import check_places
     from spaf_model import refuse_overwriting
@@ -52,7 +53,9 @@ def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
     if out.suffix not in (".h5ad", *_TABLES):
         raise InputError(f"{out} says by its ending no format that is known; choose .h5ad, .csv or .parquet.")
     check_places(out)
-    refuse_overwriting(source, out)
+    for read in (source, *others):
+        if read is not None:
+            refuse_overwriting(read, out)
 
 
 def check_all_kept(out: Path | None, *, as_json: bool, lost: str) -> None:

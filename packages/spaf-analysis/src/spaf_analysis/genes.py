@@ -94,7 +94,8 @@ def genes_in_all(tables: Sequence[ad.AnnData], where: Sequence[str], *, least: i
         spaf_data.check_same_genes(named, union)
     except spaf_data.InputError as error:
         sentence = str(error).partition("; if they are different panels")[0]
-        raise InputError(sentence + ("" if sentence.endswith(".") else ".")) from error
+        # Upper and lower case tell human symbols from those of a mouse: naming them alike would only hide it.
+        raise InputError(sentence.rstrip(".") + ". Are they of one species?") from error
     columns = [np.asarray(found, dtype=np.int64) for found in union.columns]
     in_all = reduce(np.intersect1d, columns)
     if in_all.size < least:

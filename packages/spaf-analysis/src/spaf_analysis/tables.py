@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from scipy.spatial import cKDTree
 import spaf_data
 import spaf_model
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import NO_VALUE, SPATIAL
+from spaf_analysis.keys import NO_VALUE, SPATIAL, UNKNOWN
 from spaf_data import slides_of_cells
 from spaf_model import Model, load_model
 
@@ -190,7 +191,7 @@ def labels_of(adata: ad.AnnData, column: str, option: str, *, least: int = 2) ->
     adata
         Cells.
     column
-        Of `obs`; words for no value, such as "nan", are none.
+        Of `obs`; words for no value, such as "nan", are none, and what `annotate` could not tell has none.
     option
         What names the column, for messages.
     least
@@ -208,6 +209,9 @@ def labels_of(adata: ad.AnnData, column: str, option: str, *, least: int = 2) ->
     values = adata.obs[column]
     texts = values.astype(object).where(values.notna(), "").astype(str).str.strip()
     texts = texts.where(~texts.str.casefold().isin(NO_VALUE), "")
+    told = adata.uns.get(column)
+    if isinstance(told, Mapping) and "share_unknown" in told:  # predicted by `annotate`
+        texts = texts.where(texts != UNKNOWN, "")
     names = sorted(set(texts) - {""})
     if len(names) > MAX_CATEGORIES:
         raise InputError(

@@ -110,6 +110,34 @@ def test_a_query_that_is_unlike_the_reference_is_said_to_be(caplog):
     assert "where 5 % of the held-out cells of the reference would be" in caplog.text
 
 
+def test_cells_without_counts_are_unknown_and_teach_nothing(caplog):
+    reference, query = cells(200, 0), cells(60, 1)
+    query.X[:7], reference.X[:9] = 0.0, 0.0
+    spaf.tl.annotate(query, reference, "kind", method="log counts", unknown=0.0)
+    assert (query.obs["label_pred"].astype(str) == "unknown").tolist() == [True] * 7 + [False] * 53
+    assert query.obs["label_pred_probability"].isna().sum() == 7
+    assert query.uns["label_pred"]["n_reference"] == 191
+    assert "7 cells of the query have no counts and are called unknown." in caplog.text
+
+
+def test_a_class_called_unknown_is_no_class(caplog):
+    reference, query = cells(200, 0), cells(60, 1)
+    reference.obs.loc[reference.obs["kind"] == "kind 0", "kind"] = "unknown"
+    found = spaf.tl.annotate(query, reference, "kind", method="log counts", unknown=0.0)
+    assert found.classes == ["kind 1", "kind 2", "kind 3"]
+    assert "that is no class, and they are left out" in caplog.text
+
+
+def test_a_reference_without_two_cells_of_a_class():
+    reference = cells(80, 0)
+    reference.obs["own"] = reference.obs_names
+    with pytest.raises(InputError, match="no class of obs.'own'. of the reference has two cells"):
+        spaf.tl.annotate(cells(20, 1), reference, "own")
+    reference.obsm["spatial"][3, 0] = np.nan
+    with pytest.raises(InputError, match="holds coordinates that are not finite"):
+        spaf.tl.annotate(cells(20, 1), reference, "kind")
+
+
 def test_whole_donors_are_held_out():
     reference, query = cells(200, 0), cells(20, 1)
     reference.obs["donor"] = np.repeat(["a", "b"], 100)

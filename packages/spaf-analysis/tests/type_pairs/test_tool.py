@@ -139,3 +139,15 @@ def test_wrong_options_are_one_sentence(cells, options, sentence):
         tl.type_pairs(cells.copy(), **{"cell_type": "type", "donor": "donor", **options})
     with pytest.raises(InputError, match="uns has no pairs of types 'type_pairs'"):
         pl.type_pairs(cells)
+
+
+def test_with_one_donor_what_is_furthest_from_chance_comes_first():
+    from spaf_analysis.type_pairs.tool import _most_certain_first
+
+    table = pd.DataFrame(
+        {
+            "of": list("abc"), "observed": [0.0, 292.0, 21.0], "expected": [2.0, 19.4, 20.0],
+            "ratio": [0.0, 15.1, 1.05], "statistic": np.nan, "p": np.nan,
+        }
+    )  # fmt: skip
+    assert _most_certain_first(table)["of"].tolist() == ["b", "a", "c"]

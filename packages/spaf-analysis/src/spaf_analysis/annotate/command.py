@@ -50,7 +50,7 @@ def annotate_command(
     from spaf_analysis.annotate.tool import annotate, record
     from spaf_analysis.tables import read_table
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[reference])
     query, known = read_table(source), read_table(reference)
     found = annotate(
         query, known, label, method=method, key=key, model=model, fine_tune=fine_tune, donor=donor, unknown=unknown,

@@ -45,9 +45,11 @@ class AnnotationSection(Section):
 {% else %}
 <p>Labels are those of the column {{ section.record.label }} of {{ section.record.n_reference | count }} labelled cells,
 by the method “{{ section.record.method }}”. {{ (100 * section.record.share_unknown) | figure(1) }} % of the cells are
-called unknown: they are less certain than the least certain of the held-out cells of the reference. All scores below
-are of such held-out cells, and hold for these cells where they are like them. Where other sections speak of these
-labels, they are predictions.</p>
+called unknown
+{%- if section.record.unknown is defined %}: they are less certain than all but the least certain
+{{ (100 * section.record.unknown) | figure(0) }} % of the held-out cells of the reference, or have no counts
+{%- endif %}. All scores below are of such held-out cells, and hold for these cells where they are like them.
+Where other sections speak of these labels, they are predictions.</p>
 {% for note in section.record.notes %}<p>{{ note }}</p>
 {% endfor %}
 <table>

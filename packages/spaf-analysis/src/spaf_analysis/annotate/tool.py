@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from spaf_analysis.annotate.fine_tuned import TUNINGS, Tuning, fine_tuned_logits
 from spaf_analysis.annotate.notes import notes_of, spelling_sentence
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LABEL_PRED, SPATIAL, UNKNOWN
-from spaf_analysis.tables import check_cell_names, labels_of, slide_names, table_of
+from spaf_analysis.tables import check_cell_names, labels_of, places_of, slide_names, table_of
 from spaf_model import check_key
 from spaf_train.evaluation import inner_folds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import anndata as ad
@@ -114,7 +116,7 @@ def annotate(
         raise InputError(f"the method {method!r} needs an embedding: name one with key (--key) or a model (--model).")
     tuning = _tuning(fine_tune, method, model)
     check_cell_names(asked)
-    codes, classes = labels_of(known, label, "label")
+    codes, classes = _usable(known, *labels_of(known, label, "label"), label, reference_layer)
     folds = _folds(known, codes, donor, seed)
     features = features_of(
         asked, known, codes, method, key=key, model=model, layer=layer, reference_layer=reference_layer
@@ -126,6 +128,10 @@ def annotate(
             seed=seed,
         )  # fmt: skip
     found = annotate_arrays(features, codes, classes, folds, method=method, unknown=unknown, given=given)
+    empty = _without_counts(asked, layer)
+    if empty.any():
+        logger.warning("%d cells of the query have no counts and are called unknown.", int(empty.sum()))
+        found = replace(found, probabilities=np.where(empty[:, None], np.nan, found.probabilities))
     notes = notes_of(found, codes, folds, label)
     spelling = spelling_sentence(classes, label)
     if spelling:
@@ -138,7 +144,8 @@ def annotate(
         )  # fmt: skip
     _write(asked, found, key_added)
     asked.uns[key_added] = record(found) | {
-        "label": label, "n_reference": int((codes >= 0).sum()), "notes": np.array(notes, dtype=object)
+        "label": label, "n_reference": int((codes >= 0).sum()), "notes": np.array(notes, dtype=object),
+        "unknown": float(unknown),
     }  # fmt: skip
     return found
 
@@ -171,13 +178,50 @@ def record(found: Annotation) -> dict[str, Any]:
     }
 
 
+def _without_counts(table: ad.AnnData, layer: str | None) -> NDArray[np.bool_]:
+    """Return which cells have no count of any gene."""
+    matrix = table.X if layer is None else table.layers[layer]
+    if matrix is None:
+        return np.zeros(table.n_obs, dtype=bool)
+    matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
+    return np.asarray(np.asarray(matrix.sum(axis=1)).ravel() == 0)
+
+
+def _usable(
+    known: ad.AnnData, codes: NDArray[np.int64], classes: Sequence[str], label: str, layer: str | None
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Leave out cells without counts, and those of a class that is called as what cannot be told is.
+
+    Raises
+    ------
+    InputError
+        If every class has one cell.
+    """
+    codes = np.where(_without_counts(known, layer), -1, codes)
+    names = list(classes)
+    if UNKNOWN in names:
+        at = names.index(UNKNOWN)
+        logger.warning(
+            "%d cells of the reference are %r in obs[%r]: that is no class, and they are left out.",
+            int((codes == at).sum()), UNKNOWN, label,
+        )  # fmt: skip
+        codes = np.where(codes == at, -1, codes - (codes > at))
+        names.pop(at)
+    if np.bincount(codes[codes >= 0], minlength=1).max() < 2:
+        raise InputError(
+            f"no class of obs[{label!r}] of the reference has two cells, so there is nothing to learn it from: is it "
+            "the column that is meant?"
+        )
+    return codes, names
+
+
 def _folds(known: ad.AnnData, codes: NDArray[np.int64], donor: str | None, seed: int) -> NDArray[np.int64]:
     """Divide the reference into parts, each predicted from the others; a class of one part alone is then missed."""
     groups = None
     if donor is not None:
         donors, _ = labels_of(known, donor, "donor")
         groups = donors.astype(str)
-    places = np.asarray(known.obsm[SPATIAL], dtype=np.float64)[:, :2] if SPATIAL in known.obsm else None
+    places = places_of(known) if SPATIAL in known.obsm else None
     folds = np.zeros(codes.size, dtype=np.int64)
     rows = np.flatnonzero(codes >= 0)
     folds[rows] = inner_folds(rows, coordinates=places, slide=slide_names(known), groups=groups, seed=seed)

@@ -61,7 +61,7 @@ def cell_pairs_command(
     from spaf_analysis.type_pairs.tool import type_pairs
     from spaf_data import Distances
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[train])
     if donor is not None and cell_type is None:
         raise InputError("--donor says whose cell types are compared: give --cell-type too, or leave it out.")
     if cell_type is not None:

@@ -43,7 +43,7 @@ def deconvolve_command(
     from spaf_analysis.deconvolution.tool import deconvolve, record
     from spaf_analysis.tables import read_table
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[reference])
     spots, cells = read_table(source), read_table(reference)
     found = deconvolve(
         spots, cells, label, method=method, layer=layer, reference_layer=reference_layer,  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def impute_command(
     from spaf_analysis.imputation.writing import write_imputed
     from spaf_analysis.tables import read_table
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[reference])
     spatial, cells = read_table(source), read_table(reference)
     made = imputed_table(
         spatial, cells, genes=genes or None, method=method, model=model, layer=layer, reference_layer=reference_layer,

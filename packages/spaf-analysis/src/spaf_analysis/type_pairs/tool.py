@@ -167,7 +167,10 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _most_certain_first(table: pd.DataFrame) -> pd.DataFrame:
     size = np.nan_to_num(np.abs(table["statistic"].to_numpy()))
-    if not size.any() and "ratio" in table:
-        size = np.nan_to_num(np.abs(np.log(np.maximum(table["ratio"].to_numpy(), 1e-9))))
+    if not size.any() and "expected" in table:
+        # As far from chance as counts of that size scatter: a ratio of 0 of two expected says little.
+        chance = table["expected"].to_numpy()
+        away = np.abs(table["observed"].to_numpy() - chance)
+        size = np.divide(away, np.sqrt(chance), out=np.zeros(len(away)), where=chance > 0)
     order = np.lexsort((-size, np.nan_to_num(table["p"].to_numpy(), nan=2.0)))
     return table.iloc[order].reset_index(drop=True)
