@@ -85,6 +85,47 @@ def test_types_alone_call_no_more_than_promised():
     assert np.mean(without_types) > 0.1
 
 
+def in_states(seed, *, n_genes=14, same=False, planted=False):
+    """Cells of which half are in a state, wherever they lie: those have the ligand, the same or the others receive."""
+    adata = make_tissue(seed, n=2_000, n_genes=n_genes, planted=False)
+    rng = np.random.default_rng(seed + 100)
+    state = rng.random(adata.n_obs) < 0.5
+    if planted:  # discs in which most cells of either state have their gene
+        centres = rng.random((25, 2)) * adata.obsm["spatial"].max()
+        near = (np.linalg.norm(adata.obsm["spatial"][:, None] - centres[None], axis=2) < 25).any(axis=1)
+        active = near & (rng.random(adata.n_obs) < 0.8) | (rng.random(adata.n_obs) < 0.1)
+    else:
+        active = np.ones(adata.n_obs, dtype=bool)
+    counts = adata.X.toarray()
+    counts[:, 0] = rng.poisson(np.where(active & state, 6.0, 0.3))
+    counts[:, 1] = rng.poisson(np.where(active & (state == same), 6.0, 0.3))
+    adata.X = sparse.csr_matrix(counts)
+    return adata
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_states_of_cells_that_lie_anywhere_are_not_called(same):
+    z, called, ratios = [], [], []
+    for seed in range(8):
+        adata = in_states(seed, same=same)
+        tl.ligrec(adata, resource=PAIRS, cell_type="type", n_matched=8)
+        first = adata.uns["ligrec"]["table"].set_index("ligand").loc["G0"]
+        z.append(first["z"])
+        called.append(first["called"])
+        ratios.append(first["ratio"])
+    assert not any(called)
+    assert np.abs(z).max() < 3.5
+    assert abs(np.mean(z)) < 1.0
+    np.testing.assert_allclose(ratios, 1, atol=0.05)
+
+
+def test_a_planted_pair_of_cells_in_states_is_called():
+    adata = in_states(1, n_genes=30, planted=True)
+    tl.ligrec(adata, resource=PAIRS, cell_type="type", n_matched=20)
+    table = adata.uns["ligrec"]["table"]
+    assert table["ligand"][table["called"]].tolist() == ["G0"]
+
+
 def test_donors_are_what_is_tested():
     adata = make_tissue(1, n=600, n_genes=20, n_donors=8)
     tl.ligrec(adata, resource=PAIRS, cell_type="type", donor="donor", n_matched=8)
