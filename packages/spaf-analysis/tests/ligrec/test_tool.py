@@ -227,6 +227,10 @@ def not_a_number(adata):
     adata.X.data[0] = np.nan
 
 
+def names_twice(adata):
+    adata.obs_names = ["a", "a", *adata.obs_names[2:]]
+
+
 def many_types(adata):
     adata.obs["type"] = [f"t{index % 400}" for index in range(adata.n_obs)]
 
@@ -239,6 +243,7 @@ def many_types(adata):
         (pixels, {}, "bandwidth 30 reaches no other cell for most cells.*is it in pixels"),
         (lost_place, {}, "holds coordinates that are not finite"),
         (not_a_number, {}, "the table: .*"),
+        (names_twice, {}, "1 cells have the name of another one, the first is 'a'; make names unique"),
         (many_types, {}, "only .* of 900 cells have another one of their type in their tile of 100 um"),
         (None, {"donor": "donor"}, "all cells are of one donor \\('d0'\\)"),
         (None, {"condition": "type"}, "name the column of donors too"),

@@ -101,8 +101,8 @@ def ligrec(
     ------
     InputError
         If the resource has not the columns, the panel measures none of its pairs, there is one donor, a column is
-        missing, most cells have no other one of their type in their tile or within the bandwidth, or counts or places
-        are not finite.
+        missing, most cells have no other one of their type in their tile or within the bandwidth, two cells have
+        one name, or counts or places are not finite.
     """
     check_key(key_added)
     for name, value in (("n_matched", n_matched), ("min_cells", min_cells)):
