@@ -63,10 +63,13 @@ def test_scores_of_cells_add_up_to_the_statistic(planted):
     dense = logs[used, 1] * (weights @ logs[used, 0])
     np.testing.assert_allclose(scores.X[used, 0].toarray().ravel(), dense, rtol=1e-5)
     place = pd.DataFrame(np.floor((adata.obsm["spatial"][used] - adata.obsm["spatial"][used].min(axis=0)) / 100))
-    left = logs[used, 0] - pd.Series(logs[used, 0]).groupby(
-        [place[0], place[1], adata.obs["type"].to_numpy()[used]]
-    ).transform("mean")
-    excess = logs[used, 1] * (weights @ left.to_numpy())
+    strata = pd.Series(logs[used, 0]).groupby([place[0], place[1], adata.obs["type"].to_numpy()[used]])
+    stratum, n = strata.ngroup().to_numpy(), strata.transform("size").to_numpy()
+    # Of each cell: those of other strata have their mean on average, those of its own the mean without the cell.
+    means = np.tile(strata.transform("mean"), (len(used), 1))
+    without = (strata.transform("sum") - logs[used, 0]) / np.maximum(n - 1, 1)
+    means = np.where(stratum[:, None] == stratum, without.to_numpy()[:, None], means)
+    excess = logs[used, 1] * (weights.toarray() * (logs[used, 0] - means)).sum(axis=1)
     np.testing.assert_allclose(scores.layers["excess"][used, 0].toarray().ravel(), excess, rtol=1e-4, atol=1e-4)
 
 

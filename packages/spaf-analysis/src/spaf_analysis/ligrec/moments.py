@@ -182,8 +182,8 @@ def spatial_moments(
         surrounding = weights[order] @ near
         found.excess[of] += own.T @ surrounding
         within[of] += own.T @ own
-        inside = _weights_inside(weights, stratum[some], stratum[beside])[stratum[cells[first]]]
-        own_weight = inside / np.maximum(n[:, 0] * (n[:, 0] - 1), 1)
+        inside = sums_inside(weights, stratum[some], stratum[beside])[order]
+        own_weight = np.add.reduceat(inside, first) / np.maximum(n[:, 0] * (n[:, 0] - 1), 1)
         found.excess[of] += own.T @ (own * np.repeat(own_weight, n[:, 0].astype(np.int64))[:, None])
         surrounding -= np.repeat(np.add.reduceat(surrounding, first) / n, n[:, 0].astype(np.int64), axis=0)
         powers = [own, surrounding]
@@ -197,11 +197,11 @@ def spatial_moments(
     return found
 
 
-def _weights_inside(weights: sparse.csr_matrix, of: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the sum of weights between cells of one stratum, by the number of the stratum."""
-    row = np.repeat(of, np.diff(weights.indptr))
-    same = row == among[weights.indices]
-    return np.asarray(np.bincount(row[same], weights.data[same], minlength=int(of.max()) + 1), dtype=np.float64)
+def sums_inside(weights: sparse.csr_matrix, of: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sum of weights of each cell (row) to cells of its own stratum, given the strata of both."""
+    row = np.repeat(np.arange(len(of)), np.diff(weights.indptr))
+    same = of[row] == among[weights.indices]
+    return np.asarray(np.bincount(row[same], weights.data[same], minlength=len(of)), dtype=np.float64)
 
 
 def _squared_correlation(within: NDArray[np.float64]) -> NDArray[np.float64]:
