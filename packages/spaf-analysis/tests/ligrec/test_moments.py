@@ -45,29 +45,75 @@ def test_the_statistic_is_that_of_dense_arrays(cells, monkeypatch):
         np.testing.assert_allclose(getattr(few, name), getattr(found, name), rtol=1e-9)
 
 
-def test_moments_are_those_of_permutations(cells):
+def strata_of(block, kind):
+    place = np.c_[block, kind]
+    return [np.flatnonzero((place == which).all(axis=1)) for which in np.unique(place, axis=0)]
+
+
+def left_of(values, strata):
+    left = values.copy()
+    for stratum in strata:
+        left[stratum] -= left[stratum].mean(axis=0)
+    return left
+
+
+def test_moments_of_one_gene_are_those_of_permutations(cells):
     values, xy, block, kind = cells
     weights = dense_weights(xy, block[:, 0], 15.0)
-    left = values.copy()
-    for which in np.unique(np.c_[block, kind], axis=0):
-        stratum = (np.c_[block, kind] == which).all(axis=1)
-        left[stratum] -= left[stratum].mean(axis=0)
+    strata = strata_of(block, kind)
+    left = left_of(values, strata)
     held = weights @ left[:, 1]
     rng = np.random.default_rng(0)
     drawn = np.zeros(40_000)
-    for which in np.unique(np.c_[block, kind], axis=0):
-        stratum = np.flatnonzero((np.c_[block, kind] == which).all(axis=1))
+    within = 0.0
+    for stratum in strata:
         drawn += rng.permuted(np.tile(left[stratum, 0], (len(drawn), 1)), axis=1) @ held[stratum]
+        n, both = len(stratum), left[stratum, 0] @ left[stratum, 1]
+        within -= weights[np.ix_(stratum, stratum)].sum() * both / (n * (n - 1))
     found = moments_of(cells)
-    excess, variance, third = (part.sum(axis=0)[0, 1] for part in (found.excess, found.variance, found.third))
-    assert excess == pytest.approx(left[:, 0] @ held)
+    excess, third = (part.sum(axis=0)[0, 1] for part in (found.excess, found.third))
+    rho = [np.corrcoef(left[block[:, 0] == unit, :2].T)[0, 1] for unit in range(2)]
+    one_gene = found.variance[:, 0, 1] / (1 + np.square(rho))
+    assert excess == pytest.approx(left[:, 0] @ held - within)
     assert abs(drawn.mean()) < 5 * drawn.std() / 200
+    variance = one_gene.sum()
     assert variance == pytest.approx(drawn.var(), rel=0.04)
     skewness = third / variance**1.5
     assert skewness == pytest.approx(stats.skew(drawn), abs=0.07)
     for level in (0.2, 0.05, 0.01):
         z = np.quantile(drawn, 1 - level) / np.sqrt(variance)
         assert upper_tail(z, skewness) == pytest.approx(level, rel=0.12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_moments_are_those_of_whole_cells_dealt_anew(cells, share):
+    """Two genes in one state (a share of 1), in states that exclude each other (0), and neither."""
+    _, xy, block, kind = cells
+    rng = np.random.default_rng(3)
+    state = rng.random(len(xy)) < 0.5
+    other = np.where(rng.random(len(xy)) < 2 * np.abs(share - 0.5), state == (share > 0.5), rng.random(len(xy)) < 0.5)
+    values = np.c_[np.where(state, 2.0, 0.2), np.where(other, 3.0, 0.1)] * rng.gamma(4.0, 0.25, (len(xy), 2))
+    weights = sparse.csr_matrix(dense_weights(xy, block[:, 0], 15.0))
+    strata = strata_of(block, kind)
+    drawn, expected, excess, variance = [], [], [], []
+    for draw in range(1_500):
+        place = np.arange(len(xy))
+        for stratum in strata:
+            place[stratum] = rng.permutation(stratum)
+        left = left_of(values[place], strata)
+        drawn.append(left[:, 0] @ (weights @ left[:, 1]))
+        if draw < 60:
+            found = moments_of((values[place], xy, block, kind))
+            excess.append(found.excess.sum(axis=0)[0, 1])
+            expected.append(drawn[-1] - excess[-1])
+            variance.append(found.variance.sum(axis=0)[0, 1])
+    # What is taken off is the same however the cells lie, and the mean of the draws.
+    np.testing.assert_allclose(expected, expected[0], atol=1e-8)
+    deviation = np.std(drawn)
+    assert abs(np.mean(drawn) - expected[0]) < 4 * deviation / np.sqrt(len(drawn))
+    assert np.sqrt(np.mean(variance)) == pytest.approx(deviation, rel=0.07)
+    if share != 0.5:  # without what is taken off the draws are not around 0: below it in one state, else above
+        assert np.mean(drawn) * (0.5 - share) > 0.25 * deviation
 
 
 def test_tails_of_few_cells_and_of_nothing():

@@ -63,10 +63,13 @@ def test_scores_of_cells_add_up_to_the_statistic(planted):
     dense = logs[used, 1] * (weights @ logs[used, 0])
     np.testing.assert_allclose(scores.X[used, 0].toarray().ravel(), dense, rtol=1e-5)
     place = pd.DataFrame(np.floor((adata.obsm["spatial"][used] - adata.obsm["spatial"][used].min(axis=0)) / 100))
-    left = logs[used, 0] - pd.Series(logs[used, 0]).groupby(
-        [place[0], place[1], adata.obs["type"].to_numpy()[used]]
-    ).transform("mean")
-    excess = logs[used, 1] * (weights @ left.to_numpy())
+    strata = pd.Series(logs[used, 0]).groupby([place[0], place[1], adata.obs["type"].to_numpy()[used]])
+    stratum, n = strata.ngroup().to_numpy(), strata.transform("size").to_numpy()
+    # Of each cell: those of other strata have their mean on average, those of its own the mean without the cell.
+    means = np.tile(strata.transform("mean"), (len(used), 1))
+    without = (strata.transform("sum") - logs[used, 0]) / np.maximum(n - 1, 1)
+    means = np.where(stratum[:, None] == stratum, without.to_numpy()[:, None], means)
+    excess = logs[used, 1] * (weights.toarray() * (logs[used, 0] - means)).sum(axis=1)
     np.testing.assert_allclose(scores.layers["excess"][used, 0].toarray().ravel(), excess, rtol=1e-4, atol=1e-4)
 
 
@@ -83,6 +86,47 @@ def test_types_alone_call_no_more_than_promised():
         without_types.append((adata.uns["ligrec"]["table"]["p"] <= 0.05).mean())
     assert np.mean(alarms) <= 0.06
     assert np.mean(without_types) > 0.1
+
+
+def in_states(seed, *, n_genes=14, same=False, planted=False):
+    """Cells of which half are in a state, wherever they lie: those have the ligand, the same or the others receive."""
+    adata = make_tissue(seed, n=2_000, n_genes=n_genes, planted=False)
+    rng = np.random.default_rng(seed + 100)
+    state = rng.random(adata.n_obs) < 0.5
+    if planted:  # discs in which most cells of either state have their gene
+        centres = rng.random((25, 2)) * adata.obsm["spatial"].max()
+        near = (np.linalg.norm(adata.obsm["spatial"][:, None] - centres[None], axis=2) < 25).any(axis=1)
+        active = near & (rng.random(adata.n_obs) < 0.8) | (rng.random(adata.n_obs) < 0.1)
+    else:
+        active = np.ones(adata.n_obs, dtype=bool)
+    counts = adata.X.toarray()
+    counts[:, 0] = rng.poisson(np.where(active & state, 6.0, 0.3))
+    counts[:, 1] = rng.poisson(np.where(active & (state == same), 6.0, 0.3))
+    adata.X = sparse.csr_matrix(counts)
+    return adata
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_states_of_cells_that_lie_anywhere_are_not_called(same):
+    z, called, ratios = [], [], []
+    for seed in range(8):
+        adata = in_states(seed, same=same)
+        tl.ligrec(adata, resource=PAIRS, cell_type="type", n_matched=8)
+        first = adata.uns["ligrec"]["table"].set_index("ligand").loc["G0"]
+        z.append(first["z"])
+        called.append(first["called"])
+        ratios.append(first["ratio"])
+    assert not any(called)
+    assert np.abs(z).max() < 3.5
+    assert abs(np.mean(z)) < 1.0
+    np.testing.assert_allclose(ratios, 1, atol=0.05)
+
+
+def test_a_planted_pair_of_cells_in_states_is_called():
+    adata = in_states(1, n_genes=30, planted=True)
+    tl.ligrec(adata, resource=PAIRS, cell_type="type", n_matched=20)
+    table = adata.uns["ligrec"]["table"]
+    assert table["ligand"][table["called"]].tolist() == ["G0"]
 
 
 def test_donors_are_what_is_tested():
@@ -186,6 +230,10 @@ def not_a_number(adata):
     adata.X.data[0] = np.nan
 
 
+def names_twice(adata):
+    adata.obs_names = ["a", "a", *adata.obs_names[2:]]
+
+
 def many_types(adata):
     adata.obs["type"] = [f"t{index % 400}" for index in range(adata.n_obs)]
 
@@ -198,6 +246,7 @@ def many_types(adata):
         (pixels, {}, "bandwidth 30 reaches no other cell for most cells.*is it in pixels"),
         (lost_place, {}, "holds coordinates that are not finite"),
         (not_a_number, {}, "the table: .*"),
+        (names_twice, {}, "1 cells have the name of another one, the first is 'a'; make names unique"),
         (many_types, {}, "only .* of 900 cells have another one of their type in their tile of 100 um"),
         (None, {"donor": "donor"}, "all cells are of one donor \\('d0'\\)"),
         (None, {"condition": "type"}, "name the column of donors too"),

@@ -20,7 +20,7 @@ def ligrec_command(
     source: SOURCE,
     out: OUT = None,
     cell_type: Annotated[
-        str | None, typer.Option(help="Column of obs with cell types, within which values are dealt anew.")
+        str | None, typer.Option(help="Column of obs with cell types, within which cells are dealt anew.")
     ] = None,
     resource: Annotated[
         str,
@@ -48,7 +48,7 @@ def ligrec_command(
         tuple[str, str, str], typer.Option(help="Its columns: one gene, the other, whether it was called.")
     ] = ("gene_a", "gene_b", "called"),
     bandwidth: Annotated[float, typer.Option(help="Standard deviation of the Gaussian kernel in um.")] = BANDWIDTH,
-    tile: Annotated[float, typer.Option(help="Side in um of the squares within which values are dealt anew.")] = TILE,
+    tile: Annotated[float, typer.Option(help="Side in um of the squares within which cells are dealt anew.")] = TILE,
     n_matched: Annotated[int, typer.Option(help="Genes as frequent as either side, for matched pairs.")] = N_MATCHED,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not tested.", min=1)] = 10,
     permutations: Annotated[int, typer.Option(help="Arrangements of donors, at most.", min=1)] = N_PERMUTATIONS,

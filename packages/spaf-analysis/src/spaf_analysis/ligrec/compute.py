@@ -24,10 +24,11 @@ class PairTests:
     Attributes
     ----------
     observed, expected
-        Of all units; what is expected is what both owe to type and tile, or observed less the excess.
+        Of all units; what is expected is what both owe to type and tile and to being in the same cells, or observed
+        less the excess.
     z, p, fdr
-        Against permutations within strata, one-sided; of the two ways (the ligand permuted, or the receptor) the one
-        that says less counts.
+        Against permutations within strata, one-sided; of the two ways (by where the receptors are, or the ligands)
+        the one that says less counts.
     ratio
         Observed over expected.
     ratio_matched
@@ -192,7 +193,7 @@ def _all(moments: Moments) -> tuple[NDArray[np.float64], ...]:
 
 
 def _standardised(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return z and skewness of each two features, the first permuted; NaN where no stratum lets it change places."""
+    """Return z and skewness of each two features, by where the second lies; NaN where no cell can change places."""
     observed, excess, variance, third = _all(moments)
     # What rounding leaves of strata of one cell is no variance.
     known = np.where(variance > 1e-18 * np.maximum(observed, 1e-300) ** 2, variance, np.nan)

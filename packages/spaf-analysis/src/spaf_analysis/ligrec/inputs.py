@@ -15,7 +15,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts
 from spaf_analysis.ligrec.compute import feature_values
 from spaf_analysis.metrics import log_normalize
-from spaf_analysis.tables import check_radius, labels_of, places_of, slide_names
+from spaf_analysis.tables import check_cell_names, check_radius, labels_of, places_of, slide_names
 from spaf_data import genes_of_table
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def inputs_of(
             raise InputError(f"{name} must be above 0 um, not {value:g}.")
     if condition is not None and donor is None:
         raise InputError("conditions are compared between donors: name the column of donors too (donor).")
+    check_cell_names(table)
     code, types = np.zeros(table.n_obs, dtype=np.int64), [""]
     if cell_type is not None:
         code, types = labels_of(table, cell_type, "cell_type", least=1)

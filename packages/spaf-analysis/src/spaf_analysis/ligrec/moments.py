@@ -27,11 +27,14 @@ class Moments:
         Units x features x features: the sum over pairs of cells i, j of weight times the first feature of j times the
         second of i. The same both ways round.
     excess
-        The same of what is left of both features when the mean of each stratum is taken off: what is observed, less
-        what both owe to their strata. On average 0 where either is dealt anew within strata.
-    variance, third
-        Second and third central moment of the excess where what is left of the *first* feature is dealt anew among the
-        cells of each stratum, and that of the second stays. All permutations, none drawn.
+        The same of what is left of both features when the mean of each stratum is taken off, less what it is on average
+        where whole cells are dealt anew within strata: what is observed, less what both owe to their strata and to
+        being in the same cells. On average 0 there.
+    variance
+        Of the excess where cells are dealt anew within strata, what is left of the second feature lying as it does:
+        that where the *first* is dealt anew by itself, over all permutations, times 1 + rho^2 of `spatial_moments`.
+    third
+        Third central moment where the first feature is dealt anew by itself.
     """
 
     observed: NDArray[np.float64]
@@ -143,17 +146,26 @@ def spatial_moments(
 
     Notes
     -----
-    Of features l and r with the means of strata taken off, the excess is linear in the permuted one: sum_j l_j u_j,
+    Of features l and r with the means of strata taken off, the sum is linear in the permuted one: sum_j l_j u_j,
     where u = W r is the kernel around each cell of the held one. Of n cells of a stratum, with u centred too, its
     permutation moments are 0, sum l^2 sum u^2 / (n - 1) and n sum l^3 sum u^3 / ((n - 1)(n - 2)), and strata add up
     (Hoeffding, Annals of Mathematical Statistics 22, 1951). For all pairs of features that is a few products of
     matrices. Were only one of the two centred, how types lie around each other would be noise: of the weaker of both
-    ways .3 % of p were at most .05 where types decide all, in place of 4 to 5 %. Time grows with cells x
-    features^2 and with neighbours x features; memory with the cells of a few tiles, with features^2 and with strata x
-    features.
+    ways .3 % of p were at most .05 where types decide all, in place of 4 to 5 %.
+
+    A cell is not beside itself, so where l and r go together within cells, neighbours have less of the pair than
+    independent genes would, wherever they lie, and more where one cell has either. Dealing anew one gene would call
+    that; dealing anew whole cells does not. Over these permutations two cells of one stratum have -sum_i l_i r_i /
+    (n (n - 1)) of l_j r_i on average, two of different strata nothing, which is taken off. As l_j r_i and l_i r_j
+    covary by the square of the covariance within cells, and weights are the same both ways, the variance is 1 + rho^2
+    times as large to leading order, rho being the correlation within cells, pooled over the strata of a unit.
+
+    Time grows with cells x features^2 and with neighbours x features; memory with the cells of a few tiles, with
+    features^2 and with strata x features.
     """
     shape = (n_units, values.shape[1], values.shape[1])
     found = Moments(*(np.zeros(shape) for _ in range(4)))
+    within = np.zeros(shape)
     values = sparse.csr_matrix(values)
     stratum = pd.MultiIndex.from_arrays([*block.T, kind]).factorize()[0]
     means = StratumMeans(values, stratum)
@@ -169,6 +181,10 @@ def spatial_moments(
         near -= means(beside)
         surrounding = weights[order] @ near
         found.excess[of] += own.T @ surrounding
+        within[of] += own.T @ own
+        inside = sums_inside(weights, stratum[some], stratum[beside])[order]
+        own_weight = np.add.reduceat(inside, first) / np.maximum(n[:, 0] * (n[:, 0] - 1), 1)
+        found.excess[of] += own.T @ (own * np.repeat(own_weight, n[:, 0].astype(np.int64))[:, None])
         surrounding -= np.repeat(np.add.reduceat(surrounding, first) / n, n[:, 0].astype(np.int64), axis=0)
         powers = [own, surrounding]
         for power, moment in ((2, found.variance), (3, found.third)):
@@ -177,7 +193,22 @@ def spatial_moments(
             with np.errstate(divide="ignore", invalid="ignore"):
                 factor = 1 / (n - 1) if power == 2 else n / ((n - 1) * (n - 2))
             moment[of] += (parts[0] * np.where(n >= power, factor, 0.0)).T @ parts[1]
+    found.variance[:] *= 1 + _squared_correlation(within)
     return found
+
+
+def sums_inside(weights: sparse.csr_matrix, of: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sum of weights of each cell (row) to cells of its own stratum, given the strata of both."""
+    row = np.repeat(np.arange(len(of)), np.diff(weights.indptr))
+    same = of[row] == among[weights.indices]
+    return np.asarray(np.bincount(row[same], weights.data[same], minlength=len(of)), dtype=np.float64)
+
+
+def _squared_correlation(within: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return squared correlations of (..., features, features) sums of products; 0 of a feature that does not vary."""
+    scale = np.sqrt(np.diagonal(within, axis1=-2, axis2=-1))
+    scale = np.where(scale > 0, scale, np.inf)
+    return np.asarray(np.minimum((within / scale[..., None] / scale[..., None, :]) ** 2, 1.0))
 
 
 def upper_tail(z: NDArray[np.float64], skewness: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from scipy import sparse
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LIGREC, SPATIAL
 from spaf_analysis.ligrec.inputs import Inputs, inputs_of
-from spaf_analysis.ligrec.moments import StratumMeans, around
+from spaf_analysis.ligrec.moments import StratumMeans, around, sums_inside
 from spaf_analysis.ligrec.resource import subunits_of
 from spaf_analysis.tables import table_of
 
@@ -41,8 +41,9 @@ def ligand_receptor_scores(
     -------
     AnnData
         Cells x pairs (named "ligand|receptor"). `X`, CSR: the receptor of a cell times the ligand of the cells around
-        it, weighted by the kernel. `layers["excess"]`: the same less what it would be on average if the ligand were
-        dealt anew within type and tile. `var` has the rows of the table. A value is stored where the receptor is seen.
+        it, weighted by the kernel. `layers["excess"]`: the same less what it would be on average if all other cells
+        were dealt anew within type and tile. `var` has the rows of the table. A value is stored where the receptor is
+        seen.
 
     Raises
     ------
@@ -88,12 +89,15 @@ def local_scores(
     """
     ligand, receptor = inputs.values_of(ligands), inputs.values_of(receptors)
     means = StratumMeans(ligand, inputs.stratum)
+    others = np.maximum(np.bincount(inputs.stratum) - 1, 1)[inputs.stratum]
     parts: list[tuple[NDArray[np.int64], sparse.csr_matrix, NDArray[np.float32]]] = []
     for cells, weights, beside in around(inputs.coordinates, inputs.block, inputs.bandwidth):
         own = sparse.csr_matrix(receptor[cells])
         row = np.repeat(np.arange(len(cells)), np.diff(own.indptr))
         near = weights @ ligand[beside].toarray()
-        chance = weights @ means(beside)
+        # A cell is not beside itself: the others of its stratum have on average what it has less, or more, than all.
+        inside = sums_inside(weights, inputs.stratum[cells], inputs.stratum[beside]) / others[cells]
+        chance = weights @ means(beside) - (ligand[cells].toarray() - means(cells)) * inside[:, None]
         values = own.data * near[row, own.indices]
         excess = (values - own.data * chance[row, own.indices]).astype(np.float32)
         parts.append(

@@ -43,7 +43,7 @@ class LigrecSection(Section):
 <code>spaf-analysis ligrec IN.h5ad --cell-type COLUMN --resource PAIRS.csv -o IN_WITH.h5ad</code> does.</p>
 {% else %}
 <p>{{ section.record.coverage }} {{ section.record.n_tested | count }} were tested, {{ section.record.n_called |
-count }} called: more beside each other than if values were dealt anew among the cells of one type in one tile,
+count }} called: more beside each other than if whole cells were dealt anew among those of one type in one tile,
 and than gene pairs as frequent as they are. Genes vary in space together for many reasons; a call is no proof of a
 signal.</p>
 <div class="two wide">

@@ -52,9 +52,10 @@ def ligrec(
 
     The score of a pair is the sum over cells and the cells around them (Gaussian kernel, each slide by itself) of the
     receptor of one times the ligand of the other; of a complex the subunit that is least expressed counts. It stands
-    beside two kinds of chance: what is left of either when the mean of its type and tile is taken off, dealt anew among
-    the cells of one type in one tile (all permutations, by their exact moments), and pairs of genes as frequent as its
-    own. A pair is called where both adjusted p are at most .05; where donors are given they are what is tested, and
+    beside two kinds of chance: what is left of either when the mean of its type and tile is taken off, whole cells
+    being dealt anew among those of one type in one tile (all permutations, by their moments), so that two genes that go
+    together, or exclude each other, within cells are not called for that; and pairs of genes as frequent as its own. A
+    pair is called where both adjusted p are at most .05; where donors are given they are what is tested, and
     called is a pair whose p adjusted by max-T is at most .05.
 
     Parameters
@@ -78,7 +79,7 @@ def ligrec(
     bandwidth
         Standard deviation of the kernel, in um.
     tile
-        Side of the squares, in um, within which values are dealt anew.
+        Side of the squares, in um, within which cells are dealt anew.
     n_matched
         Genes nearest in mean expression to each side, from all pairs of which the matched pairs are taken.
     min_cells
@@ -100,8 +101,8 @@ def ligrec(
     ------
     InputError
         If the resource has not the columns, the panel measures none of its pairs, there is one donor, a column is
-        missing, most cells have no other one of their type in their tile or within the bandwidth, or counts or places
-        are not finite.
+        missing, most cells have no other one of their type in their tile or within the bandwidth, two cells have
+        one name, or counts or places are not finite.
     """
     check_key(key_added)
     for name, value in (("n_matched", n_matched), ("min_cells", min_cells)):
