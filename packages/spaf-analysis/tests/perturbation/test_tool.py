@@ -225,3 +225,13 @@ def test_a_table_of_a_spatialdata(score, make_tissue):
     assert store.tables["cells"].uns["perturbation"]["n_tested"] == 900
     heat, _ = pl.perturbation(store, table_key="cells")
     assert "near less far" in heat.get_title(loc="left")
+
+
+def test_shuffled_rows_give_the_same_pairs_and_p(score, make_tissue):
+    adata = make_tissue(0, n_cells=800)
+    shuffled = adata[np.random.default_rng(3).permutation(800)].copy()
+    for table in (adata, shuffled):
+        tl.perturb(table, score, **TYPES, max_pairs=60, n_permutations=200)
+    one, other = (table.uns["perturbation"] for table in (adata, shuffled))
+    pd.testing.assert_frame_equal(one["pairs"], other["pairs"])
+    pd.testing.assert_frame_equal(one["table"], other["table"])

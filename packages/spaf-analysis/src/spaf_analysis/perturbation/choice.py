@@ -122,7 +122,7 @@ class PairChoice:
             is_left, is_right = (code == names.index(side) for side in self.names)
             chosen = matched_pairs(
                 xy, slide, is_left, is_right, has_gene, near=near, far=far, tile=tile, max_pairs=self.max_pairs,
-                seed=self.seed,
+                seed=self.seed, names=table.obs_names.to_numpy().astype(str),
             )  # fmt: skip
         n_near, n_far = int(chosen.near.sum()), int((~chosen.near).sum())
         if min(n_near, n_far) < self.min_pairs:
