@@ -144,6 +144,9 @@ def test_columns_are_those_of_the_model_and_of_the_counts(cells, model):
 def test_a_model_that_reads_cells_apart_says_so(cells):
     with pytest.raises(ValueError, match="no gene of one attends to one of the other"):
         tl.attention(cells, make_model("separate"), **TYPES)
+    del cells.obs["tissue"]  # which is not asked for where it would not help
+    with pytest.raises(ValueError, match="no gene of one attends to one of the other"):
+        tl.attention(cells, make_model("separate"), **TYPES)
     with pytest.raises(ValueError, match="cannot show attention between genes"):
         tl.attention(cells, "starter", **TYPES)
 
@@ -223,6 +226,15 @@ def test_the_command_and_the_section(cells, model, tmp_path, monkeypatch, capsys
     assert call(tmp_path / "cells.h5ad", "-m", tmp_path / "model", *types, *few, "-o", out, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["by"]) == 2
+
+    bare = cells.copy()
+    bare.obs = bare.obs[["type"]]
+    bare.write_h5ad(tmp_path / "bare.h5ad")
+    assert call(tmp_path / "bare.h5ad", "-m", tmp_path / "model", *types, *few, "--json") == 2
+    assert "--condition, --tissue, --species and --assay" in capsys.readouterr().err
+    context = ("--condition", "D", "--tissue", "B", "--species", "H", "--assay", "X")
+    assert call(tmp_path / "bare.h5ad", "-m", tmp_path / "model", *types, *few, *context, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["table"] == printed["table"]
 
     class Found:
         adata = ad.read_h5ad(out)
