@@ -32,6 +32,18 @@ def test_missing_kind_says_what_to_give(vocabulary: Vocabulary, obs: pd.DataFram
         context_ids(vocabulary, obs.drop(columns="assay"))
 
 
+def test_several_missing_kinds_are_asked_for_together(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
+    words = (
+        r"The tissue, species and assay of the cells are not known: obs has no columns of these names; give tissue= "
+        r"\(one of: unknown, Breast, Lung\), species= \(one of: .*\) and assay= \(one of: unknown, Xenium\), on the "
+        r"command line --tissue, --species and --assay \('unknown' says that one is not known\)\."
+    )
+    with pytest.raises(InputError, match=words):
+        context_ids(vocabulary, obs[["condition"]])
+    with pytest.raises(InputError, match="no column 'assay'; give assay="):
+        context_ids(vocabulary, obs[["condition"]], {"tissue": "Lung", "species": "Human"})
+
+
 def test_unknown_name_lists_the_known(vocabulary: Vocabulary, obs: pd.DataFrame) -> None:
     obs["tissue"] = "Kidney"
     with pytest.raises(InputError, match="no tissue 'Kidney'; it knows: unknown, Breast, Lung"):

@@ -63,6 +63,20 @@ class SharedGenes:
         return part
 
 
+def check_gene_names(table: ad.AnnData) -> None:
+    """Look whether each gene of a table can be told by its name.
+
+    Raises
+    ------
+    InputError
+        If two have one name.
+    """
+    names = table.var_names
+    if not names.is_unique:
+        twice = str(names[names.duplicated()][0])
+        raise InputError(f"the table has two genes named {twice!r}; make gene names unique first.")
+
+
 def shared_genes(one: ad.AnnData, other: ad.AnnData, where: tuple[str, str]) -> SharedGenes:
     """Find the genes that two tables share; see `genes_in_all`."""
     return genes_in_all((one, other), where)

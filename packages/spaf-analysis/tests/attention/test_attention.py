@@ -105,14 +105,15 @@ def test_what_near_cells_add_is_called_and_nothing_else(cells):
 
 
 def test_nothing_between_partners_gives_uniform_p_and_no_call(cells):
-    shares = []
+    shares, n_with_calls = [], 0
     for seed in range(6):
         cells.obsm["spatial"] = np.random.default_rng(seed).random((400, 2)) * 500
         tl.attention(cells, Attends(0.0), **TYPES, n_agreement=0, seed=seed)
         table = cells.uns["attention"]["table"]
         one_way = table[table["direction"] == "left_to_right"]
         shares.append((one_way["p"] < 0.05).mean())
-        assert cells.uns["attention"]["n_called"] == 0
+        n_with_calls += cells.uns["attention"]["n_called"] > 0
+    assert n_with_calls <= 1  # at this rate such runs are expected: one in twenty
     assert 0.02 < np.mean(shares) < 0.08
 
 
@@ -141,6 +142,9 @@ def test_columns_are_those_of_the_model_and_of_the_counts(cells, model):
 
 
 def test_a_model_that_reads_cells_apart_says_so(cells):
+    with pytest.raises(ValueError, match="no gene of one attends to one of the other"):
+        tl.attention(cells, make_model("separate"), **TYPES)
+    del cells.obs["tissue"]  # which is not asked for where it would not help
     with pytest.raises(ValueError, match="no gene of one attends to one of the other"):
         tl.attention(cells, make_model("separate"), **TYPES)
     with pytest.raises(ValueError, match="cannot show attention between genes"):
@@ -223,6 +227,15 @@ def test_the_command_and_the_section(cells, model, tmp_path, monkeypatch, capsys
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["by"]) == 2
 
+    bare = cells.copy()
+    bare.obs = bare.obs[["type"]]
+    bare.write_h5ad(tmp_path / "bare.h5ad")
+    assert call(tmp_path / "bare.h5ad", "-m", tmp_path / "model", *types, *few, "--json") == 2
+    assert "--condition, --tissue, --species and --assay" in capsys.readouterr().err
+    context = ("--condition", "D", "--tissue", "B", "--species", "H", "--assay", "X")
+    assert call(tmp_path / "bare.h5ad", "-m", tmp_path / "model", *types, *few, *context, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["table"] == printed["table"]
+
     class Found:
         adata = ad.read_h5ad(out)
 
@@ -234,3 +247,18 @@ def test_the_command_and_the_section(cells, model, tmp_path, monkeypatch, capsys
         adata = cells
 
     assert AttentionSection.compute(Nothing()).stored is None
+
+
+def test_cells_on_disk_and_what_is_no_count(cells, model, tmp_path):
+    few = {"max_pairs": 30, "n_shuffles": 3, "n_agreement": 1}
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    on_disk = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    for table in (cells, on_disk):
+        tl.attention(table, model, **TYPES, **few)
+    one, other = (table.uns["attention"]["table"] for table in (cells, on_disk))
+    pd.testing.assert_frame_equal(one, other)
+    on_disk.file.close()
+    for value, words in ((np.nan, "Counts must be finite"), (-1.0, "negative")):
+        cells.X.data[5] = value
+        with pytest.raises(InputError, match=words):
+            tl.attention(cells, Attends(0.0), **TYPES, **few)

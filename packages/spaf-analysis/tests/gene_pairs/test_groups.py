@@ -101,6 +101,7 @@ def test_a_pair_that_does_not_vary_has_no_p():
     assert np.isnan(found.p[0])
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.parametrize(
     ("change", "options", "sentence"),
     [
@@ -110,6 +111,11 @@ def test_a_pair_that_does_not_vary_has_no_p():
         (None, {"min_cells": 0}, "min_cells must be at least 1"),
         (lambda adata: adata.uns["colocalization"].update(pairs=pd.DataFrame()), {}, "of two calls of colocalize"),
         (lambda adata: setattr(adata, "var_names", [f"H{i}" for i in range(16)]), {}, "names the gene 'G0', which"),
+        (
+            lambda adata: setattr(adata, "var_names", ["G0", *adata.var_names[:-1]]),
+            {},
+            "two genes named 'G0'; make gene",
+        ),
         (lambda adata: adata.obsm["colocalization"].data.__setitem__(0, np.nan), {}, "scores that are not finite"),
     ],
 )

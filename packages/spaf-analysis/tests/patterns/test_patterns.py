@@ -147,6 +147,7 @@ def test_the_command_writes_what_its_ending_says(run, cells, tmp_path, call):
     assert {row["pattern"] for row in shown["table"]} == {"punctate"}
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 def test_wrong_input_is_one_sentence(run, cells, tissue, tmp_path, call):
     out = tmp_path / "out.csv"
     for words, what in (
@@ -165,6 +166,14 @@ def test_wrong_input_is_one_sentence(run, cells, tissue, tmp_path, call):
         tl.patterns(tissue, run)
     with pytest.raises(InputError, match="uns has no patterns inside cells 'other'"):
         pl.patterns(cells, key="other")
+    twice = cells[:, [0, *range(cells.n_vars)]].copy()
+    for layer in list(twice.layers):
+        del twice.layers[layer]
+    gene = cells.var_names[0]
+    with pytest.raises(InputError, match=f"the table has two genes named '{gene}'; make gene names unique first"):
+        tl.patterns(twice, run, cell_scores=True)
+    tl.patterns(twice, run, patterns=["punctate"])  # which needs no genes of the table
+    assert not twice.layers
     double = ad.concat([cells, cells], keys=["a", "b"], index_unique="-")
     double.obs["id"] = [name.rsplit("-", 1)[0] for name in double.obs_names]
     double.uns["spatialdata_attrs"] = {"instance_key": "id"}

@@ -46,6 +46,24 @@ def test_a_table_json_and_cells_with_the_result(files, tmp_path, monkeypatch, ca
     assert ad.read_h5ad(tmp_path / "with.h5ad").uns["perturbation"]["n_tested"] == printed["n_tested"]
 
 
+def test_context_that_the_table_lacks_is_given_by_options(files, tmp_path, monkeypatch, capsys):
+    cells, model = files
+    bare = ad.read_h5ad(cells)
+    bare.obs = bare.obs[["type"]]
+    bare.write_h5ad(tmp_path / "bare.h5ad")
+    types = ("--cell-type", "type", "--left", "A", "--right", "B")
+    context = ("--condition", "D", "--tissue", "B", "--species", "H", "--assay", "X")
+    pairs = (*types, *FEW, "--json")
+    around = ("--neighbours", "--gene", "GENE1", "--json")
+    for words in (pairs, around):
+        assert call(monkeypatch, cells, "-m", model, *words) == 0
+        expected = json.loads(capsys.readouterr().out)["table"]
+        assert call(monkeypatch, tmp_path / "bare.h5ad", "-m", model, *words) == 2
+        assert "--condition, --tissue, --species and --assay" in capsys.readouterr().err
+        assert call(monkeypatch, tmp_path / "bare.h5ad", "-m", model, *words, *context) == 0
+        assert json.loads(capsys.readouterr().out)["table"] == expected
+
+
 def test_pairs_from_a_file(files, make_pairs, tmp_path, monkeypatch, capsys):
     cells, model = files
     table = ad.read_h5ad(cells)

@@ -1,6 +1,8 @@
 """A gene taken from the cells around each cell."""
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from spaf_analysis import InputError, tl
@@ -77,3 +79,22 @@ def test_wrong_input_is_one_sentence(cells, make_model, genes, options, words):
     cells.var_names = [*cells.var_names[:-1], "OTHER"]
     with pytest.raises(InputError, match=words):
         tl.perturb_neighbours(cells, model, genes, **options)
+
+
+def test_cells_on_disk_and_a_layer_give_what_x_in_memory_gives(cells, make_model, tmp_path):
+    model = make_model(list(cells.var_names))
+    cells.layers["counts"] = cells.X.copy()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    on_disk = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    log = cells.copy()
+    log.X = np.log1p(log.X)
+    options = {"targets": ["GENE4"], "n_controls": 2}
+    for table, layer in ((cells, None), (on_disk, None), (log, "counts")):
+        tl.perturb_neighbours(table, model, ["GENE3"], **options, layer=layer)
+    for table in (on_disk, log):
+        for part in ("table", "expression"):
+            expected = cells.uns["neighbour_genes"][part]
+            pd.testing.assert_frame_equal(table.uns["neighbour_genes"][part], expected)
+    on_disk.file.close()
+    with pytest.raises(InputError, match=r"the table: The values look log-normalised"):
+        tl.perturb_neighbours(log, model, ["GENE3"], **options)

@@ -66,3 +66,19 @@ def test_matches_are_more_alike_than_chance_and_few_are_drawn_at_random(cells):
 def test_cells_that_are_not_there_make_no_pairs(cells):
     xy, slide, is_left, _, genes = cells
     assert len(matched_pairs(xy, slide, is_left, np.zeros(900, dtype=bool), genes, **OPTIONS)) == 0
+
+
+@pytest.mark.parametrize("in_one_place", [False, True])
+def test_shuffled_rows_give_the_same_pairs(cells, in_one_place):
+    xy, slide, is_left, is_right, genes = cells
+    if in_one_place:
+        xy = np.floor(xy / 20) * 20
+    names = np.array([f"c{i}" for i in range(900)])
+    rows = np.random.default_rng(5).permutation(900)
+    few = {**OPTIONS, "max_pairs": 40}
+    pairs = matched_pairs(xy, slide, is_left, is_right, genes, **few, names=names)
+    again = matched_pairs(xy[rows], slide[rows], is_left[rows], is_right[rows], genes[rows], **few, names=names[rows])
+    assert len(pairs) == 80
+    np.testing.assert_array_equal(names[pairs.left], names[rows][again.left])
+    np.testing.assert_array_equal(names[pairs.right], names[rows][again.right])
+    np.testing.assert_array_equal(pairs.similarity, again.similarity)

@@ -188,7 +188,7 @@ def test_a_real_model_and_the_way_through_a_file(make_tissue, tmp_path):
         ({"left": None}, "name the column of cell types and two types"),
         ({"far": 10.0}, "near .* must be above 0 and at most far"),
         ({"pairs": pd.DataFrame({"left": [], "right": [], "near": []})}, "not both"),
-        ({"layer": "none"}, "there is no layer 'none'"),
+        ({"layer": "none"}, "the table has no layer 'none'"),
     ],
 )
 def test_wrong_input_is_one_sentence(score, make_tissue, options, words):
@@ -225,3 +225,50 @@ def test_a_table_of_a_spatialdata(score, make_tissue):
     assert store.tables["cells"].uns["perturbation"]["n_tested"] == 900
     heat, _ = pl.perturbation(store, table_key="cells")
     assert "near less far" in heat.get_title(loc="left")
+
+
+def test_shuffled_rows_give_the_same_pairs_and_p(score, make_tissue):
+    adata = make_tissue(0, n_cells=800)
+    shuffled = adata[np.random.default_rng(3).permutation(800)].copy()
+    for table in (adata, shuffled):
+        tl.perturb(table, score, **TYPES, max_pairs=60, n_permutations=200)
+    one, other = (table.uns["perturbation"] for table in (adata, shuffled))
+    pd.testing.assert_frame_equal(one["pairs"], other["pairs"])
+    pd.testing.assert_frame_equal(one["table"], other["table"])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "Counts must be finite"), (-1.0, "negative"), (0.5, "Counts must be whole")]
+)
+def test_what_is_no_count_is_refused(score, make_tissue, value, words):
+    adata = make_tissue(0)
+    adata.layers["bad"] = adata.X.copy()
+    adata.layers["bad"].data[5] = value
+    tl.perturb(adata, score, **TYPES, n_permutations=200)  # X itself is well
+    with pytest.raises(InputError, match=words):
+        tl.perturb(adata, score, **TYPES, layer="bad")
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_genes_of_one_name_are_refused(score, make_tissue):
+    adata = make_tissue(0)
+    adata.var_names = ["GENE1", *adata.var_names[1:]]
+    with pytest.raises(InputError, match="the table has two genes named 'GENE1'; make gene names unique first"):
+        tl.perturb(adata, score, **TYPES, genes=["GENE1"])
+
+
+def test_cells_on_disk_give_what_cells_in_memory_give(make_tissue, tmp_path):
+    adata = make_tissue(0, n_cells=500)
+    context = {"assay": ("X",), "species": ("H",), "tissue": ("B",), "condition": ("D",)}
+    vocabulary = Vocabulary.build(list(adata.var_names), scale=np.ones(30), **context)
+    sizes = {"width": 16, "n_layers": 1, "n_heads": 2, "conv_kernel": 3, "pair_input": "separate"}
+    model = SpatialFormer(SpatialFormerConfig(**sizes), vocabulary, seed=0)
+    model.network.eval()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    on_disk = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    options = TYPES | {kind: names[0] for kind, names in context.items()}
+    for table in (adata, on_disk):
+        tl.perturb(table, model, **options, max_pairs=30, n_permutations=200, genes=["GENE1", "GENE2", "GENE3"])
+    one, other = (table.uns["perturbation"]["table"] for table in (adata, on_disk))
+    pd.testing.assert_frame_equal(one, other)
+    on_disk.file.close()

@@ -50,6 +50,9 @@ def context_ids(
     given = given or {}
     if not any(vocabulary.context.values()):
         return np.full((len(obs), len(CONTEXT_KINDS)), -1, dtype=np.int64)
+    missing = [kind for kind in CONTEXT_KINDS if kind in needed and given.get(kind) is None and kind not in obs.columns]
+    if len(missing) > 1:
+        raise InputError(_several_missing(vocabulary, missing))
     ids = np.empty((len(obs), len(CONTEXT_KINDS)), dtype=np.int64)
     for column, kind in enumerate(CONTEXT_KINDS):
         name = given.get(kind)
@@ -134,6 +137,21 @@ def places_of(adata: anndata.AnnData) -> NDArray[np.float64] | None:
     if places.ndim != 2 or places.shape[1] not in (2, 3):
         raise InputError(f"obsm[{SPATIAL!r}] must have 2 or 3 coordinates a cell, not the shape {places.shape}.")
     return places
+
+
+def _several_missing(vocabulary: Vocabulary, kinds: list[str]) -> str:
+    """Say what to give where several kinds of context are not known."""
+    choices = [f"{kind}= (one of: {', '.join(vocabulary.context[kind])})" for kind in kinds]
+    unknown = all(UNKNOWN in vocabulary.context[kind] for kind in kinds)
+    return (
+        f"The {_and(kinds)} of the cells are not known: obs has no columns of these names; give {_and(choices)}, on "
+        f"the command line {_and([f'--{kind}' for kind in kinds])}"
+        + (f" ('{UNKNOWN}' says that one is not known)." if unknown else ".")
+    )
+
+
+def _and(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _or_unknown(vocabulary: Vocabulary, kind: str) -> str:

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, OUT, SEED, SOURCE, check_all_kept, check_result, print_json, write_result
+from spaf_analysis.commands import (
+    ASSAY,
+    CONDITION,
+    JSON,
+    OUT,
+    SEED,
+    SOURCE,
+    SPECIES,
+    TISSUE,
+    check_all_kept,
+    check_result,
+    given_context,
+    print_json,
+    write_result,
+)
 from spaf_analysis.defaults import MIN_CELL_PAIRS
 from spaf_analysis.keys import ATTENTION
 from spaf_analysis.perturbation.command import CELL_PAIRS, CELL_TYPE, FAR, LEFT, NEAR, PAIRS, RIGHT, TILE, read_pairs
@@ -33,6 +47,10 @@ def attention_command(
     shuffles: Annotated[int, typer.Option(help="Shuffled sets of pairs of cells.")] = 19,
     agreement: Annotated[int, typer.Option(help="Pairs of cells in which genes are deleted to compare; 0: none.")] = 10,
     fdr: Annotated[float, typer.Option(help="False discovery rate of what is called.")] = 0.05,
+    tissue: TISSUE = None,
+    condition: CONDITION = None,
+    species: SPECIES = None,
+    assay: ASSAY = None,
     seed: SEED = 0,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = ATTENTION,
     as_json: JSON = False,
@@ -49,6 +67,7 @@ def attention_command(
     from spaf_analysis.tables import read_table
 
     check_result(source, out, as_json=as_json)
+    context = given_context(tissue=tissue, condition=condition, species=species, assay=assay)
     if by != "mean":
         check_all_kept(out, as_json=as_json, lost=f"each {by} (--by)")
     adata = read_table(source)
@@ -56,6 +75,7 @@ def attention_command(
         adata, model, cell_type=cell_type, left=left, right=right, pairs=read_pairs(pairs), layers=layer or None,
         heads=head or None, by=by, near=near, far=far, tile=tile, max_pairs=max_pairs,  # type: ignore[arg-type]
         min_pairs=min_pairs, n_shuffles=shuffles, n_agreement=agreement, fdr=fdr, seed=seed, key_added=key_added,
+        **context,
     )  # fmt: skip
     write_result(adata, pd.DataFrame(adata.uns[key_added]["table"]), out)
     if as_json:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.stats import false_discovery_control
 
 from spaf_analysis.attention.compute import (
@@ -24,6 +23,7 @@ from spaf_analysis.attention.compute import (
 )
 from spaf_analysis.defaults import MIN_CELL_PAIRS
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import ATTENTION
 from spaf_analysis.perturbation.choice import PairChoice, genes_of_cells
 from spaf_analysis.tables import loaded, slide_names, table_of
@@ -108,7 +108,8 @@ def attention(
     Raises
     ------
     InputError
-        If the model has no attention, or none between cells; there are too few pairs; or no gene pair is in enough.
+        If the model has no attention, or none between cells; there are too few pairs; no gene pair is in enough; or
+        there are no counts.
     """
     check_key(key_added)
     if by not in ("mean", "layer", "head"):
@@ -131,7 +132,7 @@ def attention(
     shuffles = [
         asks.attention(table, other, **read) for other in _shuffled(cells, slide_names(table), n_shuffles, seed)
     ]
-    counts = sparse.csr_matrix(table.X if options.get("layer") is None else table.layers[options["layer"]])
+    counts = checked_counts(table, options.get("layer"), "the table")
     amounts = {side: np.log1p(counts[cells[:, place]].toarray()) for place, side in enumerate(("left", "right"))}
     parts, controls = [], []
     for direction in DIRECTIONS:
@@ -263,7 +264,7 @@ def _agreement(
         return pd.DataFrame({name: [] for name in columns}), "the model cannot be asked again without genes"
     rng = np.random.default_rng(seed)
     options = {name: value for name, value in read.items() if name not in ("layers", "heads")}
-    counts = sparse.csr_matrix(table.X if options.get("layer") is None else table.layers[options["layer"]])
+    counts = checked_counts(table, options.get("layer"), "the table")
     names, rows = table.obs_names.astype(str), []
     for one, other in cells:
         both = np.outer((counts[one].toarray() > 0).ravel(), (counts[other].toarray() > 0).ravel())

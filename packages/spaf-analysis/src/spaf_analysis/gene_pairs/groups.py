@@ -10,7 +10,7 @@ from scipy import sparse
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.markers import pair_markers
-from spaf_analysis.genes import checked_counts
+from spaf_analysis.genes import check_gene_names, checked_counts
 from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT, GENE_PAIR_MARKERS
 from spaf_analysis.ligrec.compute import adjusted
 from spaf_analysis.tables import labels_of, table_of
@@ -63,13 +63,14 @@ def gene_pair_markers(
     Raises
     ------
     InputError
-        If there are no co-localised gene pairs, a gene of theirs is not in the table, the column is missing, no group
-        or no pair has enough cells, or what should be counts is none.
+        If there are no co-localised gene pairs, a gene of theirs is not in the table, the column is missing, two
+        genes have one name, no group or no pair has enough cells, or what should be counts is none.
     """
     check_key(key_added)
     if min_cells < 1:
         raise InputError(f"min_cells must be at least 1, not {min_cells}.")
     table = table_of(adata, table_key)
+    check_gene_names(table)
     code, names = labels_of(table, groupby, "groupby")
     if colocalization_key is None:
         colocalization_key = scores_key(table)

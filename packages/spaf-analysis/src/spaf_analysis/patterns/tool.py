@@ -13,6 +13,7 @@ from scipy import sparse
 
 import spaf_data
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import check_gene_names
 from spaf_analysis.keys import PATTERNS
 from spaf_analysis.tables import table_of
 from spaf_data import (
@@ -81,11 +82,14 @@ def patterns(
     Raises
     ------
     InputError
-        If there are no transcripts, none of their cells is in the table, or as for `subcellular_patterns`.
+        If there are no transcripts, none of their cells is in the table, scores are asked for where
+        two genes have one name, or as for `subcellular_patterns`.
     """
     check_key(key_added)
     check_patterns(patterns or ())
     table = table_of(adata, table_key)
+    if cell_scores:
+        check_gene_names(table)
     source: Any = bundle
     if source is None:
         if isinstance(adata, ad.AnnData) and transcripts is None:
@@ -148,6 +152,8 @@ def _layers(
     found: SubcellularPatterns, table: ad.AnnData, used: Transcripts, rows: np.ndarray
 ) -> dict[str, sparse.csr_matrix]:
     """Return the scores of cells in the order of the rows and genes of the table."""
+    if not found.scores:
+        return {}
     column = table.var_names.get_indexer(pd.Index(used.genes))
     layers = {}
     for name, scores in found.scores.items():

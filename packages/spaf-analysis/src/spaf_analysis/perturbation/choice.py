@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from spaf_analysis.cell_pairs.tool import distances_of
 from spaf_analysis.defaults import MAX_CELL_PAIRS, MIN_CELL_PAIRS
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import check_gene_names, checked_counts
 from spaf_analysis.perturbation.pairs import CellPairs, given_pairs, matched_pairs
 from spaf_analysis.tables import check_radius, labels_of, places_of, slide_names
 from spaf_model import Model, match_genes
@@ -122,7 +122,7 @@ class PairChoice:
             is_left, is_right = (code == names.index(side) for side in self.names)
             chosen = matched_pairs(
                 xy, slide, is_left, is_right, has_gene, near=near, far=far, tile=tile, max_pairs=self.max_pairs,
-                seed=self.seed,
+                seed=self.seed, names=table.obs_names.to_numpy().astype(str),
             )  # fmt: skip
         n_near, n_far = int(chosen.near.sum()), int((~chosen.near).sum())
         if min(n_near, n_far) < self.min_pairs:
@@ -171,11 +171,9 @@ def genes_of_cells(
     Raises
     ------
     InputError
-        If a gene is not in the table, the model lacks it, or there is no such layer.
+        If a gene is not in the table or twice, the model lacks it, there is no such layer, or it holds no counts.
     """
-    if layer is not None and layer not in table.layers:
-        raise InputError(f"there is no layer {layer!r}; the layers are: {', '.join(table.layers) or 'none'}.")
-    counts = sparse.csr_matrix(table.X if layer is None else table.layers[layer])
+    counts = checked_counts(table, layer, "the table")
     known = np.ones(table.n_vars, dtype=bool)
     if isinstance(model, Model):
         known = match_genes(table.var, model.vocabulary, min_fraction=0.0).token_ids >= 0
@@ -183,6 +181,7 @@ def genes_of_cells(
     if genes is not None:
         if isinstance(genes, str):
             raise InputError(f"genes is a list of names, not {genes!r}.")
+        check_gene_names(table)
         place = table.var_names.get_indexer(list(genes))
         if (place < 0).any():
             raise InputError(f"the table has no gene {list(genes)[int(place.argmin())]!r}.")

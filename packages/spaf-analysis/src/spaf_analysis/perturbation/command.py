@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, OUT, SEED, SOURCE, check_all_kept, check_result, print_json, write_result
+from spaf_analysis.commands import (
+    ASSAY,
+    CONDITION,
+    JSON,
+    OUT,
+    SEED,
+    SOURCE,
+    SPECIES,
+    TISSUE,
+    check_all_kept,
+    check_result,
+    given_context,
+    print_json,
+    write_result,
+)
 from spaf_analysis.defaults import MAX_CELL_PAIRS, MIN_CELL_PAIRS, N_NEAR_FAR
 from spaf_analysis.keys import NEIGHBOUR_GENES, PERTURBATION
 
@@ -57,6 +71,10 @@ def perturb_command(
     ] = 0.125,
     fdr: Annotated[float, typer.Option(help="False discovery rate of what is called.")] = 0.05,
     permutations: Annotated[int, typer.Option(help="Of near and far, at most, of each gene pair.")] = N_NEAR_FAR,
+    tissue: TISSUE = None,
+    condition: CONDITION = None,
+    species: SPECIES = None,
+    assay: ASSAY = None,
     seed: SEED = 0,
     key_added: Annotated[str | None, typer.Option(help="Key of uns to write.")] = None,
     as_json: JSON = False,
@@ -77,6 +95,7 @@ def perturb_command(
     from spaf_analysis.tables import read_table
 
     check_result(source, out, as_json=as_json)
+    context = given_context(tissue=tissue, condition=condition, species=species, assay=assay)
     if neighbours:
         given = [
             name for name, value in (("--left", left), ("--right", right), ("--pairs", pairs)) if value is not None
@@ -86,7 +105,7 @@ def perturb_command(
         check_all_kept(out, as_json=as_json, lost="the expected counts of other genes (expression)")
         adata = read_table(source)
         key = key_added or NEIGHBOUR_GENES
-        perturb_neighbours(adata, model, genes=gene, cell_type=cell_type, seed=seed, key_added=key)
+        perturb_neighbours(adata, model, genes=gene, cell_type=cell_type, seed=seed, key_added=key, **context)
     else:
         adata = read_table(source)
         key = key_added or PERTURBATION
@@ -94,6 +113,7 @@ def perturb_command(
             adata, model, cell_type=cell_type, left=left, right=right, pairs=read_pairs(pairs), genes=gene,
             change=change, fold=fold, near=near, far=far, tile=tile, max_pairs=max_pairs,  # type: ignore[arg-type]
             min_pairs=min_pairs, screen=screen, fdr=fdr, n_permutations=permutations, seed=seed, key_added=key,
+            **context,
         )  # fmt: skip
     write_result(adata, pd.DataFrame(adata.uns[key]["table"]), out)
     if as_json:

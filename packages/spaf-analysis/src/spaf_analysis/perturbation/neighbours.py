@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import NEIGHBOUR_GENES, SPATIAL
 from spaf_analysis.perturbation.choice import genes_of_cells
 from spaf_analysis.tables import labels_of, loaded, places_of, slide_names, table_of
@@ -78,7 +79,7 @@ def perturb_neighbours(
     Raises
     ------
     InputError
-        If no gene is named, one is not known, or cells have no places.
+        If no gene is named, one is not known, cells have no places, or there are no counts.
 
     Notes
     -----
@@ -91,8 +92,8 @@ def perturb_neighbours(
         raise InputError("n_neighbors and n_controls must be at least 1.")
     table = written = table_of(adata, table_key)
     asks = loaded(model)
-    genes_of_cells(table, asks, genes)  # which refuses those that are not known
     layer = options.pop("layer", None)
+    genes_of_cells(table, asks, genes, layer)  # which refuses those that are not known
     has_gene = genes_of_cells(table, asks, None, layer)
     slides = np.unique(slide_names(table), return_inverse=True)[1].ravel().astype(np.int64)
     weights = neighbourhood_weights(places_of(table), slides, n_neighbours=n_neighbors)
@@ -101,8 +102,8 @@ def perturb_neighbours(
         code, names = labels_of(table, cell_type, "cell_type", least=1)
     columns = table.var_names.get_indexer(list(genes)).astype(np.int64)
     controls = _controls(has_gene.mean(axis=0), columns, n_controls, seed)
-    if layer is not None:
-        table = ad.AnnData(table.layers[layer], obs=table.obs, var=table.var, obsm={SPATIAL: table.obsm[SPATIAL]})
+    counts = checked_counts(table, layer, "the table")
+    table = ad.AnnData(counts, obs=table.obs, var=table.var, obsm={SPATIAL: table.obsm[SPATIAL]})
     expected, reason, targets = _expecting(table, asks, targets, has_gene, options)
     whole = _Whole(table, asks, weights, expected, options)
     found = {column: whole.without(column) for column in np.unique(np.concatenate([columns, controls.ravel()]))}

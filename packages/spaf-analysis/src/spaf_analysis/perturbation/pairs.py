@@ -51,6 +51,7 @@ def matched_pairs(
     tile: float,
     max_pairs: int,
     seed: int = 0,
+    names: NDArray[np.str_] | None = None,
 ) -> CellPairs:
     """Choose near and far pairs of cells at random, and match those that have much the same genes.
 
@@ -72,9 +73,12 @@ def matched_pairs(
         Near pairs at most.
     seed
         Of what is chosen.
+    names
+        Of the cells, which put in order those that lie in one place; None: their rows do.
 
     Notes
     -----
+    What is drawn does not depend on the order of the rows: cells are ordered by coordinates, then by name.
     Each cell is in one pair at most, so that under no effect any two pairs of a tile could change places. Memory grows
     with the square of the cells of a tile.
     """
@@ -82,9 +86,13 @@ def matched_pairs(
     stratum = np.unique(
         np.c_[np.unique(slide, return_inverse=True)[1], np.floor(coordinates / tile)], axis=0, return_inverse=True
     )[1].ravel()
+    ties = np.arange(len(coordinates)) if names is None else names
+    order = np.lexsort((ties, *coordinates.T))
+    usable = order[(is_left | is_right)[order]]
+    of_usable = stratum[usable]
     matches: list[tuple[int, int, int, int, float, int]] = []
     for one in range(int(stratum.max(initial=-1)) + 1):
-        cells = np.flatnonzero((stratum == one) & (is_left | is_right))
+        cells = usable[of_usable == one]
         if len(cells) >= 4:
             of_tile = _of_tile(
                 coordinates[cells], is_left[cells], is_right[cells], has_gene[cells], near=near, far=far, rng=rng

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from spaf_analysis.defaults import MAX_CELL_PAIRS, MIN_CELL_PAIRS, N_NEAR_FAR
 from spaf_analysis.errors import InputError
+from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import PERTURBATION
 from spaf_analysis.perturbation.choice import PairChoice, genes_of_cells
 from spaf_analysis.perturbation.compute import (
@@ -105,8 +105,8 @@ def perturb(
     Raises
     ------
     InputError
-        If there are too few pairs of the types, a gene is not known, too many gene pairs would be held, or the model
-        cannot be asked.
+        If there are too few pairs of the types, a gene is not known, too many gene pairs would be held, there are no
+        counts, or the model cannot be asked.
     """
     check_key(key_added)
     choice = PairChoice(
@@ -188,7 +188,7 @@ def perturb(
 
 def _amounts(table: ad.AnnData, layer: str | None, cells: CellPairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the logarithms of the counts of both cells of each pair, (n_pairs, n_genes)."""
-    counts = sparse.csr_matrix(table.X if layer is None else table.layers[layer])
+    counts = checked_counts(table, layer, "the table")
     left, right = (np.log1p(counts[side].toarray()).astype(np.float32) for side in (cells.left, cells.right))
     return left, right
 

@@ -29,6 +29,18 @@ _MOST_WEIGHTS = 1 << 26  # attention weights (B, H, L, L) of one layer that are 
 _MOST_PENDING = 1 << 22  # entries that wait to be summed
 
 
+def check_reads_together(network: SpatialFormerNetwork) -> None:
+    """Look whether genes of two cells can attend to each other.
+
+    Raises
+    ------
+    InputError
+        If the model reads the two apart.
+    """
+    if network.config.pair_input == "separate":
+        raise InputError("This model reads the two cells of a pair apart: no gene of one attends to one of the other.")
+
+
 def average_gene_attention(
     network: SpatialFormerNetwork,
     vocabulary: Vocabulary,
@@ -77,8 +89,7 @@ def average_gene_attention(
     One batch and one layer at a time; batches are small enough for their weights (B, H, L, L) to take some 256 MiB.
     Beyond that, memory is that of the result: some bytes for each gene pair that was seen.
     """
-    if network.config.pair_input == "separate":
-        raise InputError("This model reads the two cells of a pair apart: no gene of one attends to one of the other.")
+    check_reads_together(network)
     settings = settings or EmbeddingSettings()
     chosen_layers = _chosen(layers, network.config.n_layers, "layers")
     chosen_heads = _chosen(heads, network.config.n_heads, "heads")

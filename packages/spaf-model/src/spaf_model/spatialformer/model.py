@@ -22,7 +22,7 @@ from spaf_model.pairs import CellNames, pair_positions, sides_of
 from spaf_model.shipped import SPATIALFORMER_STARTER
 from spaf_model.spatialformer.config import SpatialFormerConfig
 from spaf_model.spatialformer.embedding import embed_cell_pairs
-from spaf_model.spatialformer.gene_attention import average_gene_attention
+from spaf_model.spatialformer.gene_attention import average_gene_attention, check_reads_together
 from spaf_model.spatialformer.gene_pairs import gene_pair_matrix
 from spaf_model.spatialformer.judged import PairProbability, gene_pair_logits, name_hidden_genes, pair_scorer
 from spaf_model.spatialformer.network import SpatialFormerNetwork
@@ -293,6 +293,7 @@ class SpatialFormer(Model[SpatialFormerConfig, SpatialFormerNetwork]):
             attention.table("left_to_right", min_pairs=2).head()
         """
         call = CallOptions.of(options, SharedOptions)
+        check_reads_together(self.network)  # before cells are read or their context is asked for
         table = table_of(adata, call.table_key)
         source, left, right = self._pair_source(table, *sides_of(pairs), call.reading)
         cells = self.tokeniser(source.read())
