@@ -51,6 +51,8 @@ class Imputation:
         That is used.
     rank_correlation
         Of expected and realised accuracy over held-out genes, none of which was read for its own expectation.
+    shares
+        (n_genes,), mean over cells of the reference of the share that each predicted gene has of their counts.
     log_depth
         Counts that the logarithms of the reference stand on, in the median of its cells.
     parts
@@ -64,6 +66,7 @@ class Imputation:
     methods: pd.DataFrame
     method: str
     rank_correlation: float
+    shares: NDArray[np.float64]
     log_depth: float
     parts: list[Part]
     n_cells: int
@@ -185,11 +188,18 @@ def fit_imputation(
         tables.append(_rows(of_names[wanted], nothing, model.predict(evidence.about), model, measured=False))
     if not tables:
         raise InputError("there is no gene to impute: the reference has none that the spatial table lacks.")
+    positions = np.concatenate([part.genes for part in final])
+    shares = np.concatenate([_mean_shares(part, whole) for part in (reference, others)])[positions]
     rank = float(spearmanr(expected, accuracy).statistic)
     genes = pd.concat(tables, ignore_index=True)
     return Imputation(
-        genes, held_out, methods, chosen, rank, float(np.median(whole)), final, query.shape[0]
+        genes, held_out, methods, chosen, rank, shares, float(np.median(whole)), final, query.shape[0]
     )  # fmt: skip
+
+
+def _mean_shares(counts: sparse.csr_matrix, depth: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the mean over cells of the share that each gene has of their counts."""
+    return np.asarray(counts.T @ (1.0 / np.maximum(depth, 1.0)), dtype=np.float64).ravel() / max(counts.shape[0], 1)
 
 
 def _check_method(method: str, *, has_model: bool) -> None:

@@ -61,7 +61,7 @@ class ImputedTable:
         for genes, values in self.found.blocks():
             block = {"X": values}
             if self.counts:
-                block[COUNTS] = np.expm1(np.maximum(values, 0.0)) * np.float32(self.found.log_depth / 1e4)
+                block[COUNTS] = _counts(values, self.found.shares[genes] * self.found.log_depth)
             if self.nearest is not None:
                 around = np.asarray(self.nearest @ values, dtype=np.float32)
                 around[np.diff(self.nearest.indptr) == 0] = np.nan
@@ -124,7 +124,10 @@ def impute(
     neighbourhood
         Also average each prediction over the 10 nearest cells of the slide: a layer apart. Needs ``obsm["spatial"]``.
     counts
-        Also give counts, as a cell of the reference of median depth would have them: a layer apart.
+        Also give counts, as a cell of the reference of median depth would have them: a layer apart. The exponential of
+        `X` alone would be too low, as the mean of logarithms is below the logarithm of the mean; each gene is therefore
+        multiplied by one factor, so that its mean over the cells is the median depth of the reference times the mean
+        share of the gene in its cells.
     seed
         Of everything random.
     table_key
@@ -281,6 +284,16 @@ def _wanted(
         if names[at] not in is_shared and (other is None or n_cells[at] > n_cells[other]):
             taken[names[at]] = at
     return np.array(sorted(taken.values()), dtype=np.int64)
+
+
+def _counts(logs: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return counts in proportion to the exponentials of logs, of which each gene has a mean over the cells."""
+    counts = np.expm1(np.maximum(logs, 0.0))
+    now = counts.mean(axis=0, dtype=np.float64)
+    # Where nothing is expected of any cell, nothing tells cells apart: each gets the mean.
+    counts[:, now <= 0.0] = 1.0
+    counts *= (mean / np.where(now > 0.0, now, 1.0)).astype(np.float32)
+    return counts
 
 
 def _some(table: ad.AnnData) -> str:
