@@ -123,11 +123,26 @@ def test_a_model_is_one_of_the_ways(tables):
     imputed = spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"])
     assert "model" in set(spatial.uns["imputation"]["methods"]["method"])
     assert np.isfinite(imputed.X).all()
-    alone = spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"], method="model")
+    alone = spaf.tl.impute(spatial, reference, model=model, genes=["G70"], method="model")
     expected = model.expression(spatial, ["G70"])
-    depth = np.asarray(spatial.X.sum(axis=1))
-    np.testing.assert_allclose(alone.X[:, :1], np.log1p(expected * 1e4 / depth), atol=1e-3)
-    assert (alone.X[:, 1] == 0).all(), "a gene that the model does not know"
+    raw = np.log1p(expected * 1e4 / np.asarray(spatial.X.sum(axis=1)))
+    logs = np.log1p(1e4 * reference[:, "G70"].X.toarray() / np.asarray(reference.X.sum(axis=1)))
+    by_hand = (raw - raw.mean()) / raw.std() * logs.std() + logs.mean()
+    np.testing.assert_allclose(alone.X, by_hand, atol=2e-2)
+    with pytest.raises(InputError, match="the model does not know gene 'G85'"):
+        spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"], method="model")
+    every = spaf.tl.impute(spatial, reference, model=model, method="model")
+    assert sorted(every.var_names) == [f"G{gene}" for gene in range(60, 80)]
+    assert spatial.uns["imputation"]["n_unknown_to_model"] == 10
+    blend = imputed_table(spatial, reference, model=model, genes=["G70", "G85"], method="blend").found
+    (part,) = blend.parts
+    at = [len(part.ways) - 1, 2 * len(part.ways) - 1]
+    unknown = blend.genes["gene"].tolist().index("G85")
+    assert (part.weights[unknown, at] == 0).all(), "a gene that the model does not know"
+    np.testing.assert_allclose(part.weights.sum(axis=1), 1.0)
+    assert blend.dense()[:, unknown].mean() == pytest.approx(
+        part.mean[:-1, unknown] @ part.weights[unknown, :-1], abs=1e-3
+    )
 
 
 def test_spatialdata_and_command(tables, tmp_path):

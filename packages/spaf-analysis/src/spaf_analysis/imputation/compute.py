@@ -28,6 +28,7 @@ MAX_SHARED = 1000  # genes that cells are compared by: those that vary most in t
 MAX_ANCHORS = 5_000  # cells of the query that ways are judged on and averaged over
 MAX_REFERENCE = 20_000  # cells of the reference
 _LEAST_CELLS = 50
+_LEAST_KNOWN = 10  # shared genes that a model must know to be judged alone
 _VALUES_AT_ONCE = 16_000_000
 _GENES_AT_ONCE = 256
 _N_DRAWS = 500
@@ -120,6 +121,7 @@ def fit_imputation(
         that are given.
     method
         "knn", "spage", "ridge", "ridge-200", "kernel", "model", "blend", or "auto": the best of them on held-out genes.
+        "model" leaves out genes that the model does not know; "auto" is "model" only where it knows all of them.
     measured
         Predict the shared genes as well, each without having read it.
     without_depth
@@ -150,11 +152,20 @@ def fit_imputation(
     used = _used_genes(truth, shared_logs)
     of_cells = np.asarray(query.sum(axis=1), dtype=np.float64).ravel()
     removed = Depth.of(of_cells, whole) if without_depth else None
-    fold = rng.permutation(used.size) % N_FOLDS
+    tested = used
+    if method == MODEL and ask_model is not None:
+        tested = used[ask_model.knows[used]]
+        if tested.size < _LEAST_KNOWN:
+            raise InputError(
+                f"the model knows {tested.size} of the shared genes that vary, and it is judged on at least "
+                f"{_LEAST_KNOWN}: choose another method."
+            )
+    fold = rng.permutation(tested.size) % N_FOLDS
     parts: list[Part] = []
     judged: list[Evidence] = []
     for number in range(N_FOLDS):
-        held, rest = used[fold == number], used[fold != number]
+        held = tested[fold == number]
+        rest = used[~np.isin(used, held)]
         spaces = find_spaces(query[:, rest], reference[:, rest], anchors, removed)
         part, evidence = fit_part(spaces, shared_logs[:, held], truth[:, held], held, anchors, ask_model, seed)
         parts.append(part)
@@ -163,10 +174,13 @@ def fit_imputation(
     # The weights of a gene, and what is expected of it, come from genes of other folds.
     elsewhere = [Evidence.joined(judged[:number] + judged[number + 1 :]) for number in range(N_FOLDS)]
     blended = [blend_weights(other, one) for other, one in zip(elsewhere, judged, strict=True)]
+    wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
+    if method == MODEL and ask_model is not None:
+        wanted = wanted[ask_model.knows[wanted]]
     accuracies = {way.name: known.truth[:, at] for at, way in enumerate(parts[0].ways)}
     accuracies[BLEND] = known.accuracy(np.concatenate(blended))
     methods = _judged(accuracies, seed)
-    chosen = str(methods["method"].iloc[0]) if method == "auto" else method
+    chosen = _best(methods, wanted, ask_model) if method == "auto" else method
     accuracy = accuracies[chosen]
     of_fold = np.repeat(np.arange(N_FOLDS), [part.genes.size for part in parts])
     expected = np.empty(accuracy.size)
@@ -179,15 +193,16 @@ def fit_imputation(
     held_out = _rows(of_names[np.concatenate([part.genes for part in parts])], accuracy, expected, model, measured=True)
     final = [weighed(part, chosen, weights) for part, weights in zip(parts, blended, strict=True)] if measured else []
     tables = [held_out] if measured else []
-    if others.shape[1]:
-        wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
+    if wanted.size:
         spaces = find_spaces(query[:, used], reference[:, used], anchors, removed)
-        part, evidence = fit_part(spaces, log_counts(others, whole), None, wanted, anchors, ask_model, seed)
+        of_wanted = log_counts(others, whole)[:, wanted - query.shape[1]]
+        part, evidence = fit_part(spaces, of_wanted, None, wanted, anchors, ask_model, seed)
         final.append(weighed(part, chosen, blend_weights(known, evidence)))
         nothing = np.full(wanted.size, np.nan)
         tables.append(_rows(of_names[wanted], nothing, model.predict(evidence.about), model, measured=False))
     if not tables:
-        raise InputError("there is no gene to impute: the reference has none that the spatial table lacks.")
+        lacks = "the reference has none that the spatial table lacks"
+        raise InputError(f"there is no gene to impute: {lacks}{' and the model knows' if method == MODEL else ''}.")
     positions = np.concatenate([part.genes for part in final])
     shares = np.concatenate([_mean_shares(part, whole) for part in (reference, others)])[positions]
     rank = float(spearmanr(expected, accuracy).statistic)
@@ -200,6 +215,14 @@ def fit_imputation(
 def _mean_shares(counts: sparse.csr_matrix, depth: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the mean over cells of the share that each gene has of their counts."""
     return np.asarray(counts.T @ (1.0 / np.maximum(depth, 1.0)), dtype=np.float64).ravel() / max(counts.shape[0], 1)
+
+
+def _best(methods: pd.DataFrame, wanted: NDArray[np.int64], ask_model: AskModel | None) -> str:
+    """Return the best method that serves every gene: a model alone has nothing for those that it does not know."""
+    names: list[str] = methods["method"].tolist()
+    if ask_model is not None and not ask_model.knows[wanted].all():
+        names.remove(MODEL)
+    return names[0]
 
 
 def _check_method(method: str, *, has_model: bool) -> None:

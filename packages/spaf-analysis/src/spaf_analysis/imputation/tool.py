@@ -114,7 +114,9 @@ def impute(
     method
         See `fit_imputation`.
     model
-        A model that predicts expression, its directory or name: it becomes one of the ways.
+        A model that predicts expression, its directory or name: it becomes one of the ways, brought gene by gene to the
+        mean and deviation of the reference. Genes that it does not know are left to the other ways; `method="model"`
+        leaves them out, and refuses them where they are named.
     layer, reference_layer
         Layers that hold the counts; None: X.
     measured
@@ -209,9 +211,13 @@ def imputed_table(
     names = spaf_data.genes_of_table(cells.var, "the reference").names
     wanted = _wanted(of_reference, names, shared.columns[1], shared.names, genes, measured=measured)
     all_names = [*shared.names, *(names[column] for column in wanted)]
-    ask = None
+    ask, unknown = None, []
     if model is not None:
         ask = AskedGenes(loaded(model), table, of_query, shared.columns[0], all_names)
+        unknown = [name for name, known in zip(all_names, ask.knows, strict=True) if not known]
+        named = [name for name in genes or () if name in unknown]
+        if method == MODEL and named:
+            raise InputError(f"the model does not know gene {named[0]!r}: leave it out, or choose another method.")
     elif method == MODEL:
         raise InputError("the method 'model' needs a model that predicts counts of genes: name one (--model).")
     read = shared.counts(of_query, 0)
@@ -228,6 +234,7 @@ def imputed_table(
         "X": "expected log1p of counts per 10,000, in the scale of the reference",
         "n_shared_genes": len(shared.names),
         "n_cells_without_counts": int((np.diff(read.indptr) == 0).sum()),
+        "n_unknown_to_model": len(set(all_names if measured else all_names[len(shared.names) :]) & set(unknown)),
         "n_imputed": int((~found.genes["measured"]).sum()),
         "log_depth": found.log_depth,
         "without_depth": without_depth,
