@@ -175,6 +175,25 @@ def test_runs_are_equal_and_cells_without_counts_are_served(made):
     assert np.isfinite(first).all()
 
 
+@pytest.mark.parametrize("without_depth", [False, True])
+def test_cells_without_counts_get_what_the_mean_of_the_reference_lets_expect(made, without_depth):
+    query = sparse.csr_matrix(made["query"].multiply(~np.isin(np.arange(500), (3, 77))[:, None]))
+    logs = log_counts(made["reference"]).toarray()[:, N_SHARED:]
+    found = {
+        method: fitted(made | {"query": query}, method=method, without_depth=without_depth).dense()
+        for method in ("ridge", "ridge-200", "knn", "spage", "kernel", "blend")
+    }
+    for method in ("ridge", "ridge-200"):
+        np.testing.assert_allclose(found[method][3], logs.mean(axis=0), atol=1e-3)
+    for values in found.values():
+        np.testing.assert_array_equal(values[3], values[77])
+        assert np.corrcoef(values[3], logs.mean(axis=0))[0, 1] > 0.85
+        assert np.abs(values[3] - logs.mean(axis=0)).mean() < 0.5 * logs.std(axis=0).mean()
+    reference = made["reference"][::-1]
+    turned = fitted(made | {"query": query, "reference": reference}, method="spage", without_depth=without_depth)
+    np.testing.assert_allclose(turned.dense()[3], found["spage"][3], atol=1e-3)
+
+
 def test_depth_is_removed_where_that_is_asked_for(made):
     rng = np.random.default_rng(3)
     thin = rng.uniform(0.15, 1.0, (900, 1))

@@ -82,4 +82,8 @@ class _ModelWay(Way):
             depth = np.maximum(np.asarray(some.X.sum(axis=1)).ravel(), 1.0)
             counts = self.model.expression(some, [self.asked[genes[at]] for at in known])
             found[:, known] = np.log1p(np.nan_to_num(counts) * (1e4 / depth)[:, None])
-        return self.scaled(found, genes)
+        found = self.scaled(found, genes)
+        if self.middle is not None:
+            empty = np.asarray(self.cells.X[rows].sum(axis=1)).ravel() == 0.0
+            found[empty] = self.middle[genes]
+        return found

@@ -167,4 +167,6 @@ def _in_scale_of_reference(
     for at in (last, -1):
         mean[at] = scale * mean[at] + offset
         spread[at] *= scale
-    return replace(way, scale=scale.astype(np.float32), offset=offset.astype(np.float32))
+    return replace(
+        way, scale=scale.astype(np.float32), offset=offset.astype(np.float32), middle=wanted_mean.astype(np.float32)
+    )

@@ -43,6 +43,8 @@ class Way:
         (n_genes,), added.
     scale
         (n_genes,), multiplied before; None: 1.
+    middle
+        (n_genes,), for cells without counts, where what they read does not place them at the mean.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Way:
     table: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     offset: NDArray[np.float32] | None
     scale: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    middle: NDArray[np.float32] | None = field(default=None, kw_only=True)
 
     def predict(self, rows: NDArray[np.int64], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return log expression of genes in cells."""
@@ -166,6 +169,9 @@ def _neighbours(
     if metric == "cosine" and n > 1:
         total = distance.sum(axis=1, keepdims=True)
         weight = (1.0 - np.divide(distance, total, out=np.full_like(distance, 1.0 / n), where=total > 0)) / (n - 1)
+    if metric == "cosine" and (unknown := ~query.any(axis=1)).any():
+        # Cells without counts have no direction, and the same distance from all: those next to the mean stand for them.
+        found[unknown] = np.argsort(np.square(reference).sum(axis=1), kind="stable")[:n]
     ends = np.arange(0, len(query) * n + 1, n)
     return sparse.csr_matrix(
         (weight.ravel().astype(np.float32), found.ravel(), ends), shape=(len(query), len(reference))
