@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from scipy.spatial import cKDTree
 from spatialdata import SpatialData
 from typer.testing import CliRunner
@@ -51,11 +52,30 @@ def test_genes_that_are_named(tables):
     imputed = spaf.tl.impute(spatial, reference, genes=["G80", "G61"], method="ridge")
     assert list(imputed.var_names) == ["G80", "G61"]
     with_measured = spaf.tl.impute(spatial, reference, genes=["G80", "G1"], measured=True, method="ridge")
-    assert with_measured.var["measured"].sum() == 60
+    assert list(with_measured.var_names) == ["G1", "G80"]
+    assert list(with_measured.var["measured"]) == [True, False]
+    every = spaf.tl.impute(spatial, reference, measured=True, method="ridge")
+    assert every.var["measured"].sum() == 60
+    assert spatial.uns["imputation"]["n_not_predicted"] == 0
+    np.testing.assert_allclose(with_measured["c3", "G1"].X, every["c3", "G1"].X, atol=1e-5)
     with pytest.raises(InputError, match="the reference has no gene NONE"):
         spaf.tl.impute(spatial, reference, genes=["NONE"])
     with pytest.raises(InputError, match="gene 'G1' was measured"):
         spaf.tl.impute(spatial, reference, genes=["G1"])
+
+
+def test_measured_genes_that_cannot_be_predicted_are_named(tables, caplog):
+    spatial, reference = tables
+    spatial.X = sparse.csr_matrix(spatial.X.multiply(np.arange(60) != 7))
+    imputed = spaf.tl.impute(spatial, reference, measured=True, method="ridge")
+    assert "G7" not in imputed.var_names
+    assert imputed.var["measured"].sum() == 59
+    assert spatial.uns["imputation"]["not_predicted"] == ["G7"]
+    assert spatial.uns["imputation"]["n_not_predicted"] == 1
+    (said,) = [message for message in caplog.messages if "cannot be predicted" in message]
+    assert said.endswith("to the model: G7.")
+    with pytest.raises(InputError, match="none of the measured genes that are asked for can be predicted"):
+        spaf.tl.impute(spatial, reference, measured=True, genes=["G7"])
 
 
 def test_the_file_holds_what_memory_holds(tables, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,8 +78,8 @@ class Imputation:
         step = int(np.clip(_VALUES_AT_ONCE // max(self.n_cells, 1), 1, _GENES_AT_ONCE))
         at = 0
         for part in self.parts:
-            for start in range(0, part.genes.size, step):
-                some = np.arange(start, min(start + step, part.genes.size))
+            for start in range(0, part.given.size, step):
+                some = part.given[start : start + step]
                 yield slice(at, at + some.size), part.predict(rows, some)
                 at += some.size
 
@@ -99,7 +99,7 @@ def fit_imputation(
     *,
     depth: NDArray[np.floating] | None = None,
     method: str = "auto",
-    measured: bool = False,
+    measured: bool | NDArray[np.int64] = False,
     without_depth: bool = False,
     ask_model: AskModel | None = None,
     seed: int = 0,
@@ -123,7 +123,8 @@ def fit_imputation(
         "knn", "spage", "ridge", "ridge-200", "kernel", "model", "blend", or "auto": the best of them on held-out genes.
         "model" leaves out genes that the model does not know; "auto" is "model" only where it knows all of them.
     measured
-        Predict the shared genes as well, each without having read it.
+        Predict the shared genes as well, each without having read it; or those at some positions. It can be done of
+        genes that vary in both tables, and of the 1,000 that vary most in the reference where there are more.
     without_depth
         Remove what of genes follows from the depth of a cell, from query, reference and what is predicted; accuracies
         are then of what is left.
@@ -174,13 +175,14 @@ def fit_imputation(
     # The weights of a gene, and what is expected of it, come from genes of other folds.
     elsewhere = [Evidence.joined(judged[:number] + judged[number + 1 :]) for number in range(N_FOLDS)]
     blended = [blend_weights(other, one) for other, one in zip(elsewhere, judged, strict=True)]
+    asked_for = np.flatnonzero(np.full(query.shape[1], measured)) if isinstance(measured, bool) else measured
     wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
     if method == MODEL and ask_model is not None:
         wanted = wanted[ask_model.knows[wanted]]
     accuracies = {way.name: known.truth[:, at] for at, way in enumerate(parts[0].ways)}
     accuracies[BLEND] = known.accuracy(np.concatenate(blended))
     methods = _judged(accuracies, seed)
-    chosen = _best(methods, wanted, ask_model) if method == "auto" else method
+    chosen = _best(methods, np.concatenate([asked_for, wanted]), ask_model) if method == "auto" else method
     accuracy = accuracies[chosen]
     of_fold = np.repeat(np.arange(N_FOLDS), [part.genes.size for part in parts])
     expected = np.empty(accuracy.size)
@@ -191,8 +193,13 @@ def fit_imputation(
     model = AccuracyModel.fit(known.about, accuracy)
     of_names = np.asarray(names, dtype=object)
     held_out = _rows(of_names[np.concatenate([part.genes for part in parts])], accuracy, expected, model, measured=True)
-    final = [weighed(part, chosen, weights) for part, weights in zip(parts, blended, strict=True)] if measured else []
-    tables = [held_out] if measured else []
+    final = [
+        replace(weighed(part, chosen, weights), given=np.flatnonzero(np.isin(part.genes, asked_for)))
+        for part, weights in zip(parts, blended, strict=True)
+    ]
+    final = [part for part in final if part.given.size]
+    found = held_out[np.isin(np.concatenate([part.genes for part in parts]), asked_for)]
+    tables = [found] if len(found) else []
     if wanted.size:
         spaces = find_spaces(query[:, used], reference[:, used], anchors, removed)
         of_wanted = log_counts(others, whole)[:, wanted - query.shape[1]]
@@ -201,9 +208,11 @@ def fit_imputation(
         nothing = np.full(wanted.size, np.nan)
         tables.append(_rows(of_names[wanted], nothing, model.predict(evidence.about), model, measured=False))
     if not tables:
+        if asked_for.size:
+            raise InputError("none of the measured genes that are asked for can be predicted: see `measured`.")
         lacks = "the reference has none that the spatial table lacks"
         raise InputError(f"there is no gene to impute: {lacks}{' and the model knows' if method == MODEL else ''}.")
-    positions = np.concatenate([part.genes for part in final])
+    positions = np.concatenate([part.genes[part.given] for part in final])
     shares = np.concatenate([_mean_shares(part, whole) for part in (reference, others)])[positions]
     rank = float(spearmanr(expected, accuracy).statistic)
     genes = pd.concat(tables, ignore_index=True)

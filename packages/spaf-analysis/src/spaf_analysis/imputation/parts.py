@@ -50,6 +50,8 @@ class Part:
         Positions of the anchors.
     smoothing
         (n_cells, n_anchors).
+    given
+        Positions in `genes` of those that are given out.
     """
 
     genes: NDArray[np.int64]
@@ -59,6 +61,7 @@ class Part:
     weights: NDArray[np.float64]
     anchors: NDArray[np.int64]
     smoothing: sparse.csr_matrix
+    given: NDArray[np.int64]
 
     def predict(self, rows: NDArray[np.int64], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return log expression of genes (positions in the part) in cells."""
@@ -133,7 +136,9 @@ def fit_part(
     components = spaces.of("components")[1][:, : N_RIDGE[0]]
     about = describe_genes(components, targets, between, spread, len(ways))
     nothing = np.zeros((genes.size, 2 * len(ways)))
-    return Part(genes, ways, mean, spread, nothing, anchors, smoothing), Evidence(between, with_truth, about)
+    return Part(genes, ways, mean, spread, nothing, anchors, smoothing, np.arange(genes.size)), Evidence(
+        between, with_truth, about
+    )
 
 
 def weighed(part: Part, method: str, blended: NDArray[np.float64]) -> Part:
