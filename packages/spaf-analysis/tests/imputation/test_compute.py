@@ -168,6 +168,26 @@ def test_expected_accuracy_is_calibrated():
     assert 0.65 < inside.mean() < 0.95
 
 
+def test_intervals_of_accuracies_are_of_genes_that_were_not_fitted(made):
+    rng = np.random.default_rng(0)
+    inside, inside_of_own = [], []
+    for _ in range(200):
+        about, accuracy = rng.normal(size=(60, 6)), rng.normal(0.5, 0.1, 60)
+        expected = np.empty(25)
+        for fold in range(5):
+            held = np.arange(25) % 5 == fold
+            expected[held] = AccuracyModel.fit(about[:25][~held], accuracy[:25][~held]).predict(about[:25][held])
+        for residuals, other in ((inside, expected), (inside_of_own, None)):
+            model = AccuracyModel.fit(about[:25], accuracy[:25], other)
+            away = accuracy[25:] - model.predict(about[25:])
+            residuals.append(np.mean((away >= model.residuals[0]) & (away <= model.residuals[1])))
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.04)
+    assert np.mean(inside_of_own) < 0.72
+    found = fitted(made).held_out
+    realised_between = (found.accuracy >= found.expected_low) & (found.accuracy <= found.expected_high)
+    assert realised_between.mean() == pytest.approx(0.8, abs=0.02)
+
+
 def test_runs_are_equal_and_cells_without_counts_are_served(made):
     query = sparse.csr_matrix(made["query"].multiply((np.arange(500) != 3)[:, None]))
     first, second = (fitted(made | {"query": query}).dense() for _ in range(2))

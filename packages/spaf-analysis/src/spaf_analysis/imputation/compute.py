@@ -190,7 +190,7 @@ def fit_imputation(
         inside = of_fold == number
         fitted = AccuracyModel.fit(known.about[~inside], accuracy[~inside])
         expected[inside] = fitted.predict(known.about[inside])
-    model = AccuracyModel.fit(known.about, accuracy)
+    model = AccuracyModel.fit(known.about, accuracy, expected)
     of_names = np.asarray(names, dtype=object)
     held_out = _rows(of_names[np.concatenate([part.genes for part in parts])], accuracy, expected, model, measured=True)
     final = [
