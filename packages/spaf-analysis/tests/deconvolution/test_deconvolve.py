@@ -19,6 +19,7 @@ from spaf_analysis.deconvolution import (
 )
 from spaf_analysis.deconvolution.methods import (
     FUNCTIONS,
+    adapted,
     least_squares,
     platform,
     poisson,
@@ -126,6 +127,45 @@ def test_spots_lean_on_their_neighbours_where_that_is_asked_for():
     del spots.obsm["spatial"]
     with pytest.raises(InputError, match="no coordinates 'spatial'"):
         spaf.tl.deconvolve(spots, cells, "kind", smooth=0.5)
+
+
+def exact_spots(factor: np.ndarray, n_spots: int = 150, *, one_mixture: bool = False):
+    """Counts that are Poisson's around signatures times a factor of each gene."""
+    counts, labels = reference()
+    rng = np.random.default_rng(4)
+    known = signatures(counts, labels)
+    mixture = np.repeat([[1.0, 2.0, 3.0, 4.0]], n_spots, axis=0) if one_mixture else rng.gamma(1.0, 2.5, (n_spots, 4))
+    amount = mixture * rng.uniform(0.5, 2.0, (n_spots, 1))
+    return counts, labels, sparse.csr_matrix(rng.poisson(amount @ (known.means * factor)).astype(float))
+
+
+def test_spots_are_judged_by_the_signatures_that_explained_them():
+    factor = np.random.default_rng(2).lognormal(0.0, 0.7, N_GENES)
+    counts, labels, spots = exact_spots(factor)
+    found = {
+        method: deconvolve_counts(spots, counts, labels, method=method, n_replicates=0)
+        for method in ("platform", "poisson")
+    }
+    assert np.median(found["platform"].misfit) == pytest.approx(1.0, abs=0.1)
+    assert found["platform"].fits.mean() > 0.97
+    assert np.median(found["poisson"].misfit) > 2.0
+    known = signatures(counts, labels)
+    sizes = adapted(spots, known)[0].sizes
+    assert np.abs(sizes / known.sizes - 1.0).max() > 0.05
+    np.testing.assert_allclose(found["platform"].rna, proportions(found["platform"].cells * sizes), atol=1e-9)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.5, 1.0, 5.0])
+@pytest.mark.parametrize("method", ["platform", "poisson", "least-squares"])
+def test_misfits_are_of_the_counts_of_a_spot_itself(method, smooth):
+    counts, labels, made = exact_spots(np.ones(N_GENES), one_mixture=True)
+    genes = [f"G{gene}" for gene in range(N_GENES)]
+    cells = ad.AnnData(counts, obs=pd.DataFrame({"kind": labels}, index=[f"c{i}" for i in range(len(labels))]))
+    spots = ad.AnnData(made, obs=pd.DataFrame(index=[f"s{i}" for i in range(made.shape[0])]))
+    cells.var_names = spots.var_names = genes
+    spots.obsm["spatial"] = np.random.default_rng(1).uniform(0, 500, (made.shape[0], 2))
+    found = spaf.tl.deconvolve(spots, cells, "kind", smooth=smooth, method=method, n_replicates=0)
+    assert found.misfit.mean() == pytest.approx(1.0, abs=0.06)
 
 
 def test_scores_of_markers_follow_the_truth():

@@ -168,11 +168,50 @@ def test_expected_accuracy_is_calibrated():
     assert 0.65 < inside.mean() < 0.95
 
 
+def test_intervals_of_accuracies_are_of_genes_that_were_not_fitted(made):
+    rng = np.random.default_rng(0)
+    inside, inside_of_own = [], []
+    for _ in range(200):
+        about, accuracy = rng.normal(size=(60, 6)), rng.normal(0.5, 0.1, 60)
+        expected = np.empty(25)
+        for fold in range(5):
+            held = np.arange(25) % 5 == fold
+            expected[held] = AccuracyModel.fit(about[:25][~held], accuracy[:25][~held]).predict(about[:25][held])
+        for residuals, other in ((inside, expected), (inside_of_own, None)):
+            model = AccuracyModel.fit(about[:25], accuracy[:25], other)
+            away = accuracy[25:] - model.predict(about[25:])
+            residuals.append(np.mean((away >= model.residuals[0]) & (away <= model.residuals[1])))
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.04)
+    assert np.mean(inside_of_own) < 0.72
+    found = fitted(made).held_out
+    realised_between = (found.accuracy >= found.expected_low) & (found.accuracy <= found.expected_high)
+    assert realised_between.mean() == pytest.approx(0.8, abs=0.02)
+
+
 def test_runs_are_equal_and_cells_without_counts_are_served(made):
     query = sparse.csr_matrix(made["query"].multiply((np.arange(500) != 3)[:, None]))
     first, second = (fitted(made | {"query": query}).dense() for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("without_depth", [False, True])
+def test_cells_without_counts_get_what_the_mean_of_the_reference_lets_expect(made, without_depth):
+    query = sparse.csr_matrix(made["query"].multiply(~np.isin(np.arange(500), (3, 77))[:, None]))
+    logs = log_counts(made["reference"]).toarray()[:, N_SHARED:]
+    found = {
+        method: fitted(made | {"query": query}, method=method, without_depth=without_depth).dense()
+        for method in ("ridge", "ridge-200", "knn", "spage", "kernel", "blend")
+    }
+    for method in ("ridge", "ridge-200"):
+        np.testing.assert_allclose(found[method][3], logs.mean(axis=0), atol=1e-3)
+    for values in found.values():
+        np.testing.assert_array_equal(values[3], values[77])
+        assert np.corrcoef(values[3], logs.mean(axis=0))[0, 1] > 0.85
+        assert np.abs(values[3] - logs.mean(axis=0)).mean() < 0.5 * logs.std(axis=0).mean()
+    reference = made["reference"][::-1]
+    turned = fitted(made | {"query": query, "reference": reference}, method="spage", without_depth=without_depth)
+    np.testing.assert_allclose(turned.dense()[3], found["spage"][3], atol=1e-3)
 
 
 def test_depth_is_removed_where_that_is_asked_for(made):

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from scipy.spatial import cKDTree
 from spatialdata import SpatialData
 from typer.testing import CliRunner
@@ -27,8 +28,12 @@ def test_the_result_says_what_it_is(tables):
     assert record["n_shared_genes"] == 60
     assert record["n_imputed"] == 30
     assert "log1p" in imputed.uns["imputation"]["X"]
-    depth = float(np.median(np.asarray(reference.X.sum(axis=1))))
-    np.testing.assert_allclose(imputed.layers["counts"], np.expm1(np.maximum(imputed.X, 0)) * depth / 1e4, rtol=1e-4)
+    depth = np.asarray(reference.X.sum(axis=1))
+    mean = (reference[:, imputed.var_names].X.toarray() / depth).mean(axis=0) * np.median(depth)
+    np.testing.assert_allclose(imputed.layers["counts"].mean(axis=0), mean, rtol=1e-4)
+    exponentials = np.expm1(np.maximum(imputed.X, 0))
+    by_hand = exponentials * mean / exponentials.mean(axis=0)
+    np.testing.assert_allclose(imputed.layers["counts"], by_hand, rtol=1e-3, atol=1e-5)
     nearest = cKDTree(spatial.obsm["spatial"]).query(spatial.obsm["spatial"], k=11)[1][:, 1:]
     np.testing.assert_allclose(imputed.layers["neighbourhood"], imputed.X[nearest].mean(axis=1), atol=1e-4)
 
@@ -47,11 +52,30 @@ def test_genes_that_are_named(tables):
     imputed = spaf.tl.impute(spatial, reference, genes=["G80", "G61"], method="ridge")
     assert list(imputed.var_names) == ["G80", "G61"]
     with_measured = spaf.tl.impute(spatial, reference, genes=["G80", "G1"], measured=True, method="ridge")
-    assert with_measured.var["measured"].sum() == 60
+    assert list(with_measured.var_names) == ["G1", "G80"]
+    assert list(with_measured.var["measured"]) == [True, False]
+    every = spaf.tl.impute(spatial, reference, measured=True, method="ridge")
+    assert every.var["measured"].sum() == 60
+    assert spatial.uns["imputation"]["n_not_predicted"] == 0
+    np.testing.assert_allclose(with_measured["c3", "G1"].X, every["c3", "G1"].X, atol=1e-5)
     with pytest.raises(InputError, match="the reference has no gene NONE"):
         spaf.tl.impute(spatial, reference, genes=["NONE"])
     with pytest.raises(InputError, match="gene 'G1' was measured"):
         spaf.tl.impute(spatial, reference, genes=["G1"])
+
+
+def test_measured_genes_that_cannot_be_predicted_are_named(tables, caplog):
+    spatial, reference = tables
+    spatial.X = sparse.csr_matrix(spatial.X.multiply(np.arange(60) != 7))
+    imputed = spaf.tl.impute(spatial, reference, measured=True, method="ridge")
+    assert "G7" not in imputed.var_names
+    assert imputed.var["measured"].sum() == 59
+    assert spatial.uns["imputation"]["not_predicted"] == ["G7"]
+    assert spatial.uns["imputation"]["n_not_predicted"] == 1
+    (said,) = [message for message in caplog.messages if "cannot be predicted" in message]
+    assert said.endswith("to the model: G7.")
+    with pytest.raises(InputError, match="none of the measured genes that are asked for can be predicted"):
+        spaf.tl.impute(spatial, reference, measured=True, genes=["G7"])
 
 
 def test_the_file_holds_what_memory_holds(tables, tmp_path):
@@ -119,11 +143,26 @@ def test_a_model_is_one_of_the_ways(tables):
     imputed = spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"])
     assert "model" in set(spatial.uns["imputation"]["methods"]["method"])
     assert np.isfinite(imputed.X).all()
-    alone = spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"], method="model")
+    alone = spaf.tl.impute(spatial, reference, model=model, genes=["G70"], method="model")
     expected = model.expression(spatial, ["G70"])
-    depth = np.asarray(spatial.X.sum(axis=1))
-    np.testing.assert_allclose(alone.X[:, :1], np.log1p(expected * 1e4 / depth), atol=1e-3)
-    assert (alone.X[:, 1] == 0).all(), "a gene that the model does not know"
+    raw = np.log1p(expected * 1e4 / np.asarray(spatial.X.sum(axis=1)))
+    logs = np.log1p(1e4 * reference[:, "G70"].X.toarray() / np.asarray(reference.X.sum(axis=1)))
+    by_hand = (raw - raw.mean()) / raw.std() * logs.std() + logs.mean()
+    np.testing.assert_allclose(alone.X, by_hand, atol=2e-2)
+    with pytest.raises(InputError, match="the model does not know gene 'G85'"):
+        spaf.tl.impute(spatial, reference, model=model, genes=["G70", "G85"], method="model")
+    every = spaf.tl.impute(spatial, reference, model=model, method="model")
+    assert sorted(every.var_names) == [f"G{gene}" for gene in range(60, 80)]
+    assert spatial.uns["imputation"]["n_unknown_to_model"] == 10
+    blend = imputed_table(spatial, reference, model=model, genes=["G70", "G85"], method="blend").found
+    (part,) = blend.parts
+    at = [len(part.ways) - 1, 2 * len(part.ways) - 1]
+    unknown = blend.genes["gene"].tolist().index("G85")
+    assert (part.weights[unknown, at] == 0).all(), "a gene that the model does not know"
+    np.testing.assert_allclose(part.weights.sum(axis=1), 1.0)
+    assert blend.dense()[:, unknown].mean() == pytest.approx(
+        part.mean[:-1, unknown] @ part.weights[unknown, :-1], abs=1e-3
+    )
 
 
 def test_spatialdata_and_command(tables, tmp_path):

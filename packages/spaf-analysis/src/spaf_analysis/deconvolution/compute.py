@@ -12,7 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spaf_analysis.deconvolution.choice import judge_methods
-from spaf_analysis.deconvolution.methods import FUNCTIONS, METHODS, Method, check_enough_spots, markers, proportions
+from spaf_analysis.deconvolution.methods import (
+    FUNCTIONS,
+    METHODS,
+    Method,
+    adapted,
+    check_enough_spots,
+    markers,
+    proportions,
+)
 from spaf_analysis.deconvolution.signatures import Signatures, signatures
 from spaf_analysis.errors import InputError
 
@@ -73,6 +81,7 @@ def deconvolve_counts(
     n_replicates: int = N_REPLICATES,
     seed: int = 0,
     slides: NDArray[np.str_] | None = None,
+    own: sparse.csr_matrix | None = None,
 ) -> Deconvolution:
     """Find the proportions of cell types in spots.
 
@@ -94,6 +103,9 @@ def deconvolve_counts(
         Of everything random.
     slides
         (n_spots,), the slide of each spot: ``markers`` compares spots within their slide. None: all are of one.
+    own
+        Spots x genes, counts that misfits are judged on, where those of neighbours were added to `counts`: abundances
+        are scaled to the depth of the spot itself. None: `counts`.
 
     Raises
     ------
@@ -121,12 +133,15 @@ def deconvolve_counts(
         run = partial(markers, slide=slide)
     found = run(counts, known)
     error = _standard_errors(run, counts, known, found, n_replicates, seed) if n_replicates else None
-    cells, sizes = proportions(found), known.sizes
-    misfit = np.full(counts.shape[0], np.nan) if method == "markers" else _misfit(counts, found, known)
+    # What spots hold and how far they are from it is told by the signatures that explained them.
+    seen = adapted(counts, known)[0] if method == "platform" else known
+    misfit = np.full(counts.shape[0], np.nan)
+    if method != "markers":
+        misfit = _misfit(counts, found, seen) if own is None else _misfit(own, _of_depth(found, own, seen), seen)
     return Deconvolution(
         types=known.types,
-        cells=cells,
-        rna=proportions(found * sizes),
+        cells=proportions(found),
+        rna=proportions(found * seen.sizes),
         error=error,
         misfit=misfit,
         fits=_in_line(misfit),
@@ -166,6 +181,16 @@ def _standard_errors(
     variance = (squares - total * total / n_replicates) / (n_replicates - 1)
     error: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0.0))
     return error
+
+
+def _of_depth(found: NDArray[np.float64], own: sparse.csr_matrix, known: Signatures) -> NDArray[np.float64]:
+    """Return abundances that let as many counts be expected of a spot as it has itself."""
+    expected = found @ known.sizes
+    depth = np.asarray(own.sum(axis=1), dtype=np.float64).ravel()
+    scaled: NDArray[np.float64] = (
+        found * np.divide(depth, expected, out=np.ones_like(depth), where=expected > 0.0)[:, None]
+    )
+    return scaled
 
 
 def _misfit(counts: sparse.csr_matrix, found: NDArray[np.float64], known: Signatures) -> NDArray[np.float64]:

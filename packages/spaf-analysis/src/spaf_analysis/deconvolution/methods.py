@@ -67,6 +67,13 @@ def platform(
     (as in RCTD, Cable et al., Nature Biotechnology 40, 2022), drawn towards 1 where counts are few. Genes count the
     less, the more counts a spot has of them. What the reference lacks altogether ends up in the factors too.
     """
+    return poisson(counts, *adapted(counts, reference, weights))
+
+
+def adapted(
+    counts: sparse.csr_matrix, reference: Signatures, weights: NDArray[np.float64] | None = None
+) -> tuple[Signatures, NDArray[np.float64]]:
+    """Return the signatures as the technology of the spots sees them, and the weights of genes, of `platform`."""
     from scipy import sparse
 
     total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
@@ -74,9 +81,9 @@ def platform(
     weight /= 1.0 + _OVERDISPERSION * total / max(counts.shape[0], 1)
     whole = poisson(sparse.csr_matrix(total), reference, weight)[0]
     if not np.isfinite(whole).all():
-        return poisson(counts, reference, weight)
+        return reference, weight
     factor = (total + _FACTOR_COUNTS) / (whole @ reference.means + _FACTOR_COUNTS)
-    return poisson(counts, replace(reference, means=reference.means * factor), weight)
+    return replace(reference, means=reference.means * factor), weight
 
 
 def least_squares(

@@ -101,6 +101,7 @@ def deconvolve(
     found = deconvolve_counts(
         seen, shared.counts(of_cells, 1), labels,
         method=method, n_replicates=n_replicates, seed=seed, slides=slide_names(table),
+        own=None if smooth == 0.0 else read,
     )  # fmt: skip
     _write(table, found, key_added)
     table.uns[key_added] = record(found) | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import anndata as ad
@@ -45,7 +46,15 @@ class AskedGenes:
         part = ad.AnnData(self.counts[:, read], obs=self.table.obs, var=self.table.var.iloc[read])
         for key in self.table.obsm:
             part.obsm[key] = self.table.obsm[key]
-        return _ModelWay.of(self.model, part, [self.names[gene] for gene in genes])
+        asked_names = [self.names[gene] if self.knows[gene] else "" for gene in genes]
+        return _ModelWay.of(self.model, part, asked_names)
+
+    @cached_property
+    def knows(self) -> NDArray[np.bool_]:
+        """Whether the model knows a gene, (n_genes,)."""
+        match = self.model.vocabulary.look_up(list(self.names))
+        left_out = {*match.unmatched, *match.duplicated, *match.joined}
+        return np.array([name not in left_out for name in self.names], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -56,19 +65,16 @@ class _ModelWay(Way):
 
     @classmethod
     def of(cls, model: Model[Any, Any], cells: ad.AnnData, names: list[str]) -> _ModelWay:
-        match = model.vocabulary.look_up(names)
-        left_out = {*match.unmatched, *match.duplicated, *match.joined}
-        known = tuple("" if name in left_out else name for name in names)
         return cls(
             name="model", design=lambda rows: rows, offset=None,
             table=lambda genes: np.zeros((0, genes.size), np.float32),
-            model=asked(model, PredictsExpression), cells=cells, asked=known,
+            model=asked(model, PredictsExpression), cells=cells, asked=tuple(names),
         )  # fmt: skip
 
     def from_columns(
         self, rows: NDArray[np.int64], genes: NDArray[np.int64], columns: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Ask the model; nothing (0) is expected of genes that it does not know."""
+        """Ask the model; 0 stands for genes that it does not know, of which its way gets no weight."""
         found = np.zeros((rows.size, genes.size), np.float32)
         known = [at for at, gene in enumerate(genes) if self.asked[gene]]
         if known:
@@ -76,4 +82,8 @@ class _ModelWay(Way):
             depth = np.maximum(np.asarray(some.X.sum(axis=1)).ravel(), 1.0)
             counts = self.model.expression(some, [self.asked[genes[at]] for at in known])
             found[:, known] = np.log1p(np.nan_to_num(counts) * (1e4 / depth)[:, None])
+        found = self.scaled(found, genes)
+        if self.middle is not None:
+            empty = np.asarray(self.cells.X[rows].sum(axis=1)).ravel() == 0.0
+            found[empty] = self.middle[genes]
         return found

@@ -151,7 +151,7 @@ class AccuracyModel:
     coefficients
         Of features and, last, a constant.
     residuals
-        10th and 90th percentile of realised less expected accuracy.
+        10th and 90th percentile of realised less expected accuracy, of genes that no expectation was fitted on.
     """
 
     centre: NDArray[np.float64]
@@ -160,16 +160,28 @@ class AccuracyModel:
     residuals: tuple[float, float]
 
     @classmethod
-    def fit(cls, about: NDArray[np.float64], accuracy: NDArray[np.float64]) -> AccuracyModel:
-        """Fit on genes with a finite accuracy."""
+    def fit(
+        cls, about: NDArray[np.float64], accuracy: NDArray[np.float64], expected: NDArray[np.float64] | None = None
+    ) -> AccuracyModel:
+        """Fit on genes with a finite accuracy.
+
+        Parameters
+        ----------
+        about, accuracy
+            Of genes, (n_genes, n_features) and (n_genes,).
+        expected
+            (n_genes,), what fits without each gene let expect: residuals are from that. None: from this fit, which is
+            nearer to its genes than to others.
+        """
         known = np.isfinite(accuracy)
+        away = None if expected is None else (accuracy - expected)[known]
         about, accuracy = about[known], accuracy[known]
         spread = about.std(axis=0)
         centre, scale = about.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
         design = _with_constant((about - centre) / scale)
         penalty = np.diag([_PENALTY] * (design.shape[1] - 1) + [0.0])
         coefficients = np.linalg.solve(design.T @ design + penalty, design.T @ accuracy)
-        low, high = np.quantile(accuracy - design @ coefficients, _QUANTILES)
+        low, high = np.quantile(accuracy - design @ coefficients if away is None else away, _QUANTILES)
         return cls(centre, scale, np.asarray(coefficients, dtype=np.float64), (float(low), float(high)))
 
     def predict(self, about: NDArray[np.float64]) -> NDArray[np.float64]:

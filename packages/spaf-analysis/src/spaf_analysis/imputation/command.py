@@ -30,7 +30,8 @@ def impute_command(
     layer: Annotated[str | None, typer.Option(help="Layer of the cells with counts; default: X.")] = None,
     reference_layer: Annotated[str | None, typer.Option(help="Layer of the reference with counts; default: X.")] = None,
     measured: Annotated[
-        bool, typer.Option("--measured", help="Predict measured genes too, each without having read it.")
+        bool,
+        typer.Option("--measured", help="Predict measured genes too (those of --gene), each without having read it."),
     ] = False,
     without_depth: Annotated[
         bool, typer.Option("--without-depth", help="Remove what of genes follows from the depth of a cell.")

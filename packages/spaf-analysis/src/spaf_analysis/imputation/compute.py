@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,7 @@ MAX_SHARED = 1000  # genes that cells are compared by: those that vary most in t
 MAX_ANCHORS = 5_000  # cells of the query that ways are judged on and averaged over
 MAX_REFERENCE = 20_000  # cells of the reference
 _LEAST_CELLS = 50
+_LEAST_KNOWN = 10  # shared genes that a model must know to be judged alone
 _VALUES_AT_ONCE = 16_000_000
 _GENES_AT_ONCE = 256
 _N_DRAWS = 500
@@ -51,6 +52,8 @@ class Imputation:
         That is used.
     rank_correlation
         Of expected and realised accuracy over held-out genes, none of which was read for its own expectation.
+    shares
+        (n_genes,), mean over cells of the reference of the share that each predicted gene has of their counts.
     log_depth
         Counts that the logarithms of the reference stand on, in the median of its cells.
     parts
@@ -64,6 +67,7 @@ class Imputation:
     methods: pd.DataFrame
     method: str
     rank_correlation: float
+    shares: NDArray[np.float64]
     log_depth: float
     parts: list[Part]
     n_cells: int
@@ -74,8 +78,8 @@ class Imputation:
         step = int(np.clip(_VALUES_AT_ONCE // max(self.n_cells, 1), 1, _GENES_AT_ONCE))
         at = 0
         for part in self.parts:
-            for start in range(0, part.genes.size, step):
-                some = np.arange(start, min(start + step, part.genes.size))
+            for start in range(0, part.given.size, step):
+                some = part.given[start : start + step]
                 yield slice(at, at + some.size), part.predict(rows, some)
                 at += some.size
 
@@ -95,7 +99,7 @@ def fit_imputation(
     *,
     depth: NDArray[np.floating] | None = None,
     method: str = "auto",
-    measured: bool = False,
+    measured: bool | NDArray[np.int64] = False,
     without_depth: bool = False,
     ask_model: AskModel | None = None,
     seed: int = 0,
@@ -117,8 +121,10 @@ def fit_imputation(
         that are given.
     method
         "knn", "spage", "ridge", "ridge-200", "kernel", "model", "blend", or "auto": the best of them on held-out genes.
+        "model" leaves out genes that the model does not know; "auto" is "model" only where it knows all of them.
     measured
-        Predict the shared genes as well, each without having read it.
+        Predict the shared genes as well, each without having read it; or those at some positions. It can be done of
+        genes that vary in both tables, and of the 1,000 that vary most in the reference where there are more.
     without_depth
         Remove what of genes follows from the depth of a cell, from query, reference and what is predicted; accuracies
         are then of what is left.
@@ -147,11 +153,20 @@ def fit_imputation(
     used = _used_genes(truth, shared_logs)
     of_cells = np.asarray(query.sum(axis=1), dtype=np.float64).ravel()
     removed = Depth.of(of_cells, whole) if without_depth else None
-    fold = rng.permutation(used.size) % N_FOLDS
+    tested = used
+    if method == MODEL and ask_model is not None:
+        tested = used[ask_model.knows[used]]
+        if tested.size < _LEAST_KNOWN:
+            raise InputError(
+                f"the model knows {tested.size} of the shared genes that vary, and it is judged on at least "
+                f"{_LEAST_KNOWN}: choose another method."
+            )
+    fold = rng.permutation(tested.size) % N_FOLDS
     parts: list[Part] = []
     judged: list[Evidence] = []
     for number in range(N_FOLDS):
-        held, rest = used[fold == number], used[fold != number]
+        held = tested[fold == number]
+        rest = used[~np.isin(used, held)]
         spaces = find_spaces(query[:, rest], reference[:, rest], anchors, removed)
         part, evidence = fit_part(spaces, shared_logs[:, held], truth[:, held], held, anchors, ask_model, seed)
         parts.append(part)
@@ -160,10 +175,14 @@ def fit_imputation(
     # The weights of a gene, and what is expected of it, come from genes of other folds.
     elsewhere = [Evidence.joined(judged[:number] + judged[number + 1 :]) for number in range(N_FOLDS)]
     blended = [blend_weights(other, one) for other, one in zip(elsewhere, judged, strict=True)]
+    asked_for = np.flatnonzero(np.full(query.shape[1], measured)) if isinstance(measured, bool) else measured
+    wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
+    if method == MODEL and ask_model is not None:
+        wanted = wanted[ask_model.knows[wanted]]
     accuracies = {way.name: known.truth[:, at] for at, way in enumerate(parts[0].ways)}
     accuracies[BLEND] = known.accuracy(np.concatenate(blended))
     methods = _judged(accuracies, seed)
-    chosen = str(methods["method"].iloc[0]) if method == "auto" else method
+    chosen = _best(methods, np.concatenate([asked_for, wanted]), ask_model) if method == "auto" else method
     accuracy = accuracies[chosen]
     of_fold = np.repeat(np.arange(N_FOLDS), [part.genes.size for part in parts])
     expected = np.empty(accuracy.size)
@@ -171,25 +190,48 @@ def fit_imputation(
         inside = of_fold == number
         fitted = AccuracyModel.fit(known.about[~inside], accuracy[~inside])
         expected[inside] = fitted.predict(known.about[inside])
-    model = AccuracyModel.fit(known.about, accuracy)
+    model = AccuracyModel.fit(known.about, accuracy, expected)
     of_names = np.asarray(names, dtype=object)
     held_out = _rows(of_names[np.concatenate([part.genes for part in parts])], accuracy, expected, model, measured=True)
-    final = [weighed(part, chosen, weights) for part, weights in zip(parts, blended, strict=True)] if measured else []
-    tables = [held_out] if measured else []
-    if others.shape[1]:
-        wanted = np.arange(query.shape[1], query.shape[1] + others.shape[1])
+    final = [
+        replace(weighed(part, chosen, weights), given=np.flatnonzero(np.isin(part.genes, asked_for)))
+        for part, weights in zip(parts, blended, strict=True)
+    ]
+    final = [part for part in final if part.given.size]
+    found = held_out[np.isin(np.concatenate([part.genes for part in parts]), asked_for)]
+    tables = [found] if len(found) else []
+    if wanted.size:
         spaces = find_spaces(query[:, used], reference[:, used], anchors, removed)
-        part, evidence = fit_part(spaces, log_counts(others, whole), None, wanted, anchors, ask_model, seed)
+        of_wanted = log_counts(others, whole)[:, wanted - query.shape[1]]
+        part, evidence = fit_part(spaces, of_wanted, None, wanted, anchors, ask_model, seed)
         final.append(weighed(part, chosen, blend_weights(known, evidence)))
         nothing = np.full(wanted.size, np.nan)
         tables.append(_rows(of_names[wanted], nothing, model.predict(evidence.about), model, measured=False))
     if not tables:
-        raise InputError("there is no gene to impute: the reference has none that the spatial table lacks.")
+        if asked_for.size:
+            raise InputError("none of the measured genes that are asked for can be predicted: see `measured`.")
+        lacks = "the reference has none that the spatial table lacks"
+        raise InputError(f"there is no gene to impute: {lacks}{' and the model knows' if method == MODEL else ''}.")
+    positions = np.concatenate([part.genes[part.given] for part in final])
+    shares = np.concatenate([_mean_shares(part, whole) for part in (reference, others)])[positions]
     rank = float(spearmanr(expected, accuracy).statistic)
     genes = pd.concat(tables, ignore_index=True)
     return Imputation(
-        genes, held_out, methods, chosen, rank, float(np.median(whole)), final, query.shape[0]
+        genes, held_out, methods, chosen, rank, shares, float(np.median(whole)), final, query.shape[0]
     )  # fmt: skip
+
+
+def _mean_shares(counts: sparse.csr_matrix, depth: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the mean over cells of the share that each gene has of their counts."""
+    return np.asarray(counts.T @ (1.0 / np.maximum(depth, 1.0)), dtype=np.float64).ravel() / max(counts.shape[0], 1)
+
+
+def _best(methods: pd.DataFrame, wanted: NDArray[np.int64], ask_model: AskModel | None) -> str:
+    """Return the best method that serves every gene: a model alone has nothing for those that it does not know."""
+    names: list[str] = methods["method"].tolist()
+    if ask_model is not None and not ask_model.knows[wanted].all():
+        names.remove(MODEL)
+    return names[0]
 
 
 def _check_method(method: str, *, has_model: bool) -> None:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from spaf_analysis.imputation.blend import Evidence, correlations, describe_genes
-from spaf_analysis.imputation.spaces import N_RIDGE, Spaces, slopes
+from spaf_analysis.imputation.spaces import N_RIDGE, Spaces, moments, slopes
 from spaf_analysis.imputation.ways import Way, around, fit_ways
 
 _CELLS_AT_ONCE = 8192
 _JUDGED_VALUES = 60_000_000
 
-# The way of a model by positions of genes, counted through shared genes and others. It reads none of those.
-AskModel = Callable[[NDArray[np.int64]], Way]
+_LEAST_SPREAD = 1e-9  # of predictions over anchors: a way below says nothing of a gene
+
+
+class AskModel(Protocol):
+    """The way of a model by positions of genes, counted through shared genes and others. It reads none."""
+
+    def __call__(self, genes: NDArray[np.int64], /) -> Way:
+        """Return the way to some genes."""
+        ...
+
+    @property
+    def knows(self) -> NDArray[np.bool_]:
+        """Whether the model knows a gene, (n_genes,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Part:
         Positions of the anchors.
     smoothing
         (n_cells, n_anchors).
+    given
+        Positions in `genes` of those that are given out.
     """
 
     genes: NDArray[np.int64]
@@ -47,12 +61,13 @@ class Part:
     weights: NDArray[np.float64]
     anchors: NDArray[np.int64]
     smoothing: sparse.csr_matrix
+    given: NDArray[np.int64]
 
     def predict(self, rows: NDArray[np.int64], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return log expression of genes (positions in the part) in cells."""
         weight = self.weights[genes].T
         spread, mean = self.spread[:, genes], self.mean[:, genes]
-        factor = np.divide(weight, spread, out=np.zeros_like(weight), where=spread > 1e-9)
+        factor = np.divide(weight, spread, out=np.zeros_like(weight), where=spread > _LEAST_SPREAD)
         factor *= (weight * spread).sum(axis=0)
         constant = (weight * mean).sum(axis=0) - (factor * mean).sum(axis=0)
         n = len(self.ways)
@@ -116,10 +131,14 @@ def fit_part(
         found.append(correlations(both, seen))
     between, with_truth = (np.concatenate([one[at] for one in found]) for at in (0, 1))
     mean, spread = (np.concatenate([one[at] for one in found], axis=1) for at in (2, 3))
+    if ask_model is not None:
+        ways[-1] = _in_scale_of_reference(ways[-1], spaces, targets, mean, spread)
     components = spaces.of("components")[1][:, : N_RIDGE[0]]
     about = describe_genes(components, targets, between, spread, len(ways))
     nothing = np.zeros((genes.size, 2 * len(ways)))
-    return Part(genes, ways, mean, spread, nothing, anchors, smoothing), Evidence(between, with_truth, about)
+    return Part(genes, ways, mean, spread, nothing, anchors, smoothing, np.arange(genes.size)), Evidence(
+        between, with_truth, about
+    )
 
 
 def weighed(part: Part, method: str, blended: NDArray[np.float64]) -> Part:
@@ -128,4 +147,31 @@ def weighed(part: Part, method: str, blended: NDArray[np.float64]) -> Part:
     if method != "blend":
         weights = np.zeros_like(blended)
         weights[:, [way.name for way in part.ways].index(method)] = 1.0
-    return replace(part, weights=weights)
+    # A way that says the same of all cells says nothing, and would drag what others say towards its constant.
+    speaking = np.where(part.spread.T > _LEAST_SPREAD, weights, 0.0)
+    total = speaking.sum(axis=1, keepdims=True)
+    return replace(part, weights=np.where(total > 0.0, speaking / np.where(total > 0.0, total, 1.0), weights))
+
+
+def _in_scale_of_reference(
+    way: Way, spaces: Spaces, targets: sparse.csr_matrix, mean: NDArray[np.float64], spread: NDArray[np.float64]
+) -> Way:
+    """Return the last way with the mean and deviation over anchors that genes have in the reference.
+
+    `mean` and `spread`, which hold what was found of the way as it is, are changed with it: a model expects counts of
+    the genes that it read, and logarithms of the reference stand on the depth of all of its own.
+    """
+    wanted_mean, wanted_spread = moments(targets)
+    if spaces.depth is not None:
+        follows = slopes(spaces.depth.reference, targets).astype(np.float64) * float(spaces.depth.reference.std())
+        wanted_spread = np.sqrt(np.maximum(wanted_spread**2 - follows**2, 0.0))
+    last = len(mean) // 2 - 1
+    own = spread[last]
+    scale = np.where(own > _LEAST_SPREAD, wanted_spread / np.where(own > _LEAST_SPREAD, own, 1.0), 1.0)
+    offset = wanted_mean - scale * mean[last]
+    for at in (last, -1):
+        mean[at] = scale * mean[at] + offset
+        spread[at] *= scale
+    return replace(
+        way, scale=scale.astype(np.float32), offset=offset.astype(np.float32), middle=wanted_mean.astype(np.float32)
+    )

@@ -35,7 +35,7 @@ def moments(matrix: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.
 
 @dataclass(frozen=True)
 class Depth:
-    """Logarithms of the counts of cells, less their mean: what of a cell is not biology alone.
+    """Logarithms of the counts of cells, less their mean: what of a cell is not biology alone. 0 of cells without.
 
     Attributes
     ----------
@@ -49,8 +49,13 @@ class Depth:
     @classmethod
     def of(cls, query: NDArray[np.floating], reference: NDArray[np.floating]) -> Depth:
         """Return that of counts a cell."""
-        logs = [np.log(np.maximum(np.asarray(counts, dtype=np.float64), 1.0)) for counts in (query, reference)]
-        return cls(*((one - one.mean()).astype(np.float32) for one in logs))
+        centred = []
+        for counts in (query, reference):
+            depth = np.asarray(counts, dtype=np.float64)
+            logs = np.log(np.maximum(depth, 1.0))
+            has = depth > 0.0
+            centred.append(np.where(has, logs - logs[has].mean(), 0.0).astype(np.float32))
+        return cls(*centred)
 
 
 def slopes(depth: NDArray[np.floating], values: Any) -> NDArray[np.float32]:
@@ -146,4 +151,6 @@ def _standardised(
 ) -> NDArray[np.float32]:
     values = logs.toarray() - mean.astype(np.float32)
     values /= np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
+    # Nothing is known of a cell without counts: it stands at the mean, and not at the lowest value of every gene.
+    values[np.asarray(logs.sum(axis=1)).ravel() == 0.0] = 0.0
     return np.asarray(values, dtype=np.float32)

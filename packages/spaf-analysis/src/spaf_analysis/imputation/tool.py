@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from scipy import sparse
 
 import spaf_data
 from spaf_analysis.errors import InputError
-from spaf_analysis.genes import checked_counts, shared_genes
+from spaf_analysis.genes import SharedGenes, checked_counts, shared_genes
 from spaf_analysis.imputation.asking import AskedGenes
-from spaf_analysis.imputation.compute import LEAST_SHARED, MODEL, Imputation, fit_imputation
+from spaf_analysis.imputation.compute import LEAST_SHARED, MAX_SHARED, MODEL, Imputation, fit_imputation
 from spaf_analysis.keys import IMPUTATION, SPATIAL
 from spaf_analysis.tables import loaded, nearest_means, places_of, slide_names, table_of
 from spaf_model import check_key
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spaf_model import Cells, Model
+
+logger = logging.getLogger(__name__)
 
 COUNTS, NEIGHBOURHOOD = "counts", "neighbourhood"  # layers
 N_AROUND = 10  # nearest cells that are a neighbourhood
@@ -61,7 +64,7 @@ class ImputedTable:
         for genes, values in self.found.blocks():
             block = {"X": values}
             if self.counts:
-                block[COUNTS] = np.expm1(np.maximum(values, 0.0)) * np.float32(self.found.log_depth / 1e4)
+                block[COUNTS] = _counts(values, self.found.shares[genes] * self.found.log_depth)
             if self.nearest is not None:
                 around = np.asarray(self.nearest @ values, dtype=np.float32)
                 around[np.diff(self.nearest.indptr) == 0] = np.nan
@@ -114,17 +117,23 @@ def impute(
     method
         See `fit_imputation`.
     model
-        A model that predicts expression, its directory or name: it becomes one of the ways.
+        A model that predicts expression, its directory or name: it becomes one of the ways, brought gene by gene to the
+        mean and deviation of the reference. Genes that it does not know are left to the other ways; `method="model"`
+        leaves them out, and refuses them where they are named.
     layer, reference_layer
         Layers that hold the counts; None: X.
     measured
-        Also predict the measured genes, each without having read it.
+        Also predict the measured genes (of `genes`, where they are named), each without having read it. Those that
+        cannot be are in the record: `not_predicted`, `n_not_predicted`.
     without_depth
         Remove what of genes follows from the depth of a cell, from both tables, the result and its accuracies.
     neighbourhood
         Also average each prediction over the 10 nearest cells of the slide: a layer apart. Needs ``obsm["spatial"]``.
     counts
-        Also give counts, as a cell of the reference of median depth would have them: a layer apart.
+        Also give counts, as a cell of the reference of median depth would have them: a layer apart. The exponential of
+        `X` alone would be too low, as the mean of logarithms is below the logarithm of the mean; each gene is therefore
+        multiplied by one factor, so that its mean over the cells is the median depth of the reference times the mean
+        share of the gene in its cells.
     seed
         Of everything random.
     table_key
@@ -206,17 +215,32 @@ def imputed_table(
     names = spaf_data.genes_of_table(cells.var, "the reference").names
     wanted = _wanted(of_reference, names, shared.columns[1], shared.names, genes, measured=measured)
     all_names = [*shared.names, *(names[column] for column in wanted)]
-    ask = None
+    ask, unknown = None, []
     if model is not None:
         ask = AskedGenes(loaded(model), table, of_query, shared.columns[0], all_names)
+        unknown = [name for name, known in zip(all_names, ask.knows, strict=True) if not known]
+        named = [name for name in genes or () if name in unknown]
+        if method == MODEL and named:
+            raise InputError(f"the model does not know gene {named[0]!r}: leave it out, or choose another method.")
     elif method == MODEL:
         raise InputError("the method 'model' needs a model that predicts counts of genes: name one (--model).")
     read = shared.counts(of_query, 0)
     depth = np.asarray(of_reference.sum(axis=1), dtype=np.float64).ravel()
+    again = _measured_again(names, shared, genes) if measured else np.zeros(0, np.int64)
     found = fit_imputation(
         read, shared.counts(of_reference, 1), of_reference[:, wanted], all_names,
-        depth=depth, method=method, measured=measured, without_depth=without_depth, ask_model=ask, seed=seed,
+        depth=depth, method=method, measured=again, without_depth=without_depth, ask_model=ask, seed=seed,
     )  # fmt: skip
+    asked_for = [*(shared.names[at] for at in again), *all_names[len(shared.names) :]]
+    given = set(found.genes["gene"])
+    not_predicted = [name for name in asked_for if name not in given]
+    if not_predicted:
+        more = f" and {len(not_predicted) - 5:,} more" if len(not_predicted) > 5 else ""
+        logger.warning(
+            "%d genes cannot be predicted, as they do not vary in both tables, are not among the %d that vary most or "
+            "are unknown to the model: %s%s.",
+            len(not_predicted), MAX_SHARED, ", ".join(not_predicted[:5]), more,
+        )  # fmt: skip
     record = {
         "method": found.method,
         "methods": found.methods,
@@ -225,6 +249,9 @@ def imputed_table(
         "X": "expected log1p of counts per 10,000, in the scale of the reference",
         "n_shared_genes": len(shared.names),
         "n_cells_without_counts": int((np.diff(read.indptr) == 0).sum()),
+        "n_unknown_to_model": len(set(asked_for) & set(unknown)),
+        "n_not_predicted": len(not_predicted),
+        "not_predicted": not_predicted,
         "n_imputed": int((~found.genes["measured"]).sum()),
         "log_depth": found.log_depth,
         "without_depth": without_depth,
@@ -246,6 +273,15 @@ def stored_imputation(adata: Cells, *, key: str = IMPUTATION, table_key: str | N
         raise InputError(f"uns has no imputation {key!r}: spaf_analysis.tl.impute writes it.")
     stored = dict(table.uns[key])
     return stored | {name: pd.DataFrame(stored[name]) for name in ("methods", "held_out")}
+
+
+def _measured_again(names: Sequence[str], shared: SharedGenes, genes: Sequence[str] | None) -> NDArray[np.int64]:
+    """Return the positions of the shared genes that are to be predicted: those that are named, or all."""
+    if genes is None:
+        return np.arange(len(shared.names))
+    place = {name: at for at, name in reversed(list(enumerate(names)))}
+    found = shared.columns[1][[place[name] for name in genes]]
+    return np.unique(found[found >= 0])
 
 
 def _wanted(
@@ -281,6 +317,16 @@ def _wanted(
         if names[at] not in is_shared and (other is None or n_cells[at] > n_cells[other]):
             taken[names[at]] = at
     return np.array(sorted(taken.values()), dtype=np.int64)
+
+
+def _counts(logs: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return counts in proportion to the exponentials of logs, of which each gene has a mean over the cells."""
+    counts = np.expm1(np.maximum(logs, 0.0))
+    now = counts.mean(axis=0, dtype=np.float64)
+    # Where nothing is expected of any cell, nothing tells cells apart: each gets the mean.
+    counts[:, now <= 0.0] = 1.0
+    counts *= (mean / np.where(now > 0.0, now, 1.0)).astype(np.float32)
+    return counts
 
 
 def _some(table: ad.AnnData) -> str:

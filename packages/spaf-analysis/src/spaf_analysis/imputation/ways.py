@@ -7,7 +7,7 @@ and some columns of the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,18 @@ class Way:
         (width of the design, n_genes), of which columns are taken.
     offset
         (n_genes,), added.
+    scale
+        (n_genes,), multiplied before; None: 1.
+    middle
+        (n_genes,), for cells without counts, where what they read does not place them at the mean.
     """
 
     name: str
     design: Callable[[NDArray[np.int64]], Any]
     table: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     offset: NDArray[np.float32] | None
+    scale: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    middle: NDArray[np.float32] | None = field(default=None, kw_only=True)
 
     def predict(self, rows: NDArray[np.int64], genes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return log expression of genes in cells."""
@@ -56,8 +62,13 @@ class Way:
         self, rows: NDArray[np.int64], genes: NDArray[np.int64], columns: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return the same, where the columns of the table were taken already."""
-        found = np.asarray(self.design(rows) @ columns, dtype=np.float32)
-        return found if self.offset is None else found + self.offset[genes]
+        return self.scaled(np.asarray(self.design(rows) @ columns, dtype=np.float32), genes)
+
+    def scaled(self, values: NDArray[np.float32], genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return values of genes times the scale, with the offset."""
+        if self.scale is not None:
+            values = values * self.scale[genes]
+        return values if self.offset is None else values + self.offset[genes]
 
 
 def fit_ways(spaces: Spaces, targets: sparse.csr_matrix, *, seed: int = 0) -> list[Way]:
@@ -158,6 +169,9 @@ def _neighbours(
     if metric == "cosine" and n > 1:
         total = distance.sum(axis=1, keepdims=True)
         weight = (1.0 - np.divide(distance, total, out=np.full_like(distance, 1.0 / n), where=total > 0)) / (n - 1)
+    if metric == "cosine" and (unknown := ~query.any(axis=1)).any():
+        # Cells without counts have no direction, and the same distance from all: those next to the mean stand for them.
+        found[unknown] = np.argsort(np.square(reference).sum(axis=1), kind="stable")[:n]
     ends = np.arange(0, len(query) * n + 1, n)
     return sparse.csr_matrix(
         (weight.ravel().astype(np.float32), found.ravel(), ends), shape=(len(query), len(reference))
