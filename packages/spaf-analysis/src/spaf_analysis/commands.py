@@ -29,24 +29,22 @@ MODEL = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Model directory or starter, to embed cells where obsm has no such embedding."),
 ]
-SEED = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 # What a model may need to know of all cells, as the options of spaf-model.
 TISSUE = Annotated[str | None, typer.Option(help="Tissue of all cells. Default: obs column 'tissue'.")]
 CONDITION = Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")]
 SPECIES = Annotated[str | None, typer.Option(help="Species. Default: obs column 'species'.")]
 ASSAY = Annotated[str | None, typer.Option(help="Assay. Default: obs column 'assay'.")]
-SEED = Annotated[int, typer.Option(help="Seed of everything random.")]
+SEED = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 _TABLES = (".csv", ".parquet")
 
 
-def check_result(source: Path, out: Path | None, *, as_json: bool, others: Sequence[Path | None] = ()) -> None:
 def given_context(**kinds: str | None) -> dict[str, Any]:
     """Return the kinds of context that are named, for a model."""
     return {kind: name for kind, name in kinds.items() if name is not None}
 
 
-def check_result(source: Path, out: Path | None, *, as_json: bool) -> None:
+def check_result(source: Path, out: Path | None, *, as_json: bool, others: Sequence[Path | None] = ()) -> None:
     """Look at the places of a result before the work.
 
     Raises
