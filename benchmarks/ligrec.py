@@ -10,6 +10,9 @@ variance); the others take the means of strata off both, as the analysis does: `
 weaker counts. Few of these pairs are signals, so all should be near .05. Then the ranks of random pairs among those
 that are matched with them.
 
+Simulated: pairs planted among genes that follow types, and two genes of states of cells that lie anywhere (half of the
+cells have one gene; the same, or the other half, the other), which are not beside each other more than by chance.
+
 `--cells` are other cells, with `x_um`, `y_um` and counts. `--liana` is a Python that has liana: its bivariate
 (Moran, 100 permutations) and this analysis see the same cells and pairs, alternately, one thread each.
 
@@ -202,6 +205,34 @@ def planted(n_sets: int) -> dict[str, Any]:
     return found
 
 
+def states(n_sets: int) -> dict[str, Any]:
+    """Return z and p of two genes of cell states that lie anywhere, by cells and whether both are of one state."""
+    found: dict[str, Any] = {}
+    for n, same in ((600, False), (600, True), (2_000, False), (2_000, True)):
+        z, p = np.zeros(n_sets), np.zeros(n_sets)
+        for seed in range(n_sets):
+            rng = np.random.default_rng(seed)
+            xy = rng.random((n, 2)) * np.sqrt(n * 150.0)
+            tile = (xy // 100).astype(np.int64)
+            block = np.stack([np.zeros(n, dtype=np.int64), tile[:, 0] * 1_000 + tile[:, 1]], axis=1)
+            kind = rng.integers(2, size=n)
+            state = rng.random(n) < 0.5
+            counts = [rng.poisson(np.where(has, 6.0, 0.3)) for has in (state, state == same)]
+            values = sparse.csr_matrix(np.log1p(np.stack(counts, axis=1)))
+            moments = spatial_moments(values, xy, block, kind, np.zeros(1, dtype=np.int64), sigma=30.0, n_units=1)
+            deviation = np.sqrt(moments.variance[0])
+            ways = moments.excess[0] / deviation
+            tails = upper_tail(ways, moments.third[0] / deviation**3)
+            z[seed], p[seed] = min(ways[0, 1], ways[1, 0]), max(tails[0, 1], tails[1, 0])
+        name = f"{n} cells, {'one state' if same else 'states that exclude each other'}"
+        found[name] = {
+            "sets": n_sets, "mean z": float(z.mean()), "deviation of z": float(z.std()),
+            "p at most .05": float(np.mean(p <= 0.05)), "p at most .01": float(np.mean(p <= 0.01)),
+        }  # fmt: skip
+        print(name, found[name], flush=True)
+    return found
+
+
 def dense_error(adata: anndata.AnnData, pairs: pd.DataFrame) -> float:
     """Return the largest relative difference of the statistic to that of dense arrays."""
     values = log_normalize(adata.X).toarray()
@@ -312,6 +343,7 @@ def main() -> None:
                 found[name] = beside_liana(window, arguments.liana, arguments.rounds, n_pairs)
                 print(found[name], flush=True)
     found["planted"] = planted(arguments.sets)
+    found["states"] = states(20 * arguments.sets)
     words = ["--measure", "--n-cells", str(arguments.n_cells), "--n-pairs", str(arguments.n_pairs)]
     answer = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
     found["large"] = {"cells": arguments.n_cells} | json.loads(answer.stdout.splitlines()[-1])
