@@ -14,7 +14,7 @@ from spaf_analysis import InputError, cli, pl, tl
 from spaf_analysis.attention import GeneWeights, against_shuffled, explained, residual
 from spaf_analysis.attention.compute import correlations, spearman
 from spaf_analysis.attention.section import AttentionSection
-from spaf_analysis.attention.tool import sentence
+from spaf_analysis.attention.tool import _shuffled, sentence
 from spaf_analysis.perturbation import PairChoice
 from spaf_analysis.perturbation.choice import genes_of_cells
 from spaf_model import GeneAttention, PerturbedPair, SpatialFormer, SpatialFormerConfig, Vocabulary
@@ -115,6 +115,45 @@ def test_nothing_between_partners_gives_uniform_p_and_no_call(cells):
         n_with_calls += cells.uns["attention"]["n_called"] > 0
     assert n_with_calls <= 1  # at this rate such runs are expected: one in twenty
     assert 0.02 < np.mean(shares) < 0.08
+
+
+def test_what_only_domains_of_the_tissue_share_is_not_called(cells):
+    # Beyond x = 240 um, where tiles change, cells of both types have far more of two genes.
+    counts = cells.X.toarray()
+    counts[:, :2] *= np.where(cells.obsm["spatial"][:, :1] >= 240, 15, 1)
+    cells.X = sparse.csr_matrix(counts)
+    t = {}
+    for tile in (240.0, 2000.0):
+        found = []
+        for seed in range(4):
+            tl.attention(cells, Attends(0.0), **TYPES, n_agreement=0, tile=tile, seed=seed)
+            rows = cells.uns["attention"]["table"].set_index(["direction", "query", "key"])
+            found.append(rows.loc[("left_to_right", "GENE0", "GENE1"), "t"])
+        t[tile] = np.mean(found)
+    assert abs(t[240.0]) < 1.2  # within a tile all cells have as much
+    assert t[2000.0] > 2.5  # partners from all of the slide are of other domains
+
+
+def test_pairs_that_are_alone_in_their_tiles_cannot_change_partners(cells, model):
+    tile = np.floor(cells.obsm["spatial"] / 240)
+    low, high = (cells.obs_names[(tile == place).all(axis=1)] for place in (0, 1))
+    pairs = pd.DataFrame(
+        {"left": [low[0], high[0], low[1], high[1]], "right": [low[2], high[2], low[3], high[3]],
+         "near": [True, True, False, False]}
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no two pairs of cells lie in one tile of 240 um, so partners cannot be"):
+        tl.attention(cells, model, pairs=pairs, min_pairs=2)
+
+
+def test_partners_change_places_within_tiles():
+    cells, tiles = np.arange(40).reshape(20, 2), np.repeat([3, 5, 8], [10, 9, 1])
+    shuffles = list(_shuffled(cells, tiles, 5, 0))
+    assert len(shuffles) == 5
+    for other in shuffles:
+        np.testing.assert_array_equal(other[:, 0], cells[:, 0])
+        assert (other[:19, 1] != cells[:19, 1]).any()
+        for tile in (3, 5, 8):
+            assert set(other[tiles == tile, 1]) == set(cells[tiles == tile, 1])
 
 
 def test_columns_are_those_of_the_model_and_of_the_counts(cells, model):

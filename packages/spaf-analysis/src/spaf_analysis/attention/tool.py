@@ -26,7 +26,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import ATTENTION
 from spaf_analysis.perturbation.choice import PairChoice, genes_of_cells
-from spaf_analysis.tables import loaded, slide_names, table_of
+from spaf_analysis.tables import loaded, table_of
 from spaf_model import Model, PerturbsPairs, ShowsAttention, asked, check_key
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def attention(
 
     The direction says who asks: in ``left_to_right`` genes of the left cells (the query) look at genes of the right
     ones (the key). What position alone gives is the softmax of the ALiBi bias. Shuffled pairs are the same cells with
-    other partners of their slide; attention within a cell has no such control. Memory is that of gene x gene sums,
-    whatever the number of pairs of cells.
+    other partners of their tile, so that what differs between parts of the tissue is no call; attention within a cell
+    has no such control. Memory is that of gene x gene sums, whatever the number of pairs of cells.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def attention(
     Raises
     ------
     InputError
-        If the model has no attention, or none between cells; there are too few pairs; no gene pair is in enough; or
-        there are no counts.
+        If the model has no attention, or none between cells; there are too few pairs, or no two in a tile; no gene pair
+        is in enough; or there are no counts.
     """
     check_key(key_added)
     if by not in ("mean", "layer", "head"):
@@ -126,12 +126,17 @@ def attention(
     asks = model if isinstance(model, ShowsAttention) else asked(loaded(model), ShowsAttention)
     chosen = choice.of(table, genes_of_cells(table, asks, None, options.get("layer")))
     cells = np.c_[chosen.left, chosen.right][chosen.near]
+    tiles = chosen.stratum[chosen.near]
+    if len(np.unique(tiles)) == len(tiles):
+        raise InputError(
+            f"no two pairs of cells lie in one tile of {choice.distances(table)[2]:g} um, so partners cannot be "
+            "exchanged; give a larger tile."
+        )
+    others = list(_shuffled(cells, tiles, n_shuffles, seed))
     read = {"layers": layers, "heads": heads, **options}
     observed = asks.attention(table, cells, **read)
     plain = asks.attention(table, cells, **read, minus_alibi=False)
-    shuffles = [
-        asks.attention(table, other, **read) for other in _shuffled(cells, slide_names(table), n_shuffles, seed)
-    ]
+    shuffles = [asks.attention(table, other, **read) for other in others]
     counts = checked_counts(table, options.get("layer"), "the table")
     amounts = {side: np.log1p(counts[cells[:, place]].toarray()) for place, side in enumerate(("left", "right"))}
     parts, controls = [], []
@@ -160,7 +165,7 @@ def attention(
             controls.append(found)
             rows.loc[own, "residual"] = left_over
     agreement, reason = _agreement(table, asks, cells[:n_agreement], read, seed)
-    each = _by(table, asks, cells, by, read, layers, heads, seed, choice.min_pairs)
+    each = _by(table, asks, cells, others[0], by, read, layers, heads, choice.min_pairs)
     for column in ("query", "key"):
         rows[column] = table.var_names.to_numpy().astype(str)[rows[column].to_numpy(dtype=np.int64)]
     order = np.lexsort((-rows["weight"].abs().to_numpy(), rows["p"].fillna(2.0).to_numpy()))
@@ -239,15 +244,14 @@ def _controls(rows: pd.DataFrame, direction: str, fdr: float) -> tuple[dict[str,
 
 
 def _shuffled(
-    cells: NDArray[np.int64], slides: NDArray[np.str_], n_shuffles: int, seed: int
+    cells: NDArray[np.int64], tiles: NDArray[np.int64], n_shuffles: int, seed: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the pairs with the right cells of each slide in another order."""
+    """Yield the pairs with the right cells of each tile in another order: domains of the tissue stay what they are."""
     rng = np.random.default_rng(seed)
-    of_pair = slides[cells[:, 0]]
     for _ in range(n_shuffles):
         other = cells.copy()
-        for slide in np.unique(of_pair):
-            own = np.flatnonzero(of_pair == slide)
+        for tile in np.unique(tiles):
+            own = np.flatnonzero(tiles == tile)
             other[own, 1] = cells[rng.permutation(own), 1]
         yield other
 
@@ -293,11 +297,11 @@ def _by(
     table: ad.AnnData,
     model: Any,
     cells: NDArray[np.int64],
+    other: NDArray[np.int64],
     by: By,
     read: dict[str, Any],
     layers: Sequence[int] | None,
     heads: Sequence[int] | None,
-    seed: int,
     min_pairs: int,
 ) -> pd.DataFrame:
     """Return, of each layer or head, how much of the attention between cells is position, and what shuffling keeps."""
@@ -305,7 +309,6 @@ def _by(
     if by == "mean":
         return pd.DataFrame({name: [] for name in columns})
     rest = {name: value for name, value in read.items() if name not in ("layers", "heads")}
-    other = next(_shuffled(cells, slide_names(table), 1, seed))
     rows = []
     for layer in range(model.config.n_layers) if layers is None else layers:
         of_layer = heads if heads is not None else range(model.config.n_heads)
