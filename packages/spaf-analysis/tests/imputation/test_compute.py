@@ -188,6 +188,18 @@ def test_intervals_of_accuracies_are_of_genes_that_were_not_fitted(made):
     assert realised_between.mean() == pytest.approx(0.8, abs=0.02)
 
 
+def test_nothing_follows_from_the_order_of_genes(made):
+    order = np.random.default_rng(4).permutation(N_SHARED)
+    query, reference = made["query"][:, :N_SHARED], made["reference"]
+    names = [NAMES[gene] for gene in order] + NAMES[N_SHARED:]
+    first = fitted(made, measured=True, method="blend")
+    shared = query[:, order], reference[:, :N_SHARED][:, order]
+    second = fit_imputation(*shared, reference[:, N_SHARED:], names, measured=True, method="blend")
+    assert first.genes["gene"].tolist() == second.genes["gene"].tolist()
+    np.testing.assert_allclose(first.held_out["accuracy"], second.held_out["accuracy"], atol=2e-3)
+    np.testing.assert_allclose(first.dense(), second.dense(), atol=0.02)
+
+
 def test_runs_are_equal_and_cells_without_counts_are_served(made):
     query = sparse.csr_matrix(made["query"].multiply((np.arange(500) != 3)[:, None]))
     first, second = (fitted(made | {"query": query}).dense() for _ in range(2))

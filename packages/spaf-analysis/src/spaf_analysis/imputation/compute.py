@@ -161,6 +161,9 @@ def fit_imputation(
                 f"the model knows {tested.size} of the shared genes that vary, and it is judged on at least "
                 f"{_LEAST_KNOWN}: choose another method."
             )
+    # By name, so that nothing follows from the order in which a table lists its genes.
+    of_names = np.asarray(names, dtype=object)
+    tested = tested[np.argsort(of_names[tested].astype(str), kind="stable")]
     fold = rng.permutation(tested.size) % N_FOLDS
     parts: list[Part] = []
     judged: list[Evidence] = []
@@ -191,7 +194,6 @@ def fit_imputation(
         fitted = AccuracyModel.fit(known.about[~inside], accuracy[~inside])
         expected[inside] = fitted.predict(known.about[inside])
     model = AccuracyModel.fit(known.about, accuracy, expected)
-    of_names = np.asarray(names, dtype=object)
     held_out = _rows(of_names[np.concatenate([part.genes for part in parts])], accuracy, expected, model, measured=True)
     final = [
         replace(weighed(part, chosen, weights), given=np.flatnonzero(np.isin(part.genes, asked_for)))
