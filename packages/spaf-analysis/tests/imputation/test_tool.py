@@ -73,7 +73,7 @@ def test_measured_genes_that_cannot_be_predicted_are_named(tables, caplog):
     assert spatial.uns["imputation"]["not_predicted"] == ["G7"]
     assert spatial.uns["imputation"]["n_not_predicted"] == 1
     (said,) = [message for message in caplog.messages if "cannot be predicted" in message]
-    assert said.endswith("to the model: G7.")
+    assert said.endswith("to the model: 1 (G7).")
     with pytest.raises(InputError, match="none of the measured genes that are asked for can be predicted"):
         spaf.tl.impute(spatial, reference, measured=True, genes=["G7"])
 

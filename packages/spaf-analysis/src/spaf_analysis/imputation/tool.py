@@ -237,9 +237,9 @@ def imputed_table(
     if not_predicted:
         more = f" and {len(not_predicted) - 5:,} more" if len(not_predicted) > 5 else ""
         logger.warning(
-            "%d genes cannot be predicted, as they do not vary in both tables, are not among the %d that vary most or "
-            "are unknown to the model: %s%s.",
-            len(not_predicted), MAX_SHARED, ", ".join(not_predicted[:5]), more,
+            "genes that cannot be predicted, as they do not vary in both tables, are not of the %d that vary most or "
+            "are unknown to the model: %d (%s%s).",
+            MAX_SHARED, len(not_predicted), ", ".join(not_predicted[:5]), more,
         )  # fmt: skip
     record = {
         "method": found.method,
