@@ -1,6 +1,7 @@
 import pytest
 
 from spaf_train.objectives.chance import Judgement
+from spaf_train.objectives.explained import Explained
 from spaf_train.trainer.verdicts import figures_of, nothing_learnt, spoken, table_of
 
 
@@ -50,3 +51,19 @@ def test_each_objective_stands_beside_chance_and_its_baseline():
     )
     assert table_of({"masked": figures_of(NOT)}, {})[2] == "| masked | 3.000 | 3.000 | - | - | - | **no** |"
     assert table_of({}, {}) == []
+
+
+def test_what_is_told_by_a_share_of_what_gene_means_leave():
+    verdict = Explained("cells from their neighbourhood", 0.3, 0.24, "the weighted mean of the neighbours")
+    found = figures_of(verdict)
+    assert found == {
+        "learnt": True, "explained": 0.3, "baseline": "the weighted mean of the neighbours", "baseline_explained": 0.24,
+    }  # fmt: skip
+    assert spoken("neighbourhood", found) == (
+        "neighbourhood was learnt: explains 0.300 of what the mean of each gene leaves, the weighted mean of the "
+        "neighbours 0.240."
+    )
+    assert table_of({"neighbourhood": found}, {})[2] == (
+        "| neighbourhood | explains 0.300 | - | - | - | 0.240 (the weighted mean of the neighbours) | yes |"
+    )
+    assert figures_of(Explained("values", float("nan"))) == {"learnt": False}

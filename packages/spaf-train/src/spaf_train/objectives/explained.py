@@ -41,6 +41,15 @@ class Explained:
         """Whether the model explains more than a trace, and more than the baseline."""
         return self.share > LEAST_GAIN and (self.baseline is None or self.share > self.baseline)
 
+    def figures(self) -> dict[str, Any]:
+        """Return the share that is explained, at chance (the mean of each gene) 0, and that of the baseline."""
+        if not np.isfinite(self.share):
+            return {}
+        found: dict[str, Any] = {"explained": float(self.share)}
+        if self.baseline is not None and np.isfinite(self.baseline):
+            found |= {"baseline": self.baseline_name, "baseline_explained": float(self.baseline)}
+        return found
+
     def sentence(self) -> str:
         """Say that nothing was learnt, with the figures behind it."""
         if self.baseline is not None and self.share > LEAST_GAIN:

@@ -41,6 +41,8 @@ def spoken(name: str, found: Mapping[str, Any]) -> str:
     figures = []
     if "loss" in found:
         figures.append(f"loss {found['loss']:.3f}" + (f" (chance {found['chance']:.3f})" if "chance" in found else ""))
+    if "explained" in found:
+        figures.append(f"explains {found['explained']:.3f} of what the mean of each gene leaves")
     if "auroc" in found:
         figures.append(f"AUROC {found['auroc']:.3f} (chance 0.500)")
     if beside(found) is not None:
@@ -51,15 +53,19 @@ def spoken(name: str, found: Mapping[str, Any]) -> str:
 
 
 def beside(found: Mapping[str, Any]) -> float | None:
-    """Return the figure of the baseline: its AUROC, or else its loss; None where there is no baseline."""
-    figure: float | None = found.get("baseline_auroc", found.get("baseline_loss"))
-    return figure
+    """Return the figure of the baseline, by what it is compared; None where there is no baseline."""
+    for name in ("baseline_auroc", "baseline_loss", "baseline_explained"):
+        if name in found:
+            return float(found[name])
+    return None
 
 
 def is_beaten(found: Mapping[str, Any]) -> bool:
     """Whether the baseline, which needs no training, is at least as good."""
     if "baseline_auroc" in found and "auroc" in found:
         return bool(found["baseline_auroc"] >= found["auroc"])
+    if "baseline_explained" in found:
+        return bool(found["baseline_explained"] >= found["explained"])
     return "baseline_loss" in found and bool(found["baseline_loss"] <= found["loss"])
 
 
@@ -76,7 +82,7 @@ def table_of(verdicts: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str
         figure = "-" if baseline is None else f"{beside(found):.3f} ({baseline})"
         chance = "-" if found.get("auroc") is None else "0.500"
         lines.append(
-            f"| {titles.get(name, name)} | {_number(found.get('loss'))} | {_number(found.get('chance'))} | "
+            f"| {titles.get(name, name)} | {_loss(found)} | {_number(found.get('chance'))} | "
             f"{_number(found.get('auroc'))} | {chance} | {figure} | {_answer(found)} |"
         )
     return lines
@@ -86,6 +92,11 @@ def _answer(found: Mapping[str, Any]) -> str:
     if not found["learnt"]:
         return "**no**"
     return "yes, below the baseline" if is_beaten(found) else "yes"
+
+
+def _loss(found: Mapping[str, Any]) -> str:
+    """Return the loss or, of an objective that is told by it, the share of what the mean of each gene leaves."""
+    return f"explains {found['explained']:.3f}" if "explained" in found else _number(found.get("loss"))
 
 
 def _number(value: float | None) -> str:

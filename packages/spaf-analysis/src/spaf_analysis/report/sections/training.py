@@ -64,11 +64,13 @@ The task {{ name }} was left out: {{ reason }}.
 <tr><th>task</th><th>loss</th><th>at chance</th><th>AUROC (chance .5)</th><th>baseline</th><th>learnt</th></tr>
 {% for name, found in section.objectives.items() %}
 <tr><td>{{ name }}</td>
-<td>{% if found.loss is defined %}{{ "%.3f" % found.loss }}{% endif %}</td>
+<td>{% if found.explained is defined %}explains {{ "%.3f" % found.explained }}
+{%- elif found.loss is defined %}{{ "%.3f" % found.loss }}{% endif %}</td>
 <td>{% if found.chance is defined and found.chance is not none %}{{ "%.3f" % found.chance }}{% endif %}</td>
 <td>{% if found.auroc is defined %}{{ "%.3f" % found.auroc }}{% endif %}</td>
 <td>{% if found.baseline is defined %}{{ found.baseline }}
-{{ "%.3f" % (found.baseline_auroc if found.baseline_auroc is defined else found.baseline_loss) }}{% endif %}</td>
+{% for name in ("baseline_auroc", "baseline_loss", "baseline_explained") if found[name] is defined -%}
+{{ "%.3f" % found[name] }}{% endfor %}{% endif %}</td>
 <td>{{ "yes" if found.learnt else "no" }}</td></tr>
 {% endfor %}
 </table>
