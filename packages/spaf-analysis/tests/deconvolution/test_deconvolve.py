@@ -368,7 +368,8 @@ def test_what_cannot_be_used_is_said():
     fails("the spots: ")
     spots, cells, _ = tables()
     cells.var_names = [f"other{gene}" for gene in range(N_GENES)]
-    fails(r"share less than 5%.*if these are the same genes, name them alike .*\(a column 'gene_ids' of var\)\. Are they of one species\?$")
+    alike = r"share less than 5%.*if these are the same genes, name them alike .*\(a column 'gene_ids' of var\)\."
+    fails(rf"{alike} Are they of one species\?$")
 
 
 def test_missing_labels_are_left_out_and_a_type_of_one_cell_is_kept():
