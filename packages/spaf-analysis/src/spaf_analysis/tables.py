@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -41,6 +42,44 @@ def table_of(data: Cells, table_key: str | None = None) -> ad.AnnData:
         return spaf_model.table_of(data, table_key)
     except spaf_model.InputError as error:
         raise InputError(str(error)) from error
+
+
+def stored_result(table: ad.AnnData, key: str, what: str, writer: str) -> Any:
+    """Return what an analysis wrote into `uns`.
+
+    Parameters
+    ----------
+    table
+        Cells.
+    key
+        Of `uns`.
+    what, writer
+        What messages call it, and what writes it: "gene pairs" and "tl.gene_pairs writes them".
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    if key not in table.uns:
+        raise InputError(f"uns has no {what} {key!r} (spaf_analysis.{writer}).")
+    return table.uns[key]
+
+
+def table_of_file(path: Path) -> pd.DataFrame:
+    """Read a ``.parquet``, ``.tsv`` or else ``.csv``, of the latter two every value as text.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}.") from error
 
 
 def embedded_cells(adata: ad.AnnData, key: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from spaf_analysis.attention.compute import BETWEEN
-from spaf_analysis.errors import InputError
 from spaf_analysis.keys import ATTENTION
 from spaf_analysis.plots.style import ACCENT, MUTED, category_colors, style
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,9 +45,7 @@ def attention(adata: Cells, *, key: str = ATTENTION, table_key: str | None = Non
         If it is not there.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no attention {key!r} (spaf_analysis.tl.attention writes it).")
-    stored = table.uns[key]
+    stored = stored_result(table, key, "attention", "tl.attention writes it")
     rows, controls = pd.DataFrame(stored["table"]), pd.DataFrame(stored["controls"])
     between = rows[rows["direction"].isin(BETWEEN)]
     called = (between["fdr"] <= stored["parameters"]["fdr"]).to_numpy()

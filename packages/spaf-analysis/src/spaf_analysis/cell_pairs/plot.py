@@ -14,7 +14,7 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.keys import CELL_PAIRS
 from spaf_analysis.plots.marks import SCORE_MARKS
 from spaf_analysis.plots.style import MUTED, style
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 from spaf_data import Distances
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def cell_pairs(adata: Cells, *, key: str = CELL_PAIRS, table_key: str | None = N
         If it is not there, or the pairs could not be judged.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no judged cell pairs {key!r} (spaf_analysis.tl.cell_pairs writes them).")
-    stored = table.uns[key]
+    stored = stored_result(table, key, "judged cell pairs", "tl.cell_pairs writes them")
     if "scores" not in stored:
         raise InputError(f"the cell pairs of uns[{key!r}] were not judged: {stored['reason']}.")
     scores = pd.DataFrame(stored["scores"])

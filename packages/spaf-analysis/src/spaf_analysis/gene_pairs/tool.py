@@ -10,7 +10,7 @@ from scipy import sparse
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.compute import GenePairs, from_enrichment, from_overlap
 from spaf_analysis.keys import COLOCALIZATION, ENRICHMENT, GENE_PAIRS
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
@@ -126,6 +126,5 @@ def stored_gene_pairs(adata: Cells, *, key: str = GENE_PAIRS, table_key: str | N
         If it is not there.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no gene pairs {key!r} (spaf_analysis.tl.gene_pairs writes them).")
-    return GenePairs(**table.uns[key])
+    stored = stored_result(table, key, "gene pairs", "tl.gene_pairs writes them")
+    return GenePairs(**stored)

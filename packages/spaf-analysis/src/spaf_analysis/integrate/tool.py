@@ -23,7 +23,7 @@ from spaf_analysis.integrate.judging import judge_integration
 from spaf_analysis.integrate.neighbours import RESOLUTIONS
 from spaf_analysis.keys import EMBEDDING, INTEGRATION, SPATIAL
 from spaf_analysis.metrics import spatial_tiles
-from spaf_analysis.tables import embedded_cells, labels_of, places_of, slide_names, table_of
+from spaf_analysis.tables import embedded_cells, labels_of, places_of, slide_names, stored_result, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
@@ -238,6 +238,5 @@ def stored_integration(table: ad.AnnData, key: str = INTEGRATION) -> dict[str, A
     InputError
         If it is not there.
     """
-    if key not in table.uns:
-        raise InputError(f"uns has no integration {key!r} (spaf_analysis.tl.integrate writes it).")
-    return {name: pd.DataFrame(part) if name == "scores" else part for name, part in table.uns[key].items()}
+    stored = stored_result(table, key, "integration", "tl.integrate writes it")
+    return {name: pd.DataFrame(part) if name == "scores" else part for name, part in stored.items()}

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LIGREC
 from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +43,8 @@ def ligrec(adata: Cells, *, n: int = 20, key: str = LIGREC, table_key: str | Non
         If it is not there.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no ligand-receptor pairs {key!r} (spaf_analysis.tl.ligrec writes them).")
-    rows = pd.DataFrame(table.uns[key]["table"])
+    stored = stored_result(table, key, "ligand-receptor pairs", "tl.ligrec writes them")
+    rows = pd.DataFrame(stored["table"])
     rows = rows[np.isfinite(rows["excess"].to_numpy(dtype=np.float64))].head(n)
     called = rows["called"].to_numpy(dtype=bool)
     with style():

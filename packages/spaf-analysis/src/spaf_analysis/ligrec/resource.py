@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.tables import table_of_file
 
 _COLUMNS = (("ligand", "receptor"), ("source_genesymbol", "target_genesymbol"), ("source", "target"))
 _JOINS = "_"  # between the subunits of a complex
@@ -92,7 +93,7 @@ def read_resource(source: str | Path | pd.DataFrame) -> Resource:
     if path.suffix in (".csv", ".tsv", ".parquet"):
         if not path.is_file():
             raise InputError(f"there is no file {path}.")
-        return Resource(path.name, "", _sha256(path), _pairs(_read(path), str(path)))
+        return Resource(path.name, "", _sha256(path), _pairs(table_of_file(path), str(path)))
     return _of_liana(str(source))
 
 
@@ -166,15 +167,6 @@ def _pairs(table: pd.DataFrame, where: str) -> pd.DataFrame:
     return found
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.DataFrame(pd.read_parquet(path))
-        return pd.DataFrame(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
-
-
 def _of_liana(name: str) -> Resource:
     """Read a resource that liana ships from its file: to import liana itself takes seconds and half a gigabyte."""
     found = importlib.util.find_spec("liana")
@@ -187,7 +179,7 @@ def _of_liana(name: str) -> Resource:
     path = Path(found.origin).parent / "resource" / "omni_resource.csv"
     if not path.is_file():
         raise InputError(f"liana {version('liana')} has no file of resources ({path.name}); name a file of your own.")
-    table = _read(path)
+    table = table_of_file(path)
     if name not in set(table["resource"]):
         raise InputError(f"liana has no resource {name!r}; it has: {', '.join(sorted(table['resource'].unique()))}.")
     of_name = table[table["resource"] == name]

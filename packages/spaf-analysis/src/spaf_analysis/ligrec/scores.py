@@ -15,7 +15,7 @@ from spaf_analysis.keys import LIGREC, SPATIAL
 from spaf_analysis.ligrec.inputs import Inputs, inputs_of
 from spaf_analysis.ligrec.moments import StratumMeans, around, sums_inside
 from spaf_analysis.ligrec.resource import subunits_of
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
     from spaf_model import Cells
@@ -51,9 +51,7 @@ def ligand_receptor_scores(
         If it is not there, or no pair was called.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no ligand-receptor pairs {key!r} (spaf_analysis.tl.ligrec writes them).")
-    stored = table.uns[key]
+    stored = stored_result(table, key, "ligand-receptor pairs", "tl.ligrec writes them")
     pairs = pd.DataFrame(stored["table"])
     if only_called:
         pairs = pairs[pairs["called"].to_numpy(dtype=bool)]

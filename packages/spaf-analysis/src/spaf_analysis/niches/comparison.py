@@ -9,11 +9,10 @@ import pandas as pd
 
 from spaf_analysis.conditions import compared_donors
 from spaf_analysis.defaults import N_PERMUTATIONS
-from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import NICHE_DIFFERENCES, NICHES
 from spaf_analysis.niches import differences
-from spaf_analysis.tables import labels_of, table_of
+from spaf_analysis.tables import labels_of, stored_result, table_of
 from spaf_model import check_key
 
 if TYPE_CHECKING:
@@ -113,6 +112,5 @@ def stored_differences(table: ad.AnnData, key: str = NICHE_DIFFERENCES) -> dict[
     InputError
         If it is not there.
     """
-    if key not in table.uns:
-        raise InputError(f"uns has no differences of niches {key!r} (spaf_analysis.tl.niche_differences writes them).")
-    return dict(table.uns[key])
+    stored = stored_result(table, key, "differences of niches", "tl.niche_differences writes them")
+    return dict(stored)

@@ -15,7 +15,7 @@ import spaf_data
 from spaf_analysis.errors import InputError
 from spaf_analysis.genes import check_gene_names
 from spaf_analysis.keys import PATTERNS
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 from spaf_data import (
     ReadOptions,
     Transcripts,
@@ -124,9 +124,8 @@ def stored_patterns(adata: Cells, *, key: str = PATTERNS, table_key: str | None 
         If it is not there.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no patterns inside cells {key!r} (spaf_analysis.tl.patterns writes them).")
-    return {**table.uns[key], "table": pd.DataFrame(table.uns[key]["table"])}
+    stored = stored_result(table, key, "patterns inside cells", "tl.patterns writes them")
+    return {**stored, "table": pd.DataFrame(stored["table"])}
 
 
 def _cells_of(table: ad.AnnData, transcripts: Transcripts) -> tuple[np.ndarray, np.ndarray]:

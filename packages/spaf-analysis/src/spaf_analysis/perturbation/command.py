@@ -128,17 +128,11 @@ def read_pairs(path: Path | None) -> pd.DataFrame | None:
     InputError
         If there is no such file, or it is no table.
     """
-    import pandas as pd
-
     from spaf_analysis.errors import InputError
+    from spaf_analysis.tables import table_of_file
 
     if path is None:
         return None
     if not path.is_file():
         raise InputError(f"there is no file {path}.")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}.") from error
+    return table_of_file(path)

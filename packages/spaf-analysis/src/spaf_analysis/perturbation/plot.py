@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import PERTURBATION
 from spaf_analysis.plots.style import ACCENT, INK, MUTED, style
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +49,7 @@ def perturbation(
         If it is not there, or no gene pair was tested.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no interactions {key!r} (spaf_analysis.tl.perturb writes them).")
-    stored = table.uns[key]
+    stored = stored_result(table, key, "interactions", "tl.perturb writes them")
     rows = pd.DataFrame(stored["table"])
     if not len(rows):
         raise InputError(f"uns[{key!r}] has no gene pair that was tested.")

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from spaf_analysis.errors import InputError
 from spaf_analysis.keys import TYPE_PAIRS
 from spaf_analysis.plots.style import INK, style
-from spaf_analysis.tables import table_of
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +42,7 @@ def type_pairs(adata: Cells, *, key: str = TYPE_PAIRS, table_key: str | None = N
         If it is not there.
     """
     table = table_of(adata, table_key)
-    if key not in table.uns:
-        raise InputError(f"uns has no pairs of types {key!r} (spaf_analysis.tl.type_pairs writes them).")
-    stored = table.uns[key]
+    stored = stored_result(table, key, "pairs of types", "tl.type_pairs writes them")
     rows = pd.DataFrame(stored["table"])
     names = [str(name) for name in stored["types"]]
     compared = "first" in rows
