@@ -23,7 +23,6 @@ NAME = "PCA cosine"
 _COMPONENTS = 30
 _CELLS = 10_000  # of the training split that components are fitted on
 _GENES = 2_000  # with more, those that vary most
-_TARGET = 1e4  # counts of a cell before the logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,10 @@ class PairBaseline:
     @classmethod
     def fit(cls, train: BatchStream) -> Self | None:
         """Fit on about 10,000 cells of the split of a stream; None where there are fewer than three with a gene."""
+        from spaf_train.evaluation.baselines import log_normalize  # which loads scikit-learn
+
         counts = sparse.vstack(_counts_of(train), format="csr")
-        expression = log_shares(counts[np.diff(counts.indptr) > 0])
+        expression = log_normalize(counts[np.diff(counts.indptr) > 0])
         if expression.shape[0] < 3:
             return None
         mean = np.asarray(expression.mean(axis=0)).ravel()
@@ -74,15 +75,10 @@ class PairBaseline:
 
     def states(self, cells: CellCounts) -> Tensor:
         """Return cells in these components, seen from the mean of the training cells, (n_cells, n_components)."""
-        expression = log_shares(sparse.csr_matrix(cells.matrix()))[:, self.tokens.numpy()].toarray()
+        from spaf_train.evaluation.baselines import log_normalize
+
+        expression = log_normalize(cells.matrix())[:, self.tokens.numpy()].toarray()
         return torch.from_numpy(expression.astype(np.float32)) @ self.components - self.centre
-
-
-def log_shares(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return log1p of counts per 10,000, cells x tokens."""
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    scale = np.divide(_TARGET, total, out=np.zeros_like(total), where=total > 0)
-    return sparse.csr_matrix(sparse.diags(scale) @ counts).log1p()
 
 
 def cosines(left: Tensor, right: Tensor) -> Tensor:
