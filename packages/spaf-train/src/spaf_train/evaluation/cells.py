@@ -189,24 +189,26 @@ def with_counts(cells: CorpusCells, corpus: Corpus, model: Model[Any, Any]) -> R
 def readable_cells(corpus: Corpus, split: str, model: Model[Any, Any], max_cells: int, seed: int) -> ReadCells:
     """Return the cells of a split that have a gene of a model.
 
-    A model that reads whole slides is given those, as `embed` gives them: all their cells in the corpus, whatever the
-    split. What lies in the gap between two splits is in no corpus.
-
     Raises
     ------
     InputError
         If there is none, and as `read_cells` and `with_counts`.
     """
     found = with_counts(read_cells(corpus, split, max_cells=max_cells, seed=seed), corpus, model)
-    if model.reads_whole_slides:
-        found = _beside_their_slides(found, corpus, model)
     rows = np.flatnonzero(found.counts.n_genes)
     if not rows.size:
         raise InputError(f"No cell of the split {split!r} of {corpus.path} has a gene of the model.")
     return found.take(rows)
 
 
-def _beside_their_slides(found: ReadCells, corpus: Corpus, model: Model[Any, Any]) -> ReadCells:
+def on_their_slides(found: ReadCells, corpus: Corpus, model: Model[Any, Any]) -> ReadCells:
+    """Return cells with the slides that they are of, for a model that reads whole slides; as they are for others.
+
+    Those are all cells of the slides in the corpus, whatever their split, as `embed` reads them; what lies in the gap
+    between two splits is in no corpus.
+    """
+    if not model.reads_whole_slides:
+        return found
     slides = set(found.cells.slide.tolist())
     everything = cells_of_blocks(corpus, [ref for ref in corpus.block_refs() if ref.slide in slides])
     index = pd.MultiIndex.from_arrays([everything.slide, everything.names])

@@ -16,7 +16,7 @@ from spaf_model import InputError, Model, NamesHiddenGenes, RanksGenePairs, load
 from spaf_train._record import fingerprint, run_record
 from spaf_train.evaluation.bootstrap import Interval, spatial_tiles, verdict
 from spaf_train.evaluation.calibrated_cosine import CalibratedCosine
-from spaf_train.evaluation.cells import read_tissue, readable_cells
+from spaf_train.evaluation.cells import on_their_slides, read_tissue, readable_cells
 from spaf_train.evaluation.gene_pairs import evaluate_gene_pairs, pair_rates, score_gene_pairs
 from spaf_train.evaluation.judging import MODEL
 from spaf_train.evaluation.masked_genes import evaluate_masked_genes
@@ -176,6 +176,7 @@ def evaluate(
     paired = cells
     if n_cells > options.max_cells:
         paired = readable_cells(judged_corpus, options.split, model, n_cells, options.seed)
+    paired = on_their_slides(paired, judged_corpus, model)
     head = CalibratedCosine.find(model.source)
     heads = {} if head is None else {MODEL: head}
     cell_pairs = evaluate_pair_models({MODEL: model}, paired, fitted, options, source.distances, heads=heads)

@@ -20,7 +20,7 @@ from spaf_data import Corpus
 from spaf_model import EmbeddingSettings, InputError, SpatialFormer, TokenBatch, inference
 from spaf_train._options import to_table
 from spaf_train._record import fingerprint, run_record
-from spaf_train.evaluation.cells import ReadCells, read_tissue, readable_cells
+from spaf_train.evaluation.cells import ReadCells, on_their_slides, read_tissue, readable_cells
 from spaf_train.evaluation.evaluate import table_rows, verdicts
 from spaf_train.evaluation.options import EvaluationOptions
 from spaf_train.evaluation.pair_models import PairHeadEvaluation, evaluate_pair_models, judged_pairs
@@ -292,6 +292,7 @@ def _judged_cells(corpus: Corpus, model: SpatialFormer, options: EvaluationOptio
         if not any(ref.n_pairs for ref in corpus.block_refs(split)):
             raise InputError(f"The corpus {corpus.path} has no pair of neighbouring cells in its split {split!r}.")
     cells = readable_cells(corpus, options.split, model, options.max_cells, options.seed)
+    cells = on_their_slides(cells, corpus, model)
     if not can_be_judged(judged_pairs(cells.cells, options, corpus.distances)):
         raise InputError(
             f"The split {options.split!r} of {corpus.path} has no neighbouring cells with others at "
