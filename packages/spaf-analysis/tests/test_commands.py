@@ -312,3 +312,26 @@ def test_no_result_is_lost_and_no_option_ignored(stages, tmp_path, call, monkeyp
     assert (code, printed) == (2, "")
     assert sentence in " ".join(said.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("annotate", ("--label", "split", "--reference")),
+        ("deconvolve", ("--label", "split", "--reference")),
+        ("impute", ("--reference",)),
+        ("cell-pairs", ("--train",)),
+        ("perturb", ("--pairs",)),
+        ("attention", ("--model", "run/model", "--pairs")),
+        ("ligrec", ("--resource",)),
+        ("ligrec", ("--beside", "mine=other.csv", "--resource")),
+    ],
+)
+def test_no_file_that_is_read_is_written_over(stages, tmp_path, call, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.csv"
+    other.write_text("left,right,near\n")
+    code, printed, said = call(command, stages.embedded, *words, "other.csv", "-o", "other.csv")
+    assert (code, printed) == (2, "")
+    assert "would overwrite the input other.csv" in said
+    assert other.read_text() == "left,right,near\n"

@@ -66,7 +66,7 @@ def attention_command(
     from spaf_analysis.attention.tool import attention
     from spaf_analysis.tables import read_table
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[pairs])
     context = given_context(tissue=tissue, condition=condition, species=species, assay=assay)
     if by != "mean":
         check_all_kept(out, as_json=as_json, lost=f"each {by} (--by)")

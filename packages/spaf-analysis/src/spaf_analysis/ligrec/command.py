@@ -70,7 +70,8 @@ def ligrec_command(
     from spaf_analysis.tables import read_table
     from spaf_model import refuse_overwriting, replace_file
 
-    check_result(source, out, as_json=as_json)
+    read = [Path(resource), *(Path(words.partition("=")[2]) for words in beside or ())]
+    check_result(source, out, as_json=as_json, others=read)
     if scores is not None:
         if scores.suffix != ".h5ad":
             raise InputError(f"{scores} is where an AnnData of cells x pairs goes; its name must end in .h5ad.")

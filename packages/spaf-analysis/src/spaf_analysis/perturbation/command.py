@@ -94,7 +94,7 @@ def perturb_command(
     from spaf_analysis.perturbation.tool import perturb
     from spaf_analysis.tables import read_table
 
-    check_result(source, out, as_json=as_json)
+    check_result(source, out, as_json=as_json, others=[pairs])
     context = given_context(tissue=tissue, condition=condition, species=species, assay=assay)
     if neighbours:
         given = [
