@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from spaf_model import CosinePairs, InputError, SeparatePairs
 from spaf_train._checks import require, require_at_least
-from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.base import Column, Loss, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import LEAST_AUROC, auroc_error
-from spaf_train.objectives.pair_baseline import NAME, PairBaseline
+from spaf_train.objectives.pair_baseline import NAME, BesideComponents
 from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
-    from spaf_train.trainer.signals import StopRequest
 
 _TEMPERATURE = 0.2  # of cosines, as in the own-tissue network
 
@@ -241,7 +240,7 @@ class RankVerdict:
         return " ".join(self.sentences)
 
 
-class ContrastObjective(Objective):
+class ContrastObjective(BesideComponents):
     """Have neighbours alike, and more so than cells close by or far away.
 
     The terms are means over the pairs of a batch, and the loss of a step is the mean over its batches: with whom a cell
@@ -262,18 +261,6 @@ class ContrastObjective(Objective):
     counted = ("contrast_easy", "contrast_hard", "contrast_probability")
     asks = ("pair_head", "pair_logits_of_cells")
     trains = ("pair_head", "contrast_projection")
-
-    def __init__(self, config: ContrastConfig) -> None:
-        super().__init__(config)
-        self._baseline: PairBaseline | None = None
-
-    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
-        """Fit the baseline on training cells."""
-        return PairBaseline.prepared(train, validation)
-
-    def take(self, prepared: Mapping[str, Any], split: str) -> None:
-        """Take over the baseline, for validation."""
-        self._baseline = PairBaseline.of(prepared, split)
 
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse models that read two cells as one, and inputs of two cells."""

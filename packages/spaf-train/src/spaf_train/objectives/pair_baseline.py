@@ -13,11 +13,13 @@ from scipy import linalg, sparse
 from torch import Tensor
 from torch.nn import functional
 
+from spaf_train.objectives.base import Objective, ObjectiveConfig
 from spaf_train.stream.window import slide_counts
 
 if TYPE_CHECKING:
     from spaf_model import CellCounts
     from spaf_train.stream.loader import BatchStream
+    from spaf_train.trainer.signals import StopRequest
 
 NAME = "PCA cosine"
 _COMPONENTS = 30
@@ -79,6 +81,22 @@ class PairBaseline:
 
         expression = log_normalize(cells.matrix())[:, self.tokens.numpy()].toarray()
         return torch.from_numpy(expression.astype(np.float32)) @ self.components - self.centre
+
+
+class BesideComponents(Objective):
+    """An objective of pairs of cells that stands beside the cosine of these components in validation."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__(config)
+        self._baseline: PairBaseline | None = None
+
+    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
+        """Fit the baseline on training cells."""
+        return PairBaseline.prepared(train, validation)
+
+    def take(self, prepared: Mapping[str, Any], split: str) -> None:
+        """Take over the baseline, for validation."""
+        self._baseline = PairBaseline.of(prepared, split)
 
 
 def cosines(left: Tensor, right: Tensor) -> Tensor:

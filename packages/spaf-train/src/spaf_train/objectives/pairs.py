@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from spaf_train._checks import require
-from spaf_train.objectives.base import Column, Loss, Objective, ObjectiveConfig, Scores, Total
+from spaf_train.objectives.base import Column, Loss, ObjectiveConfig, Scores, Total
 from spaf_train.objectives.chance import Judgement, auroc_error, entropy
-from spaf_train.objectives.pair_baseline import NAME, PairBaseline, cosines
+from spaf_train.objectives.pair_baseline import NAME, BesideComponents, cosines
 from spaf_train.objectives.scores import RankedParts, RankedScores, ranked
 
 if TYPE_CHECKING:
     from spaf_model import SpatialFormerNetwork, TokenBatch
-    from spaf_train.stream.loader import BatchStream
     from spaf_train.stream.samplers import SamplingConfig
     from spaf_train.stream.window import Draw
-    from spaf_train.trainer.signals import StopRequest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class _Scores(Scores):
         return self.network.parts(), self.baseline.parts()
 
 
-class PairsObjective(Objective):
+class PairsObjective(BesideComponents):
     """Tell whether the two cells of an input are neighbours."""
 
     name = "pairs"
@@ -85,18 +83,6 @@ class PairsObjective(Objective):
     Config = PairsConfig
     asks = ("pair_logits",)
     trains = ("pair_head",)
-
-    def __init__(self, config: PairsConfig) -> None:
-        super().__init__(config)
-        self._baseline: PairBaseline | None = None
-
-    def prepare(self, train: BatchStream, validation: BatchStream | None, stop: StopRequest) -> dict[str, Any]:
-        """Fit the baseline on training cells."""
-        return PairBaseline.prepared(train, validation)
-
-    def take(self, prepared: Mapping[str, Any], split: str) -> None:
-        """Take over the baseline, for validation."""
-        self._baseline = PairBaseline.of(prepared, split)
 
     def check(self, model: Any, sampling: SamplingConfig) -> None:
         """Refuse inputs of single cells, and models that read the two cells apart."""
