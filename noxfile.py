@@ -2,8 +2,8 @@
 
 ``demo`` is the main job on real data, ``benchmark`` judges models beside baselines on them; ``tests`` (with the
 examples of docstrings), ``lint`` and ``alone`` are what a change must pass; ``lowest`` and ``newest`` are ``alone``
-with the lowest versions that are declared, and with the newest; ``build`` makes and checks what an index would be
-given.
+with the lowest versions that are declared, and with the newest; ``docs`` builds the site, and ``build`` makes and
+checks what an index would be given.
 
 Run one with ``nox -s NAME``; what follows ``--`` goes to the session: options of pytest for ``tests``, the input of
 ``spaf-data build`` for ``demo`` (``nox -s demo -- FOLDER --tissue Lung``).
@@ -30,6 +30,24 @@ NEEDS = {
     "spaf-train": ("spaf-data", "spaf-model"),
     "spaf-analysis": ("spaf-data", "spaf-model", "spaf-train"),
 }
+
+# Tutorials that train, or compile kernels: `nox -s docs -- quick` shows their code and does not run it.
+LONG_TUTORIALS = [
+    f"tutorials/{name}.md"
+    for name in (
+        "annotation",
+        "cells_together",
+        "corpus",
+        "embedding",
+        "finetuning",
+        "gene_pairs",
+        "imputation",
+        "integration",
+        "interactions",
+        "pretraining",
+        "report",
+    )
+]
 
 # OpenMP threads that spin while they wait slow each other down tenfold on a busy machine.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -133,6 +151,18 @@ def newest(session: nox.Session, package: str) -> None:
     paths = [f"./packages/{name}" for name in (*NEEDS[package], package)]
     session.install("--no-compile", "--upgrade", "--upgrade-strategy", "eager", *paths)
     smallest_job(session, package)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site in ``docs/_build/html`` and run its tutorials; with ``-- quick`` only those of seconds."""
+    install(session, *PACKAGES, groups=("docs",))
+    # Harmony is an extra that nothing else needs; its rows belong on the page about batches.
+    session.install("-c", "constraints.txt", "harmonypy>=2.0")
+    out = ROOT / "docs" / "_build" / "html"
+    options = ["-D", f"nb_execution_excludepatterns={','.join(LONG_TUTORIALS)}"] if session.posargs == ["quick"] else []
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", *options, str(ROOT / "docs"), str(out), env=THREADS)
+    session.log(f"open {out / 'index.html'}")
 
 
 @nox.session
