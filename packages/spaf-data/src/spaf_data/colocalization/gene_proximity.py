@@ -96,10 +96,7 @@ def gene_proximity(
     n_genes = selected.n_genes
 
     def count(batch: slice) -> Any:
-        return count_pairs(
-            selected.x, selected.y, selected.z, selected.gene, selected.starts, selected.stops,
-            near_indptr, near, batch.start, batch.stop, n_genes, float(radius),
-        )  # fmt: skip
+        return count_pairs(selected, near_indptr, near, batch, float(radius))
 
     observed = np.zeros((n_genes, n_genes), np.int64)
     expected = np.zeros((n_genes, n_genes))
