@@ -91,7 +91,7 @@ def test_independent_of_threads_storage_and_cell_order(slide: Transcripts) -> No
 def test_threads_share_batches(monkeypatch: pytest.MonkeyPatch, slide: Transcripts) -> None:
     cells = cells_of(slide)
     reference = community_pairs(cells, n_threads=1)
-    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data._batches._TRANSCRIPTS_A_BATCH", 300)
     found = community_pairs(cells, n_threads=4)
     assert np.array_equal(found.indptr, reference.indptr)
     assert np.array_equal(found.gene_b, reference.gene_b)

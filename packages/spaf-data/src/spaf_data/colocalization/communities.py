@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
+from spaf_data._batches import map_batches
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
 from spaf_data.colocalization.louvain import label_nodes
 from spaf_data.errors import InputError

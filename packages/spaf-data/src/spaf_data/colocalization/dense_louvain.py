@@ -166,7 +166,9 @@ def _merge(links, n_labels, labels, community_strength, group, number):  # type:
             # Numbers are given in ascending order, so this row is that of `c` or was read before.
             number[group[c]] = n_left
             if n_left < c:
-                links[n_left] = links[c]
+                into, row = links[n_left], links[c]
+                for j in range(n):
+                    into[j] = row[j]
             community_strength[n_left] = strength
             n_left += 1
         else:
@@ -248,7 +250,8 @@ def best_of_starts(near, strength, labels):  # type: ignore[no-untyped-def]
         if start == 0 or quality > best:
             best = quality
             n_labels = n_found
-            labels[:] = found
+            for i in range(n):
+                labels[i] = found[i]
     for i in range(n):
         if strength[i] == 0:
             labels[i] = n_labels

@@ -29,7 +29,7 @@ import pandas as pd
 from scipy import stats
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
+from spaf_data._batches import map_batches
 from spaf_data.colocalization._enrichment_kernels import Joins, add_moments, count_joins, pair_position, row_starts
 from spaf_data.colocalization.communities import check_min_transcripts
 from spaf_data.colocalization.graph import check_radius

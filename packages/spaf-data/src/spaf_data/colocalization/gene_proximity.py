@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
+from spaf_data._batches import map_batches
 from spaf_data.colocalization._proximity_kernels import add_expected, count_pairs, near_cells
 from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import select_cells

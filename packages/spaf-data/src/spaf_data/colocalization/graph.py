@@ -15,6 +15,7 @@ from scipy import sparse
 
 from spaf_data import defaults
 from spaf_data.errors import InputError
+from spaf_data.ordering import order_rows
 
 # Cells of up to this many transcripts have their graph as a matrix of bytes (16 MB).
 MAX_DENSE = 4096
@@ -64,7 +65,9 @@ def arrange(x: np.ndarray, y: np.ndarray, z: np.ndarray, gene: np.ndarray, first
     By NumPy for all cells of a batch at once: its sorts are as fast as compiled ones, and there to begin with.
     """
     strip, last_strip = _strips(x, first, radius)
-    order = _canonical_order(strip, last_strip, first, x, y, z, gene)
+    # Strips numbered on from cell to cell.
+    of_cell = np.cumsum(last_strip + 1) - (last_strip + 1)
+    order = order_rows(strip + np.repeat(of_cell, np.diff(first)), y, x, z, gene)
     y_sorted = y[order].astype(np.float64)
     low, high = np.empty((len(x), 3), np.int32), np.empty((len(x), 3), np.int32)
     _candidate_runs(strip[order], y_sorted, first, radius, low, high)
@@ -83,36 +86,6 @@ def _strips(x: np.ndarray, first: np.ndarray, radius: float) -> tuple[np.ndarray
     strip = np.floor((x.astype(np.float64) - left) / (radius * _STRIP_SLACK)).astype(np.int64)
     last_strip[filled] = np.maximum.reduceat(strip, begin)
     return strip, last_strip
-
-
-def _canonical_order(
-    strip: np.ndarray,
-    last_strip: np.ndarray,
-    first: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    gene: np.ndarray,
-) -> np.ndarray:
-    """Order by (cell, strip, y, x, z, gene): by one key of 64 bits, and anew the few that have it in common."""
-    # Strips numbered on from cell to cell: the key's upper half. Its lower half is y to single precision.
-    of_cell = np.cumsum(last_strip + 1) - (last_strip + 1)
-    rank = strip + np.repeat(of_cell, np.diff(first))
-    if len(rank) and of_cell[-1] + last_strip[-1] >= 1 << 32:
-        rank = np.unique(rank, return_inverse=True)[1]  # transcripts millions of um apart: only strips that hold one
-    bits = (y.astype(np.float32) + np.float32(0.0)).view(np.uint32)  # the sum turns -0 into 0
-    # The bits of floats sort as numbers do once negative ones are flipped and the others get the top bit.
-    bits ^= np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
-    key = (rank.astype(np.uint64) << np.uint64(32)) | bits
-    order = np.argsort(key)
-    key = key[order]
-    same = key[1:] == key[:-1]
-    if same.any():
-        tied = np.flatnonzero(np.concatenate(([False], same)) | np.concatenate((same, [False])))
-        rows = order[tied]
-        finer = (y[rows],) if y.dtype != np.float32 else ()
-        order[tied] = rows[np.lexsort((gene[rows], z[rows], x[rows], *finer, key[tied]))]
-    return order
 
 
 @njit(cache=True, nogil=True)
