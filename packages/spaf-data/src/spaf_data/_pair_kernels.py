@@ -18,53 +18,44 @@ def grid_order(
     side = max(side, places.max() / (2.0 * np.sqrt(len(cells))))
     columns, rows = (places / side).astype(np.int64).T
     n_columns, n_rows = int(columns.max()) + 1, int(rows.max()) + 1
-    order, sorted_squares, starts = _sort_by_square(rows * n_columns + columns, n_columns * n_rows)
-    return cells[order], sorted_squares, starts, n_columns
+    squares = rows * n_columns + columns
+    order, starts = _sort_by_square(squares, n_columns * n_rows)
+    return cells[order], squares[order], starts, n_columns
 
 
 @njit(cache=True)
 def _sort_by_square(squares, n_squares):  # type: ignore[no-untyped-def]
-    """Return a stable order of cells by their squares, the squares in that order, and where each begins."""
-    order, starts = group_nodes(squares, n_squares)
-    return order, squares[order], starts
+    """Return a stable order of cells by their squares, and where each square begins."""
+    return group_nodes(squares, n_squares)
 
 
-@njit(cache=True, parallel=True)
-def count_pairs(points, names, squares, starts, n_columns, radius, n_pairs):  # type: ignore[no-untyped-def]
-    """Write the number of cells of higher names within the radius of each cell to the place of its name."""
+@njit(cache=True, nogil=True)
+def near_pairs(begin, end, points, names, squares, starts, n_columns, radius, first, pairs):  # type: ignore[no-untyped-def]
+    """Find the cells of higher names within the radius of each of the cells `begin` to `end`.
+
+    Without `pairs` their number is written to `first`, else each pair as ``name << 32 | higher name`` to `pairs`, those
+    of a cell from its `first` on.
+    """
     n_rows = (len(starts) - 1) // n_columns
-    for place in prange(len(names)):
-        x, y = points[place]
-        square_row, column = divmod(squares[place], n_columns)
-        left, right = max(column - 1, 0), min(column + 1, n_columns - 1)
-        n = 0
-        for row in range(max(square_row - 1, 0), min(square_row + 2, n_rows)):
+    for place in range(begin, end):
+        x, y, name = points[place, 0], points[place, 1], names[place]
+        square_row = squares[place] // n_columns
+        column = squares[place] - square_row * n_columns
+        left = column - 1 if column > 0 else 0
+        right = column + 1 if column + 1 < n_columns else column
+        k = first[place] if len(pairs) else 0
+        for row in range(
+            square_row - 1 if square_row > 0 else 0, square_row + 2 if square_row + 2 < n_rows else n_rows
+        ):
             for other in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
                 dx = points[other, 0] - x
                 dy = points[other, 1] - y
-                if names[other] > names[place] and dx * dx + dy * dy <= radius * radius:
-                    n += 1
-        n_pairs[names[place]] = n
-
-
-@njit(cache=True, parallel=True)
-def fill_pairs(points, names, squares, starts, n_columns, radius, first, pairs):  # type: ignore[no-untyped-def]
-    """Write the pairs that `count_pairs` counted, those of the cell of a name from ``first[name]`` on, sorted."""
-    n_rows = (len(starts) - 1) // n_columns
-    for place in prange(len(names)):
-        x, y = points[place]
-        square_row, column = divmod(squares[place], n_columns)
-        left, right = max(column - 1, 0), min(column + 1, n_columns - 1)
-        k = first[names[place]]
-        for row in range(max(square_row - 1, 0), min(square_row + 2, n_rows)):
-            for other in range(starts[row * n_columns + left], starts[row * n_columns + right + 1]):
-                dx = points[other, 0] - x
-                dy = points[other, 1] - y
-                if names[other] > names[place] and dx * dx + dy * dy <= radius * radius:
-                    pairs[k, 0] = names[place]
-                    pairs[k, 1] = names[other]
+                if names[other] > name and dx * dx + dy * dy <= radius * radius:
+                    if len(pairs):
+                        pairs[k] = (name << 32) | names[other]
                     k += 1
-        pairs[first[names[place]] : k, 1].sort()
+        if not len(pairs):
+            first[place] = k
 
 
 @njit(cache=True)

@@ -172,5 +172,6 @@ def _cell_sums(
             nuclear[row] += in_nucleus[i]
             means[row, 0] += x[i]
             means[row, 1] += y[i]
-        means[row] /= stop - start
+        means[row, 0] /= stop - start
+        means[row, 1] /= stop - start
     return nuclear, means

@@ -14,11 +14,13 @@ def group_nodes(labels, n_labels):  # type: ignore[no-untyped-def]
         starts[label + 1] += 1
     for c in range(n_labels):
         starts[c + 1] += starts[c]
-    free = starts[:-1].copy()
     members = np.empty(len(labels), np.int64)
     for i in range(len(labels)):
-        members[free[labels[i]]] = i
-        free[labels[i]] += 1
+        members[starts[labels[i]]] = i
+        starts[labels[i]] += 1
+    for c in range(n_labels, 0, -1):  # each start is now where the next begins
+        starts[c] = starts[c - 1]
+    starts[0] = 0
     return members, starts
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spaf_data import defaults
-from spaf_data._pair_kernels import count_pairs, draw_far, draw_ring, fill_pairs, grid_order
+from spaf_data._batches import map_batches
+from spaf_data._pair_kernels import draw_far, draw_ring, grid_order, near_pairs
 from spaf_data.coordinates import Coordinates, Slides, cells_by_slide, check_coordinates
 from spaf_data.errors import InputError
 
@@ -50,15 +51,28 @@ def positive_pairs(
     points = check_coordinates(coordinates)
     if not radius > 0:
         raise InputError(f"the radius of positive pairs must be above 0 um, not {radius}.")
-    first = np.zeros(len(points) + 1, np.int64)
-    grids = [grid_order(points, cells, radius) for cells in cells_by_slide(slide, len(points))]
-    for cells, squares, starts, n_columns in grids:
-        count_pairs(points[cells], cells, squares, starts, n_columns, radius, first[1:])
+    return _unpacked([_near(points, cells, float(radius)) for cells in cells_by_slide(slide, len(points))])
+
+
+def _near(points: npt.NDArray[np.float64], cells: npt.NDArray[np.int64], radius: float) -> npt.NDArray[np.int64]:
+    """Return the pairs of some cells within the radius as ``lower << 32 | higher``."""
+    cells, squares, starts, n_columns = grid_order(points, cells, radius)
+    points = points[cells]
+
+    def find(first: npt.NDArray[np.int64], packed: npt.NDArray[np.int64]) -> None:
+        def near(batch: slice) -> None:
+            near_pairs(batch.start, batch.stop, points, cells, squares, starts, n_columns, radius, first, packed)
+
+        for _ in map_batches(near, np.ones(len(cells), np.int64), n_threads=None):
+            pass
+
+    first = np.zeros(len(cells) + 1, np.int64)
+    find(first[1:], np.empty(0, np.int64))
     np.cumsum(first, out=first)
-    pairs = np.empty((int(first[-1]), 2), np.int64)
-    for cells, squares, starts, n_columns in grids:
-        fill_pairs(points[cells], cells, squares, starts, n_columns, radius, first, pairs)
-    return pairs
+    packed = np.empty(first[-1], np.int64)
+    if len(packed):
+        find(first, packed)
+    return packed
 
 
 def hard_negatives(
@@ -171,7 +185,12 @@ def easy_negatives(
 def sorted_pairs(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """Put together arrays of pairs of cells and sort them by the first and the second cell."""
     # One integer a pair sorts in a sixth of the time of two keys; a cell has fewer than 32 bits.
-    packed = np.concatenate([(pairs[:, 0] << 32) | pairs[:, 1] for pairs in (*parts, np.empty((0, 2), np.int64))])
+    return _unpacked([(pairs[:, 0] << 32) | pairs[:, 1] for pairs in parts])
+
+
+def _unpacked(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Put together pairs of cells that are one number each, sort them, and take them apart."""
+    packed = np.concatenate([*parts, np.empty(0, np.int64)])
     packed.sort()
     pairs = np.empty((len(packed), 2), np.int64)
     pairs[:, 0] = packed >> 32

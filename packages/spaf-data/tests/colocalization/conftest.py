@@ -6,14 +6,13 @@ import pytest
 from numba import njit
 
 from spaf_data import Transcripts
-from spaf_data.colocalization.communities import pairs_of_labels as _pairs_of_labels
 from spaf_data.colocalization.dense_louvain import climb_dense as _climb_dense
-from spaf_data.colocalization.graph import adjacency_matrix as _adjacency_matrix
+from spaf_data.colocalization.dense_louvain import shuffle as _shuffle
+from spaf_data.colocalization.graph import Graph, Nodes, neighbours, widest_row
+from spaf_data.colocalization.graph import add_neighbours as _add_neighbours
 from spaf_data.colocalization.graph import arrange as _arrange
-from spaf_data.colocalization.graph import neighbours, widest_row
 from spaf_data.colocalization.graph import store_rows as _store_rows
-from spaf_data.colocalization.louvain import _shuffled
-from spaf_data.colocalization.louvain import find_communities as _find_communities
+from spaf_data.colocalization.louvain import label_nodes
 from spaf_data.colocalization.sparse_louvain import climb_sparse as _climb_sparse
 
 
@@ -44,17 +43,29 @@ def slide() -> Transcripts:
     return make_slide(np.random.default_rng(3), n_cells=30, n_transcripts=120, n_genes=15)
 
 
+def arrange(x: np.ndarray, y: np.ndarray, z: np.ndarray, gene: np.ndarray, radius: float) -> tuple[np.ndarray, Graph]:
+    """The transcripts of one cell."""
+    nodes = _arrange(x, y, z, gene, np.array([0, len(x)]), radius)
+    return nodes.order, nodes.graph(slice(0, len(x)), radius)
+
+
+def find_communities(graph: Graph, max_dense: int, max_stored: int) -> tuple[np.ndarray, int]:
+    n = len(graph.x)
+    nodes = Nodes(np.arange(n), graph.x, graph.y, graph.z, graph.low, graph.high)
+    labels, n_labels = label_nodes(nodes, np.array([0, n]), graph.radius, max_dense=max_dense, max_stored=max_stored)
+    return labels, int(n_labels[0])
+
+
 # Kernels that other kernels call are called from Python through these: see the note in graph.py.
 
 
 @njit(cache=True)
-def arrange(x, y, z, gene, radius):
-    return _arrange(x, y, z, gene, radius)
-
-
-@njit(cache=True)
 def adjacency_matrix(graph):
-    return _adjacency_matrix(graph)
+    n = len(graph.x)
+    matrix = np.zeros((n, n), np.uint8)
+    for i in range(n):
+        _add_neighbours(graph.x, graph.y, graph.z, graph.low, graph.high, graph.radius, i, matrix[i])
+    return matrix
 
 
 @njit(cache=True)
@@ -73,29 +84,26 @@ def all_neighbours(graph):
 
 
 @njit(cache=True)
-def find_communities(graph, max_dense, max_stored):
-    return _find_communities(graph, max_dense, max_stored)
-
-
-@njit(cache=True)
 def shuffled(n, seed):
-    return _shuffled(n, seed)
+    visit = np.empty(n, np.int64)
+    _shuffle(visit, seed)
+    return visit
 
 
 @njit(cache=True)
 def climb_dense(near, strength, start):
-    return _climb_dense(near, strength, strength.sum(), _shuffled(len(near), start))
+    visit = np.empty(len(near), np.int64)
+    _shuffle(visit, start)
+    labels = np.empty(len(near), np.int32)
+    n_labels, quality = _climb_dense(near, strength, strength.sum(), visit, labels)
+    return labels, n_labels, quality
 
 
 @njit(cache=True)
 def climb_sparse(graph, strength, start):
-    visit = _shuffled(len(strength), start)
+    visit = np.empty(len(strength), np.int64)
+    _shuffle(visit, start)
     return _climb_sparse(graph, strength, strength.sum(), visit, np.empty(widest_row(graph), np.int32))
-
-
-@njit(cache=True)
-def pairs_of_labels(gene, labels, n_labels, min_transcripts, n_known, gene_count):
-    return _pairs_of_labels(gene, labels, n_labels, min_transcripts, n_known, gene_count)
 
 
 @pytest.fixture(scope="session")
@@ -109,5 +117,4 @@ def kernels() -> SimpleNamespace:
         shuffled=shuffled,
         climb_dense=climb_dense,
         climb_sparse=climb_sparse,
-        pairs_of_labels=pairs_of_labels,
     )

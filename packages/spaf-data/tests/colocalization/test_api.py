@@ -127,7 +127,7 @@ def test_a_few_cells_at_a_time_and_how_far_it_is(
     whole, parts = table_of(slide.cells[::-1], slide.genes), table_of(slide.cells[::-1], slide.genes)
     colocalize(whole, slide, method=method)
     monkeypatch.setattr("spaf_data.colocalization.api.TRANSCRIPTS_AT_A_TIME", 500)
-    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data._batches._TRANSCRIPTS_A_BATCH", 300)
     fractions: list[float] = []
     colocalize(parts, slide, method=method, progress=fractions.append)
     assert (whole.obsm["colocalization"] != parts.obsm["colocalization"]).nnz == 0

@@ -9,6 +9,7 @@ import pytest
 
 from spaf_data import InputError, Transcripts
 from spaf_data.colocalization import CellPairs, CellTranscripts, community_pairs, select_cells
+from spaf_data.colocalization.communities import pairs_of_communities
 
 
 def published_rule(gene: np.ndarray, labels: np.ndarray, min_transcripts: int) -> list[tuple[int, int]]:
@@ -30,16 +31,18 @@ def rows(found: CellPairs, cell: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("min_transcripts", [1, 3])
-def test_rule_given_a_partition(kernels: SimpleNamespace, min_transcripts: int) -> None:
+def test_rule_given_a_partition(min_transcripts: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        gene = rng.integers(0, 12, 90).astype(np.int32)
-        labels = rng.integers(0, 4, 90).astype(np.int32)
-        scratch = np.zeros(12, np.int32)
-        keys = kernels.pairs_of_labels(gene, labels, 4, min_transcripts, 12, scratch)
-        expected = published_rule(gene, labels, min_transcripts)
-        assert [divmod(int(key), 12) for key in keys] == expected
-        assert not scratch.any()
+        # Two cells, of which the first has four communities and the second three.
+        gene = rng.integers(0, 12, 150).astype(np.int32)
+        labels = np.concatenate([rng.integers(0, 4, 90), rng.integers(4, 7, 60)]).astype(np.int32)
+        cell, keys = pairs_of_communities(
+            gene, labels, np.repeat([0, 1], [4, 3]), n_genes=12, n_known=12, min_transcripts=min_transcripts
+        )
+        for number, part in enumerate((slice(0, 90), slice(90, 150))):
+            expected = published_rule(gene[part], labels[part], min_transcripts)
+            assert [divmod(int(key), 12) for key in keys[cell == number]] == expected
 
 
 def test_pairs_of_cells_agree_with_the_rule(kernels: SimpleNamespace, slide: Transcripts) -> None:
@@ -88,7 +91,7 @@ def test_independent_of_threads_storage_and_cell_order(slide: Transcripts) -> No
 def test_threads_share_batches(monkeypatch: pytest.MonkeyPatch, slide: Transcripts) -> None:
     cells = cells_of(slide)
     reference = community_pairs(cells, n_threads=1)
-    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data._batches._TRANSCRIPTS_A_BATCH", 300)
     found = community_pairs(cells, n_threads=4)
     assert np.array_equal(found.indptr, reference.indptr)
     assert np.array_equal(found.gene_b, reference.gene_b)

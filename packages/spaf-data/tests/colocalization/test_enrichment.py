@@ -115,7 +115,7 @@ def test_independent_of_threads_and_row_order(slide: Transcripts, monkeypatch: p
     cells = cells_of(slide, slide.x % 40.0 < 5.0)
     reference = pair_enrichment(cells, n_threads=1)
     assert len(reference.statistics) > 50
-    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data._batches._TRANSCRIPTS_A_BATCH", 300)
     rng = np.random.default_rng(0)
     shuffled = np.concatenate(
         [a + rng.permutation(b - a) for a, b in zip(slide.offsets[:-1], slide.offsets[1:], strict=True)]
@@ -137,8 +137,8 @@ def test_moments_added_a_few_cells_at_a_time(
 ) -> None:
     cells = cells_of(slide, slide.x % 40.0 < 5.0)
     reference = pair_enrichment(cells)
-    monkeypatch.setattr("spaf_data.colocalization._batches._TRANSCRIPTS_A_BATCH", 300)
-    monkeypatch.setattr("spaf_data.colocalization._batches._BATCHES_AHEAD", 1)
+    monkeypatch.setattr("spaf_data._batches._TRANSCRIPTS_A_BATCH", 300)
+    monkeypatch.setattr("spaf_data._batches._BATCHES_AHEAD", 1)
     monkeypatch.setattr("spaf_data.colocalization.enrichment._ENTRIES_AT_A_TIME", 50)
     found = pair_enrichment(cells, n_threads=n_threads)
     pd.testing.assert_frame_equal(found.statistics, reference.statistics, check_exact=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from spaf_data.colocalization.graph import arrange, neighbours, widest_row
+from spaf_data.colocalization.graph import arrange, find_neighbours
 
 if TYPE_CHECKING:
     from spaf_data.colocalization.cells import CellTranscripts
@@ -60,83 +60,121 @@ def _meeting_boxes(boxes, radius):  # type: ignore[no-untyped-def]
     return first[:n], second[:n]
 
 
-@njit(cache=True, nogil=True)
-def count_pairs(x, y, z, gene, starts, stops, near_indptr, near, first_cell, last_cell, n_genes, radius):  # type: ignore[no-untyped-def]
-    """Count the proximal pairs inside some cells and between each and the later cells near it.
+def count_pairs(
+    cells: CellTranscripts, near_indptr: np.ndarray, near: np.ndarray, batch: slice, radius: float
+) -> tuple[np.ndarray, ...]:
+    """Count the proximal pairs inside the cells of a batch and between each and the later cells near it.
 
     Returns positions ``a * n_genes + b``, a <= b, and numbers of pairs to be added there; and for each cell with
     itself and with each of those near it, the two cells and the number of their pairs.
     """
-    positions = np.empty(4096, np.int64)
-    numbers = np.empty(4096, np.int64)
-    n_positions = 0
-    n_joined = (last_cell - first_cell) + (near_indptr[last_cell] - near_indptr[first_cell])
-    joined = np.empty((3, n_joined), np.int64)
-    j = 0
-    slot = np.empty(n_genes, np.int32)
-    for cell in range(first_cell, last_cell):
-        others = near[near_indptr[cell] : near_indptr[cell + 1]]
-        nodes, part = _with_neighbours(x, y, starts, stops, cell, others, radius)
-        order, graph = arrange(x[nodes], y[nodes], z[nodes], gene[nodes], radius)
-        codes = gene[nodes][order]
-        part = part[order]
-        present = np.unique(codes)
-        slot[present] = np.arange(len(present))
-        pairs = np.zeros((len(present), len(present)), np.int64)
-        of_part = np.zeros(len(others) + 1, np.int64)
-        buffer = np.empty(widest_row(graph), np.int32)
-        for i in range(len(codes)):
-            if part[i] > 0:
-                continue
-            row, start, stop = neighbours(graph, i, buffer)
-            for k in row[start:stop]:
-                if part[k] == 0 and k < i:
-                    continue
-                a, b = slot[codes[i]], slot[codes[k]]
-                pairs[min(a, b), max(a, b)] += 1
-                of_part[part[k]] += 1
-        for p in range(len(of_part)):
-            joined[0, j] = cell
-            joined[1, j] = cell if p == 0 else others[p - 1]
-            joined[2, j] = of_part[p]
-            j += 1
-        if n_positions + pairs.size > len(positions):
-            positions = np.concatenate((positions, np.empty(n_positions + pairs.size, np.int64)))
-            numbers = np.concatenate((numbers, np.empty(n_positions + pairs.size, np.int64)))
-        for a in range(len(present)):
-            for b in range(a, len(present)):
-                if pairs[a, b] > 0:
-                    positions[n_positions] = np.int64(present[a]) * n_genes + present[b]
-                    numbers[n_positions] = pairs[a, b]
-                    n_positions += 1
-    return positions[:n_positions], numbers[:n_positions], joined[0], joined[1], joined[2]
+    rows, part, first = _with_neighbours(cells, near_indptr, near, batch, radius)
+    n_cells, n = len(first) - 1, np.diff(first)
+    gene = cells.gene[rows]
+    nodes = arrange(cells.x[rows], cells.y[rows], cells.z[rows], gene, first, radius)
+    # The genes of a cell and its neighbours, numbered from 0.
+    owner = np.repeat(np.arange(n_cells), n)
+    entries, slot = np.unique(owner * cells.n_genes + gene[nodes.order], return_inverse=True)
+    entry_cell, genes = np.divmod(entries, cells.n_genes)
+    n_present = np.bincount(entry_cell, minlength=n_cells)
+    first_entry = np.concatenate(([0], np.cumsum(n_present)))
+    first_part = near_indptr[batch.start : batch.stop + 1] - near_indptr[batch.start] + np.arange(n_cells + 1)
+    of_part = np.zeros(first_part[-1], np.int64)
+    candidates = (nodes.high - nodes.low).sum(axis=1)
+    # No more than the pairs of genes, nor than the candidates; what is not written takes no memory.
+    most = min(int((n_present * (n_present + 1) // 2).sum()), int(candidates.sum()))
+    positions, numbers = np.empty(most, np.int64), np.empty(most, np.int64)
+    n_positions = _count(
+        nodes.x, nodes.y, nodes.z, nodes.low, nodes.high, radius, first, part[nodes.order],
+        slot - first_entry[owner], genes, first_entry, first_part, cells.n_genes,
+        np.empty(candidates.max(initial=0), np.int32), np.empty(n_present.max(initial=0) ** 2, np.int64),
+        positions, numbers, of_part,
+    )  # fmt: skip
+    one = np.repeat(np.arange(batch.start, batch.stop), np.diff(first_part))
+    other = one.copy()
+    other[np.delete(np.arange(len(other)), first_part[:-1])] = near[near_indptr[batch.start] : near_indptr[batch.stop]]
+    return positions[:n_positions].copy(), numbers[:n_positions].copy(), one, other, of_part
+
+
+def _with_neighbours(
+    cells: CellTranscripts, near_indptr: np.ndarray, near: np.ndarray, batch: slice, radius: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the transcripts of each cell and those of others near its bounding box, and where those of a cell begin.
+
+    Between them, the part of each transcript: 0, or 1, 2 ... for the other cells.
+    """
+    if near_indptr[batch.start] == near_indptr[batch.stop]:
+        rows, first = cells.rows(np.arange(batch.start, batch.stop))
+        return rows, np.zeros(len(rows), np.int64), first
+    n = cells.n_transcripts
+    most = int(n[batch].sum() + n[near[near_indptr[batch.start] : near_indptr[batch.stop]]].sum())
+    rows, part = np.empty(most, np.int64), np.empty(most, np.int64)
+    first = np.zeros(batch.stop - batch.start + 1, np.int64)
+    _gather(cells.x, cells.y, cells.starts, cells.stops, near_indptr, near, batch.start, radius, rows, part, first)
+    return rows[: first[-1]], part[: first[-1]], first
 
 
 @njit(cache=True, nogil=True)
-def _with_neighbours(x, y, starts, stops, cell, others, radius):  # type: ignore[no-untyped-def]
-    """Return the transcripts of a cell and those of others near its bounding box; and 0, or 1, 2 ... for the others."""
-    own = np.arange(starts[cell], stops[cell])
-    if len(others) == 0:
-        return own, np.zeros(len(own), np.int64)
-    most = len(own)
-    for other in others:
-        most += stops[other] - starts[other]
-    nodes = np.empty(most, np.int64)
-    part = np.zeros(most, np.int64)
-    nodes[: len(own)] = own
-    n = len(own)
-    rows = slice(starts[cell], stops[cell])
+def _gather(x, y, starts, stops, near_indptr, near, first_cell, radius, rows, part, first):  # type: ignore[no-untyped-def]
     # A little wider than the radius, for these are sums in single precision; the graph decides.
     margin = radius * 1.001 + 1e-3
-    left, right = np.float64(x[rows].min()) - margin, np.float64(x[rows].max()) + margin
-    low, high = np.float64(y[rows].min()) - margin, np.float64(y[rows].max()) + margin
-    for p in range(len(others)):
-        for i in range(starts[others[p]], stops[others[p]]):
-            if left <= x[i] <= right and low <= y[i] <= high:
-                nodes[n] = i
-                part[n] = p + 1
-                n += 1
-    return nodes[:n], part[:n]
+    n = 0
+    for k in range(len(first) - 1):
+        cell = first_cell + k
+        left, right, low, high = np.inf, -np.inf, np.inf, -np.inf
+        for i in range(starts[cell], stops[cell]):
+            left, right = min(left, x[i]), max(right, x[i])
+            low, high = min(low, y[i]), max(high, y[i])
+            rows[n] = i
+            part[n] = 0
+            n += 1
+        for p in range(near_indptr[cell], near_indptr[cell + 1]):
+            for i in range(starts[near[p]], stops[near[p]]):
+                inside = left - margin <= x[i] <= right + margin and low - margin <= y[i] <= high + margin
+                if inside:
+                    rows[n] = i
+                    part[n] = p - near_indptr[cell] + 1
+                    n += 1
+        first[k + 1] = n
+
+
+@njit(cache=True, nogil=True)
+def _count(  # type: ignore[no-untyped-def]
+    x, y, z, low, high, radius, first, part, slot, genes, first_entry, first_part, n_genes,
+    buffer, table, positions, numbers, of_part,
+):  # fmt: skip
+    """Write the proximal pairs of genes of each cell and how many there are, and add those of its parts.
+
+    `slot` is the gene of each node among the ``genes[first_entry[cell]:first_entry[cell + 1]]`` of its cell; `buffer`
+    and `table` are scratch for the candidates of a node and for the pairs of the genes of a cell.
+    """
+    n = 0
+    for cell in range(len(first) - 1):
+        start = first[cell]
+        nodes = slice(start, first[cell + 1])
+        x_, y_, z_, low_, high_ = x[nodes], y[nodes], z[nodes], low[nodes], high[nodes]
+        of_cell = genes[first_entry[cell] : first_entry[cell + 1]]
+        n_present = len(of_cell)
+        table[: n_present * n_present] = 0
+        for i in range(first[cell + 1] - start):
+            if part[start + i] > 0:
+                continue
+            n_found = find_neighbours(x_, y_, z_, low_, high_, radius, i, buffer)
+            for k in buffer[:n_found]:
+                if part[start + k] == 0 and k < i:
+                    continue
+                a, b = slot[start + i], slot[start + k]
+                if a > b:
+                    a, b = b, a
+                table[a * n_present + b] += 1
+                of_part[first_part[cell] + part[start + k]] += 1
+        for a in range(n_present):
+            for b in range(a, n_present):
+                if table[a * n_present + b] > 0:
+                    positions[n] = of_cell[a] * n_genes + of_cell[b]
+                    numbers[n] = table[a * n_present + b]
+                    n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)

@@ -36,6 +36,15 @@ class CellTranscripts:
         n: np.ndarray = self.stops - self.starts
         return n
 
+    def rows(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the transcripts of some cells, cell after cell, and where among them each cell begins.
+
+        The second has one entry more than there are cells: where the last ends.
+        """
+        n = self.n_transcripts[cells]
+        first = np.concatenate(([0], np.cumsum(n)))
+        return np.repeat(self.starts[cells] - first[:-1], n) + np.arange(first[-1]), first
+
 
 def choose_dimensions(transcripts: Transcripts, dimensions: int | None) -> int:
     """Return 2 or 3: as asked, else 3 where z varies and is finite everywhere.

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
+from spaf_data._batches import map_batches
 from spaf_data.colocalization.graph import MAX_DENSE, MAX_STORED, arrange, check_radius
-from spaf_data.colocalization.louvain import find_communities
+from spaf_data.colocalization.louvain import label_nodes
 from spaf_data.errors import InputError
-from spaf_data.grouping import group_nodes
 
 if TYPE_CHECKING:
     from spaf_data.colocalization.cells import CellTranscripts
@@ -28,58 +26,52 @@ class CellPairs:
     gene_b: np.ndarray  # int32 (n_rows)
 
 
-@njit(cache=True, nogil=True)
-def pairs_of_labels(gene, labels, n_labels, min_transcripts, n_known, gene_count):  # type: ignore[no-untyped-def]
-    """Apply the rule to one cell: sorted, distinct keys ``a * n_genes + b`` (a < b) of its co-localised gene pairs.
+def pairs_of_communities(
+    gene: np.ndarray,
+    community: np.ndarray,
+    cell: np.ndarray,
+    *,
+    n_genes: int,
+    n_known: int,
+    min_transcripts: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply the rule: return the cell of each co-localised gene pair and its key ``a * n_genes + b`` (a < b).
 
-    Genes from `n_known` on form no pair. `gene_count` is scratch of one zero a gene, and is left so.
+    `community` is that of each transcript, of all cells together, and `cell` the cell of each community, ascending.
+    The pairs of a cell are sorted and distinct. Genes from `n_known` on form no pair.
     """
-    n_genes = np.int64(len(gene_count))
-    members, starts = group_nodes(labels, n_labels)
-    keys = np.empty(16, np.int64)
-    n_keys = 0
-    for c in range(n_labels):
-        if starts[c + 1] - starts[c] < 2 * min_transcripts:
-            continue
-        present = np.sort(gene[members[starts[c] : starts[c + 1]]])
-        for g in present:
-            gene_count[g] += 1
-        n_frequent = 0
-        for g in present:
-            if gene_count[g] >= min_transcripts and g < n_known:
-                present[n_frequent] = g
-                n_frequent += 1
-            gene_count[g] = 0
-        n_new = n_frequent * (n_frequent - 1) // 2
-        if n_keys + n_new > len(keys):
-            keys = np.concatenate((keys, np.empty(n_keys + n_new, np.int64)))
-        for a in range(n_frequent):
-            for b in range(a + 1, n_frequent):
-                keys[n_keys] = present[a] * n_genes + present[b]
-                n_keys += 1
-    return np.unique(keys[:n_keys])
+    genes, n = np.unique(community * np.int64(n_genes) + gene, return_counts=True)
+    community, gene = np.divmod(genes, n_genes)
+    frequent = (n >= min_transcripts) & (gene < n_known)
+    community, gene = community[frequent], gene[frequent]
+    # Sorted by community and gene: the partners of a gene are those after it in its community.
+    place = np.arange(len(gene))
+    n_later = np.searchsorted(community, community, side="right") - place - 1
+    b = np.arange(n_later.sum()) - np.repeat(np.cumsum(n_later) - n_later - place - 1, n_later)
+    keys = np.repeat((cell[community] * n_genes + gene) * n_genes, n_later) + gene[b]
+    found: tuple[np.ndarray, np.ndarray] = np.divmod(np.unique(keys), n_genes**2)
+    return found
 
 
-@njit(cache=True, nogil=True)
-def _batch_pairs(x, y, z, gene, starts, stops, n_genes, n_known, radius, min_transcripts, max_dense, max_stored):  # type: ignore[no-untyped-def]
-    n_cells = len(starts)
-    counts = np.zeros(n_cells, np.int64)
-    pairs = np.empty(64 * n_cells, np.int64)
-    n_pairs = 0
-    gene_count = np.zeros(n_genes, np.int32)
-    for cell in range(n_cells):
-        rows = slice(starts[cell], stops[cell])
-        if stops[cell] - starts[cell] < 2 * min_transcripts:
-            continue
-        order, graph = arrange(x[rows], y[rows], z[rows], gene[rows], radius)
-        labels, n_labels = find_communities(graph, max_dense, max_stored)
-        keys = pairs_of_labels(gene[rows][order], labels, n_labels, min_transcripts, n_known, gene_count)
-        if n_pairs + len(keys) > len(pairs):
-            pairs = np.concatenate((pairs, np.empty(n_pairs + len(keys), np.int64)))
-        pairs[n_pairs : n_pairs + len(keys)] = keys
-        counts[cell] = len(keys)
-        n_pairs += len(keys)
-    return counts, pairs[:n_pairs].copy()
+def _pairs_of_cells(
+    cells: CellTranscripts, batch: slice, radius: float, *, min_transcripts: int, max_dense: int, max_stored: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of pairs of each cell of a batch, and the keys of all."""
+    # Where a pair has no room, no community is looked for.
+    large = np.flatnonzero(cells.n_transcripts[batch] >= 2 * min_transcripts)
+    rows, first = cells.rows(np.arange(batch.start, batch.stop)[large])
+    gene = cells.gene[rows]
+    nodes = arrange(cells.x[rows], cells.y[rows], cells.z[rows], gene, first, radius)
+    labels, n_labels = label_nodes(nodes, first, radius, max_dense=max_dense, max_stored=max_stored)
+    owner, keys = pairs_of_communities(
+        gene[nodes.order],
+        labels + np.repeat(np.cumsum(n_labels) - n_labels, np.diff(first)),
+        np.repeat(large, n_labels),
+        n_genes=cells.n_genes,
+        n_known=cells.n_known,
+        min_transcripts=min_transcripts,
+    )
+    return np.bincount(owner, minlength=batch.stop - batch.start), keys
 
 
 def community_pairs(
@@ -128,10 +120,9 @@ def community_pairs(
     check_min_transcripts(min_transcripts)
 
     def kernel(batch: slice) -> Any:
-        return _batch_pairs(
-            cells.x, cells.y, cells.z, cells.gene, cells.starts[batch], cells.stops[batch],
-            cells.n_genes, cells.n_known, float(radius), min_transcripts, max_dense, max_stored,
-        )  # fmt: skip
+        return _pairs_of_cells(
+            cells, batch, float(radius), min_transcripts=min_transcripts, max_dense=max_dense, max_stored=max_stored
+        )
 
     results = list(map_batches(kernel, cells.n_transcripts, n_threads=n_threads))
     indptr = np.zeros(len(cells.starts) + 1, np.int64)

@@ -20,16 +20,17 @@ and 4.6 % are at most 0.05, 1.1 % at most 0.01. What the first case has to spare
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
-from spaf_data.colocalization._enrichment_kernels import add_moments, batch_joins, pair_position
+from spaf_data._batches import map_batches
+from spaf_data.colocalization._enrichment_kernels import Joins, add_moments, count_joins, pair_position, row_starts
 from spaf_data.colocalization.communities import check_min_transcripts
 from spaf_data.colocalization.graph import check_radius
 from spaf_data.errors import InputError
@@ -76,16 +77,17 @@ class PairEnrichment:
     least_expected: float
 
 
-def _add_cells(sums: np.ndarray, results: list[Any], n_known: int, n_threads: int | None) -> None:
+def _add_cells(sums: np.ndarray, parts: Sequence[tuple[np.ndarray, ...]], n_known: int, n_threads: int | None) -> None:
     """Add the moments of the cells of some batches to the sums of all pairs, a range of genes to a thread."""
-    n_entries, genes, moments, sizes = (np.concatenate([result[k] for result in results]) for k in range(4))
+    n_entries, genes, moments, sizes = (np.concatenate(part) for part in zip(*parts, strict=True))
     indptr = np.concatenate(([0], np.cumsum(n_entries)))
     cell = np.repeat(np.arange(len(n_entries)), n_entries)
     by_gene = np.argsort(genes, kind="stable")
     gene_starts = np.searchsorted(genes[by_gene], np.arange(n_known + 1))
+    rows = row_starts(n_known)
 
     def add(batch: slice) -> None:
-        add_moments(sums, batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, moments, sizes)
+        add_moments(sums, rows, batch.start, batch.stop, by_gene, gene_starts, cell, indptr, genes, moments, sizes)
 
     for _ in map_batches(add, np.diff(gene_starts), n_threads=n_threads):
         pass
@@ -152,30 +154,27 @@ def pair_enrichment(
     if min_expected is not None and not min_expected > 0:
         raise InputError(f"min_expected is {min_expected}; it must be positive")
     n_genes, n_known = cells.n_genes, cells.n_known
-    fewest = min_transcripts if cell_scores else np.iinfo(np.int64).max  # which no gene of a cell has
 
-    def count_joins(batch: slice) -> Any:
-        return batch_joins(
-            cells.x, cells.y, cells.z, cells.gene, cells.compartment, cells.starts[batch], cells.stops[batch],
-            n_genes, float(radius), fewest,
-        )  # fmt: skip
+    def join(batch: slice) -> Joins:
+        return count_joins(cells, batch, float(radius), min_transcripts if cell_scores else None)
 
     observed = np.zeros(n_genes * (n_genes - 1) // 2, np.int64)
     sums = np.zeros((n_known * (n_known - 1) // 2, 5))
-    kept = [count_joins(slice(0, 0))[6:]]  # so that a table without cells has arrays of the right type
+    # So that a table without cells has arrays of the right type.
+    kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     waiting, n_waiting = [], 0
-    for result in map_batches(count_joins, cells.n_transcripts, n_threads=n_threads, done=cells.done):
-        add_at(observed, result[4], result[5])
-        waiting.append(result[:4])
-        n_waiting += len(result[1])
+    for found in map_batches(join, cells.n_transcripts, n_threads=n_threads, done=cells.done):
+        add_at(observed, found.positions, found.joins)
+        waiting.append((found.n_entries, found.genes, found.moments, found.sizes))
+        n_waiting += len(found.genes)
         if cell_scores:
-            kept.append(result[6:])
+            kept.append((found.n_scores, found.scored, found.scores))
         if n_waiting >= _ENTRIES_AT_A_TIME:
             _add_cells(sums, waiting, n_known, n_threads)
             waiting, n_waiting = [], 0
     if waiting:
         _add_cells(sums, waiting, n_known, n_threads)
-    n_scores, scored, scores = (np.concatenate([result[k] for result in kept]) for k in range(3))
+    n_scores, scored, scores = (np.concatenate(part) for part in zip(*kept, strict=True))
     if not cell_scores:
         n_scores = np.zeros(len(cells.starts), np.int64)
     del kept, waiting

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from spaf_data import defaults
-from spaf_data.colocalization._batches import map_batches
+from spaf_data._batches import map_batches
 from spaf_data.colocalization._proximity_kernels import add_expected, count_pairs, near_cells
 from spaf_data.colocalization._watch import Watch
 from spaf_data.colocalization.cells import select_cells
@@ -96,10 +96,7 @@ def gene_proximity(
     n_genes = selected.n_genes
 
     def count(batch: slice) -> Any:
-        return count_pairs(
-            selected.x, selected.y, selected.z, selected.gene, selected.starts, selected.stops,
-            near_indptr, near, batch.start, batch.stop, n_genes, float(radius),
-        )  # fmt: skip
+        return count_pairs(selected, near_indptr, near, batch, float(radius))
 
     observed = np.zeros((n_genes, n_genes), np.int64)
     expected = np.zeros((n_genes, n_genes))

@@ -13,109 +13,36 @@ compared as products of whole numbers, exact below 2**53, so that equal input gi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import sparse
 
-from spaf_data.colocalization.dense_louvain import climb_dense
-from spaf_data.colocalization.graph import MAX_DENSE, adjacency_matrix, store_rows, widest_row
-from spaf_data.colocalization.sparse_louvain import climb_sparse, stored_graph
-
-# With 8 starts no cell of a breast section (10x Xenium, 1,135 cells) ended 1 % below python-louvain; with 6, three did.
-_N_STARTS = 8
-
-# Gains of graphs of up to this many nodes fit into 32 bits: none exceeds the cube of it.
-_MAX_32_BITS = 1290
-
-# Graphs with more nodes get one start: they take seconds each and their many communities average out.
-_LARGE = 10_000
+from spaf_data.colocalization.dense_louvain import MAX_32_BITS, label_dense, label_matrix
+from spaf_data.colocalization.graph import MAX_DENSE, Nodes
+from spaf_data.colocalization.sparse_louvain import label_graph, label_rows
 
 
-@njit(cache=True, nogil=True)
-def _shuffled(n, seed):  # type: ignore[no-untyped-def]
-    """Fisher-Yates shuffle of the nodes with a linear congruential generator (Knuth's MMIX constants)."""
-    visit = np.arange(n)
-    state = np.uint64(seed)
-    for v in range(n - 1, 0, -1):
-        state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-        u = np.int64((state >> np.uint64(33)) % np.uint64(v + 1))
-        visit[v], visit[u] = visit[u], visit[v]
-    return visit
-
-
-@njit(cache=True, nogil=True)
-def _best_of_starts(near, strength, total):  # type: ignore[no-untyped-def]
-    """Communities of the best start, and their number."""
-    best = np.iinfo(np.int64).min
-    labels = np.empty(0, np.int32)
-    n_labels = 0
-    for start in range(_N_STARTS):
-        found, n_found, quality = climb_dense(near, strength, total, _shuffled(len(near), start))
-        if quality > best:
-            best, labels, n_labels = quality, found, n_found
-    return labels, n_labels
-
-
-@njit(cache=True, nogil=True)
-def _best_dense(near):  # type: ignore[no-untyped-def]
-    """Communities of a graph whose adjacency is a matrix of bytes, and their number."""
-    n = len(near)
-    strength = np.empty(n, np.int64)
-    for i in range(n):
-        strength[i] = near[i].sum()
-    total = strength.sum()
-    if total == 0:
-        return np.arange(n).astype(np.int32), n
-    if n <= _MAX_32_BITS:
-        labels, n_labels = _best_of_starts(near, strength.astype(np.int32), total)
-    else:
-        labels, n_labels = _best_of_starts(near, strength, total)
-    for i in range(n):
-        if strength[i] == 0:
-            labels[i] = n_labels
-            n_labels += 1
-    return labels, n_labels
-
-
-@njit(cache=True, nogil=True)
-def _best_sparse(graph, degree):  # type: ignore[no-untyped-def]
-    """Communities of a graph with stored or searched rows, and their number."""
-    n = len(degree)
-    strength = degree.astype(np.float64)
-    total = strength.sum()
-    labels = np.arange(n).astype(np.int32)
-    n_labels = n
-    if total == 0:
-        return labels, n_labels
-    buffer = np.empty(widest_row(graph), np.int32)
-    best = -np.inf
-    for start in range(_N_STARTS if n <= _LARGE else 1):
-        found, n_found, quality = climb_sparse(graph, strength, total, _shuffled(n, start), buffer)
-        if quality > best:
-            best, labels, n_labels = quality, found, n_found
-    return labels, n_labels
-
-
-@njit(cache=True, nogil=True)
-def find_communities(graph, max_dense, max_stored):  # type: ignore[no-untyped-def]
-    """Return the community of each node of an arranged graph, int32, from 0, and their number.
+def label_nodes(
+    nodes: Nodes, first: np.ndarray, radius: float, *, max_dense: int, max_stored: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the community of each node of some cells, int32, from 0 in each cell, and their number in each cell.
 
     Graphs of up to `max_dense` nodes become a matrix; larger ones store rows of up to `max_stored` candidates in all.
+    A kernel is compiled when there are cells of its size.
     """
-    if len(graph.x) <= max_dense:
-        return _best_dense(adjacency_matrix(graph))
-    stored, degree = store_rows(graph, max_stored)
-    return _best_sparse(stored, degree)
-
-
-# Apart from `find_communities` for the reason that `proximity_graph` has a kernel of its own.
-@njit(cache=True, nogil=True)
-def _label_matrix(near):  # type: ignore[no-untyped-def]
-    return _best_dense(near)[0]
-
-
-@njit(cache=True, nogil=True)
-def _label_rows(indptr, indices):  # type: ignore[no-untyped-def]
-    return _best_sparse(stored_graph(indptr, indices, np.empty(0)), np.diff(indptr))[0]
+    n = np.diff(first)
+    labels = np.empty(first[-1], np.int32)
+    n_labels = np.empty(len(n), np.int64)
+    short = n <= min(max_dense, MAX_32_BITS)
+    for chosen, whole in ((short, np.int32), ((n <= max_dense) & ~short, np.int64)):
+        cells = np.flatnonzero(chosen)
+        if len(cells):
+            label_dense(
+                cells, first, nodes.x, nodes.y, nodes.z, nodes.low, nodes.high, radius,
+                np.empty(n[cells].max(), whole), labels, n_labels,
+            )  # fmt: skip
+    for cell in np.flatnonzero(n > max_dense):
+        rows = slice(first[cell], first[cell + 1])
+        labels[rows], n_labels[cell] = label_graph(nodes.graph(rows, radius), max_stored)
+    return labels, n_labels
 
 
 def louvain(adjacency: sparse.csr_array | sparse.csr_matrix) -> np.ndarray:
@@ -141,10 +68,13 @@ def louvain(adjacency: sparse.csr_array | sparse.csr_matrix) -> np.ndarray:
     """
     adjacency = sparse.csr_array(adjacency)
     adjacency.eliminate_zeros()
-    if adjacency.shape[0] <= MAX_DENSE:
-        labels: np.ndarray = _label_matrix((adjacency.toarray() != 0).astype(np.uint8))
-    else:
-        labels = _label_rows(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int32))
+    n = adjacency.shape[0]
+    if n > MAX_DENSE:
+        found: np.ndarray = label_rows(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int32))
+        return found
+    labels = np.empty(n, np.int32)
+    strength = np.empty(n, np.int32 if n <= MAX_32_BITS else np.int64)
+    label_matrix((adjacency.toarray() != 0).astype(np.uint8), strength, labels)
     return labels
 
 

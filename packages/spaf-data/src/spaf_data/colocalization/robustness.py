@@ -157,10 +157,9 @@ def _kept(cells: CellTranscripts, kept: np.ndarray) -> CellTranscripts:
 def _counts(cells: CellTranscripts) -> sparse.csr_matrix:
     """Return the counts of each cell, cells x genes."""
     n = cells.n_transcripts
-    order = np.repeat(cells.starts - np.concatenate(([0], np.cumsum(n)[:-1])), n) + np.arange(n.sum())
-    row = np.repeat(np.arange(len(n)), n)
-    ones = np.ones(len(row))
-    return sparse.csr_matrix((ones, (row, cells.gene[order])), shape=(len(n), cells.n_genes))
+    rows, _ = cells.rows(np.arange(len(n)))
+    cell = np.repeat(np.arange(len(n)), n)
+    return sparse.csr_matrix((np.ones(len(rows)), (cell, cells.gene[rows])), shape=(len(n), cells.n_genes))
 
 
 def _cosines(before: sparse.csr_matrix, after: sparse.csr_matrix) -> np.ndarray:

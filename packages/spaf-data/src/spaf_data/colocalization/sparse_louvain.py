@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from spaf_data.colocalization.graph import Graph, neighbours
+from spaf_data.colocalization.dense_louvain import N_STARTS, shuffle
+from spaf_data.colocalization.graph import Graph, neighbours, store_rows, widest_row
 from spaf_data.grouping import group_nodes
+
+# Graphs with more nodes get one start: they take seconds each and their many communities average out.
+_LARGE = 10_000
 
 
 @njit(cache=True, nogil=True)
@@ -161,3 +165,38 @@ def climb_sparse(graph, strength, total, visit, buffer):  # type: ignore[no-unty
         n_labels = n_above
     between = level.weights.sum()
     return labels, n_labels, (total - between) * total - (level_strength**2).sum()
+
+
+@njit(cache=True, nogil=True)
+def _best_of_starts(graph, degree):  # type: ignore[no-untyped-def]
+    """Communities of a graph with stored or searched rows, and their number."""
+    n = len(degree)
+    strength = degree.astype(np.float64)
+    total = strength.sum()
+    labels = np.arange(n).astype(np.int32)
+    n_labels = n
+    if total == 0:
+        return labels, n_labels
+    buffer = np.empty(widest_row(graph), np.int32)
+    visit = np.empty(n, np.int64)
+    best = -np.inf
+    for start in range(N_STARTS if n <= _LARGE else 1):
+        shuffle(visit, start)
+        found, n_found, quality = climb_sparse(graph, strength, total, visit, buffer)
+        if quality > best:
+            best, labels, n_labels = quality, found, n_found
+    return labels, n_labels
+
+
+@njit(cache=True, nogil=True)
+def label_graph(graph, max_stored):  # type: ignore[no-untyped-def]
+    """Return the community of each node of a graph with no row stored, int32, from 0, and their number."""
+    stored, degree = store_rows(graph, max_stored)
+    return _best_of_starts(stored, degree)
+
+
+# Apart from `_best_of_starts` for the reason that `proximity_graph` has a kernel of its own.
+@njit(cache=True, nogil=True)
+def label_rows(indptr, indices):  # type: ignore[no-untyped-def]
+    """Return the community of each node of a graph given by the rows of its adjacency."""
+    return _best_of_starts(stored_graph(indptr, indices, np.empty(0)), np.diff(indptr))[0]

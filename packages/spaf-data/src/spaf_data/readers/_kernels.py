@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 CONTROL, LOW_QUALITY, UNASSIGNED, KEPT = range(4)
 
@@ -86,96 +86,3 @@ def scatter(
         out_z[place] = z[row]
         out_nucleus[place] = in_nucleus[row]
     return FINE
-
-
-@njit(cache=True)
-def _precedes(
-    i: int,
-    j: int,
-    gene: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    in_nucleus: np.ndarray,
-    qv: np.ndarray,
-) -> bool:
-    """Whether transcript i comes before j in its cell; NaN qualities are equal to each other."""
-    if gene[i] != gene[j]:
-        return bool(gene[i] < gene[j])
-    if x[i] != x[j]:
-        return bool(x[i] < x[j])
-    if y[i] != y[j]:
-        return bool(y[i] < y[j])
-    if z[i] != z[j]:
-        return bool(z[i] < z[j])
-    if in_nucleus[i] != in_nucleus[j]:
-        return bool(in_nucleus[i] < in_nucleus[j])
-    return bool(qv[i] < qv[j])
-
-
-@njit(cache=True)
-def _sorted_transcripts(
-    start: int,
-    stop: int,
-    gene: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    in_nucleus: np.ndarray,
-    qv: np.ndarray,
-) -> np.ndarray:
-    """Return the transcripts of a cell in order, by a merge sort from runs of one upwards."""
-    n = stop - start
-    order = np.empty(n, np.int64)
-    merged = np.empty(n, np.int64)
-    for k in range(n):
-        order[k] = start + k
-    width = 1
-    while width < n:
-        for low in range(0, n, 2 * width):
-            middle = min(low + width, n)
-            high = min(low + 2 * width, n)
-            left, right = low, middle
-            for k in range(low, high):
-                if left < middle and (
-                    right >= high or not _precedes(order[right], order[left], gene, x, y, z, in_nucleus, qv)
-                ):
-                    merged[k] = order[left]
-                    left += 1
-                else:
-                    merged[k] = order[right]
-                    right += 1
-        order, merged = merged, order
-        width *= 2
-    return order
-
-
-@njit(cache=True)
-def _permute(column: np.ndarray, start: int, order: np.ndarray, buffer: np.ndarray) -> None:
-    for k in range(len(order)):
-        buffer[k] = column[order[k]]
-    for k in range(len(order)):
-        column[start + k] = buffer[k]
-
-
-@njit(cache=True, parallel=True)
-def sort_within_cells(
-    offsets: np.ndarray,
-    gene: np.ndarray,
-    qv: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    z: np.ndarray,
-    in_nucleus: np.ndarray,
-) -> None:
-    """Sort the transcripts of each cell by gene, x, y, z, nucleus and quality, in place."""
-    for cell in prange(len(offsets) - 1):
-        start, stop = offsets[cell], offsets[cell + 1]
-        order = _sorted_transcripts(start, stop, gene, x, y, z, in_nucleus, qv)
-        real = np.empty(stop - start, np.float32)
-        _permute(x, start, order, real)
-        _permute(y, start, order, real)
-        _permute(z, start, order, real)
-        _permute(qv, start, order, real)
-        _permute(gene, start, order, np.empty(stop - start, np.int32))
-        _permute(in_nucleus, start, order, np.empty(stop - start, np.bool_))

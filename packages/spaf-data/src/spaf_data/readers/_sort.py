@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from spaf_data._batches import map_batches
 from spaf_data._memory import mapped_array, release
 from spaf_data.errors import InputError
+from spaf_data.ordering import order_rows
 from spaf_data.readers import _kernels
 from spaf_data.transcripts import Account, cell_ranges
 
@@ -159,14 +161,28 @@ def sort_by_cell(
     if chunk.qv is None:
         columns["qv"].fill(np.nan)
     for part in cell_ranges(offsets):
-        _kernels.sort_within_cells(
-            offsets[part.start : part.stop + 1],
-            *(columns[name] for name in ("gene", "qv", "x", "y", "z", "in_nucleus")),
-        )
+        _sort_within_cells(offsets[part.start : part.stop + 1], columns)
         release(*columns.values())
     return SortedColumns(
         offsets=offsets, genes=gene_names, cells=np.array(cell_names, dtype=str), account=account, **columns
     )
+
+
+def _sort_within_cells(offsets: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    """Sort the transcripts of each cell by gene, x, y, z, nucleus and quality, in place."""
+
+    def sort(cells: slice) -> None:
+        bounds = offsets[cells.start : cells.stop + 1]
+        rows = slice(bounds[0], bounds[-1])
+        found = {name: column[rows] for name, column in columns.items()}
+        gene = found["gene"].astype(np.int64)
+        rank = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)) * (gene.max(initial=0) + 1) + gene
+        order = order_rows(rank, *(found[name] for name in ("x", "y", "z", "in_nucleus", "qv")))
+        for column in found.values():
+            column[:] = column[order]
+
+    for _ in map_batches(sort, np.diff(offsets), n_threads=None):
+        pass
 
 
 def _first_pass(
