@@ -54,9 +54,9 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False
 python_use_unqualified_type_names = True
 
-# What other libraries, typing and private modules name has no page here; what SpaF shows must have one.
+# Types of other libraries, type variables and private modules have no page here; what a package shows must have one.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r".*")]
+nitpick_ignore_regex = [("py:.*", r"(?!spaf_).*"), ("py:.*", r"spaf_\w+\.\w+\..*")]
 
 html_theme = "sphinx_book_theme"
 html_title = "SpaF"
