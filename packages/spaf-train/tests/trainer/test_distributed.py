@@ -1,10 +1,13 @@
 import csv
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -59,8 +62,58 @@ def start_two(config_path, corpus, out, *options):
 
 def run_two(config_path, corpus, out, *options):
     processes = start_two(config_path, corpus, out, *options)
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:  # where one stood still, or ended while the other waits for it
+            process.kill()
+            process.wait()
     return [process.returncode for process in processes], errors
+
+
+class Ranks:
+    """Two processes that take one run after the other."""
+
+    def __init__(self):
+        environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("rank.py"))],
+                env={**environment, "RANK": rank, "LOCAL_RANK": rank},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in "01"
+        ]
+
+    def pretrain(self, config_path, corpus, out, *options):
+        """Exit codes and errors of both, as `run_two` gives them."""
+        arguments = ["pretrain", str(config_path), "--data", str(corpus.path), "--out", str(out), *options]
+        request = json.dumps([free_port(), arguments])
+        for process in self.processes:
+            print(request, file=process.stdin, flush=True)
+        with ThreadPoolExecutor(2) as pool:
+            answers = pool.map(lambda process: process.stdout.readline(), self.processes, timeout=120)
+            try:
+                codes, errors = zip(*map(json.loads, answers), strict=True)
+            except (TimeoutError, ValueError):  # one that failed otherwise than the command line does, answers nothing
+                self.end()
+                raise
+        return list(codes), list(errors)
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two processes for the runs whose processes need not be new: those of the command line itself are further down."""
+    processes = Ranks()
+    yield processes
+    processes.end()
 
 
 def test_two_processes_take_the_steps_of_one(config_path, corpus, tmp_path):
@@ -74,10 +127,10 @@ def test_two_processes_take_the_steps_of_one(config_path, corpus, tmp_path):
     assert_same_validation(tmp_path / "one", tmp_path / "two")
 
 
-def test_two_processes_train_scgpt_spatial_as_one_does(tmp_path, corpus, spatial_path):
+def test_two_processes_train_scgpt_spatial_as_one_does(two, tmp_path, corpus, spatial_path):
     """Its experts are balanced by what all processes sent to them."""
     for name, options in (("ddp", []), ("fsdp", ["--set", "distributed.strategy=fsdp"])):
-        codes, errors = run_two(spatial_path, corpus, tmp_path / name, *options)
+        codes, errors = two.pretrain(spatial_path, corpus, tmp_path / name, *options)
         assert codes == [0, 0], errors
     pretrain(read_config(spatial_path), corpus.path, tmp_path / "one")
     names = [f"loss_{name}" for name in ("masked_values", "cell_values", "neighbourhood")]
@@ -101,13 +154,13 @@ def statistics(out):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_running_statistics_do_not_depend_on_the_number_of_processes(config_path, corpus, tmp_path, strategy):
+def test_running_statistics_do_not_depend_on_the_number_of_processes(two, config_path, corpus, tmp_path, strategy):
     # Many batches a step and recomputed layers, none of which may count more than once.
     options = ["sampling.batches_per_step=8", "run.activation_checkpointing=true"]
     plain = read_config(config_path, overrides=options[:1])
     pretrain(plain, corpus.path, tmp_path / "one")
     flags = [word for option in (*options, f"distributed.strategy={strategy}") for word in ("--set", option)]
-    codes, errors = run_two(config_path, corpus, tmp_path / "two", *flags)
+    codes, errors = two.pretrain(config_path, corpus, tmp_path / "two", *flags)
     assert codes == [0, 0], errors
     assert_same_validation(tmp_path / "one", tmp_path / "two")
     ours, theirs = statistics(tmp_path / "one"), statistics(tmp_path / "two")
@@ -219,10 +272,10 @@ def test_a_rank_that_dies_is_restarted_by_the_elastic_agent(longer, corpus, whol
     assert_same_run(out, whole)
 
 
-def test_divided_weights_take_the_steps_of_whole_ones_and_leave_the_same_files(config_path, corpus, tmp_path):
+def test_divided_weights_take_the_steps_of_whole_ones_and_leave_the_same_files(two, config_path, corpus, tmp_path):
     ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
-    assert run_two(config_path, corpus, ddp)[0] == [0, 0]
-    codes, errors = run_two(config_path, corpus, fsdp, "--set", "distributed.strategy=fsdp")
+    assert two.pretrain(config_path, corpus, ddp)[0] == [0, 0]
+    codes, errors = two.pretrain(config_path, corpus, fsdp, "--set", "distributed.strategy=fsdp")
     assert codes == [0, 0], errors
     for ours, theirs in zip(losses(fsdp), losses(ddp), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
@@ -241,7 +294,9 @@ def test_divided_weights_take_the_steps_of_whole_ones_and_leave_the_same_files(c
         path.unlink()
     shutil.copytree(fsdp, tmp_path / "again")
     pretrain(read_config(config_path), corpus.path, fsdp, resume=True)
-    codes, errors = run_two(config_path, corpus, tmp_path / "again", "--set", "distributed.strategy=fsdp", "--resume")
+    codes, errors = two.pretrain(
+        config_path, corpus, tmp_path / "again", "--set", "distributed.strategy=fsdp", "--resume"
+    )
     assert codes == [0, 0], errors
     for out in (fsdp, tmp_path / "again"):
         for ours, theirs in zip(losses(out), losses(ddp), strict=True):
@@ -249,14 +304,14 @@ def test_divided_weights_take_the_steps_of_whole_ones_and_leave_the_same_files(c
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_start_from_the_same_gene_embeddings(config_path, corpus, tmp_path, strategy):
+def test_two_processes_start_from_the_same_gene_embeddings(two, config_path, corpus, tmp_path, strategy):
     genes = pd.DataFrame({"gene": corpus.genes, "gene_id": "", "n_transcripts": 90, "embedded": True})
     vectors = np.random.default_rng(0).normal(size=(len(genes), 4)).astype(np.float32)
     GeneEmbeddings(genes=genes, vectors=vectors, weights=np.ones(4, np.float32)).save(tmp_path / "genes")
     options = [f"gene_embeddings.path={tmp_path / 'genes'}", "gene_embeddings.trainable=false", "run.steps=3"]
     pretrain(read_config(config_path, overrides=options), corpus.path, tmp_path / "one")
     flags = [word for option in (*options, f"distributed.strategy={strategy}") for word in ("--set", option)]
-    codes, errors = run_two(config_path, corpus, tmp_path / "two", *flags)
+    codes, errors = two.pretrain(config_path, corpus, tmp_path / "two", *flags)
     assert codes == [0, 0], errors
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 3
@@ -308,11 +363,11 @@ CONTRASTED = ("loss", "loss_masked_genes", "loss_colocalization", "loss_contrast
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_share_contrast_and_one_set_of_towers(corpus, tmp_path, strategy):
+def test_two_processes_share_contrast_and_one_set_of_towers(two, corpus, tmp_path, strategy):
     path = tmp_path / "starter.toml"
     path.write_text(STARTER)
     pretrain(read_config(path), corpus.path, tmp_path / "one")
-    codes, errors = run_two(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
+    codes, errors = two.pretrain(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
     assert codes == [0, 0], errors
     one, two = (losses(tmp_path / name, names=CONTRASTED) for name in ("one", "two"))
     assert len(one) == len(two) == 5
@@ -334,11 +389,11 @@ OF_VALUES = ("loss", "loss_masked_genes", "loss_contrast", "loss_reconstruction"
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_share_values_loadings_and_panels(corpus, tmp_path, strategy):
+def test_two_processes_share_values_loadings_and_panels(two, corpus, tmp_path, strategy):
     path = tmp_path / "valued.toml"
     path.write_text(VALUED)
     pretrain(read_config(path), corpus.path, tmp_path / "one")
-    codes, errors = run_two(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
+    codes, errors = two.pretrain(path, corpus, tmp_path / "two", "--set", f"distributed.strategy={strategy}")
     assert codes == [0, 0], errors
     one, two = (losses(tmp_path / name, names=OF_VALUES) for name in ("one", "two"))
     assert len(one) == len(two) == 5
