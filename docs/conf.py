@@ -32,11 +32,12 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_url_schemes = ("http", "https", "mailto")
 
-# Of tqdm, which asks for widgets that a page does not have.
-os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+# What commands print is to be that of a log: a kernel says that it is a terminal in colours, where bars move. And tqdm
+# asks for widgets that a page does not have.
+os.environ |= {"TTY_COMPATIBLE": "0", "NO_COLOR": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
@@ -54,9 +55,9 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False
 python_use_unqualified_type_names = True
 
-# What other libraries, typing and private modules name has no page here; what SpaF shows must have one.
+# Types of other libraries, type variables and private modules have no page here; what a package shows must have one.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r".*")]
+nitpick_ignore_regex = [("py:.*", r"(?!spaf_).*"), ("py:.*", r"spaf_\w+\.\w+\..*")]
 
 html_theme = "sphinx_book_theme"
 html_title = "SpaF"
