@@ -165,15 +165,40 @@ def docs(session: nox.Session) -> None:
     session.log(f"open {out / 'index.html'}")
 
 
-@nox.session
-def build(session: nox.Session) -> None:
-    """Make the source archive and the wheel of each package in ``dist/``, and check what an index would be told."""
-    session.install("build", "twine")
+def distributions(session: nox.Session, *packages: str) -> None:
+    """Make the source archive and the wheel of packages in ``dist/``, and check what an index would be told."""
+    # The registry's own lists of classifiers and rules for names and licences.
+    session.install("build", "twine", "validate-pyproject", "trove-classifiers", "packaging>=24.2")
+    session.run("validate-pyproject", *(f"packages/{name}/pyproject.toml" for name in packages))
+    session.run("python", "release/recipes.py", "--check")
     out = ROOT / "dist"
     shutil.rmtree(out, ignore_errors=True)
-    for name in PACKAGES:
+    for name in packages:
         session.run("python", "-m", "build", "--outdir", str(out), f"packages/{name}")
     made = sorted(map(str, out.iterdir()))
-    if len(made) != 2 * len(PACKAGES):
-        session.error(f"expected an archive and a wheel of each of {len(PACKAGES)} packages, but made {made}")
+    if len(made) != 2 * len(packages):
+        session.error(f"expected an archive and a wheel of each of {len(packages)} packages, but made {made}")
     session.run("twine", "check", "--strict", *made)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Make and check in ``dist/`` what an index would be given of every package."""
+    distributions(session, *PACKAGES)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Make in ``dist/`` what an index is given of the package whose tag follows ``--``; see RELEASING.md."""
+    (tag,) = session.posargs or session.error("name the tag: nox -s release -- NAME-vVERSION")
+    session.run("python", "release/check.py", tag)
+    distributions(session, tag.rpartition("-v")[0])
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Look for what GitHub would not understand in the workflows, and for what somebody else could abuse."""
+    session.install("check-jsonschema", "zizmor")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/release.yml")
+    session.run("zizmor", "--offline", ".github/workflows")

@@ -38,6 +38,7 @@ from spaf_model.family import (
     family_of,
     register_family,
 )
+from spaf_model.fetching import fetch_model
 from spaf_model.gene_names import GeneNames
 from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
@@ -45,6 +46,7 @@ from spaf_model.model import Model, load_model
 from spaf_model.niche import averaging_weights
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output
+from spaf_model.published_models import publish_model
 from spaf_model.results import GeneAttention, GeneChange, HiddenGenes, PairEmbeddings, PerturbedPair
 from spaf_model.scgpt_spatial import (
     HIDDEN_VALUE,
@@ -69,7 +71,7 @@ from spaf_model.scgpt_spatial import (
     technology_names,
 )
 from spaf_model.scgpt_spatial.published import convert_published_folder
-from spaf_model.shipped import shipped_models
+from spaf_model.shipped import model_path, shipped_models
 from spaf_model.spatialformer import (
     CellGenePairs,
     ConvolutionMixer,
@@ -188,10 +190,13 @@ __all__ = [
     "ends_at_once",
     "families",
     "family_of",
+    "fetch_model",
     "inference",
     "load_model",
     "match_genes",
+    "model_path",
     "neighbourhood_weights",
+    "publish_model",
     "rank_genes",
     "refuse_overwriting",
     "register_family",

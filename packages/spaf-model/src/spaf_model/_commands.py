@@ -37,6 +37,9 @@ TableOutput = Annotated[
 PairFile = Annotated[
     Path, typer.Option("--pairs", "-p", help="Table of pairs, .csv, .tsv or .parquet: cell names in 'left', 'right'.")
 ]
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where --model NAME@REVISION is fetched from the first time.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")]
 Threads = Annotated[
     int | None, typer.Option("--n-threads", "--threads", min=1, help="CPU threads. Default: what torch chooses.")
@@ -91,7 +94,7 @@ def or_starter(model: str | None) -> str:
     return model or STARTER
 
 
-def load(model: str, device: str, n_threads: int | None) -> Model[Any, Any]:
+def load(model: str, device: str, n_threads: int | None, base_url: str | None = None) -> Model[Any, Any]:
     if n_threads is not None:
         torch.set_num_threads(n_threads)
-    return load_model(model, device=device)
+    return load_model(model, base_url=base_url, device=device)

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
 from spaf_model._commands import (
+    BaseUrl,
     CopyOutput,
     Device,
     ModelDirectory,
@@ -31,11 +31,12 @@ from spaf_model._commands import (
 )
 from spaf_model._console import plain_console
 from spaf_model._h5ad import backed_h5ad, refuse_overwriting, write_copy
+from spaf_model._kernels_command import kernels
+from spaf_model._web_commands import add_to
 from spaf_model.asking import EmbedsPairs, PredictsColocalization, ShowsAttention, asked
 from spaf_model.conversion import import_published
 from spaf_model.distributed import ends_at_once, launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
-from spaf_model.kernels import kernel_report
 from spaf_model.model import DEFAULT_KEY, load_model
 from spaf_model.niche import NICHE
 from spaf_model.options import KernelOptions, SharedOptions
@@ -71,6 +72,7 @@ def embed(
     source: Source,
     output: CopyOutput,
     model: OptionalModel = None,
+    base_url: BaseUrl = None,
     method: Annotated[
         str | None, typer.Option(help="How a cell gets one state. Of a SpatialFormer: cls, the state of CLS, or gene.")
     ] = None,
@@ -93,6 +95,7 @@ def embed(
     spaf-model embed slide.h5ad -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model -o embedded.h5ad
     spaf-model embed slide.h5ad --model breast-model --tissue Breast --condition unknown -o embedded.h5ad
+    spaf-model embed slide.h5ad --model breast@2026-11 --base-url https://lab.example/models -o embedded.h5ad
     torchrun --nproc-per-node 4 -m spaf_model.cli embed slide.h5ad -m breast-model --device cuda -o embedded.h5ad
     """
     refuse_overwriting(source, output)
@@ -100,7 +103,8 @@ def embed(
     check_key(key, "--key-added")
     shared = launched_by_torchrun()
     with torchrun_group() if shared else contextlib.nullcontext((0, 0)) as (rank, local_rank):
-        network = load(or_starter(model), f"cuda:{local_rank}" if shared and device == "cuda" else device, n_threads)
+        place = f"cuda:{local_rank}" if shared and device == "cuda" else device
+        network = load(or_starter(model), place, n_threads, base_url)
         with backed_h5ad(source) as adata:
             network.embed(
                 adata,
@@ -343,45 +347,8 @@ def info(
         console.print(loaded.card)
 
 
-@app.command()
-def kernels(
-    device: Annotated[
-        str | None, typer.Option(help="Device to ask about. Default: cuda if there is one, else cpu.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Tell which attention kernels and matrix products work here, which would be chosen, and why.
-
-    For example:
-
-    \b
-    spaf-model kernels --json
-    """
-    asked = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(asked)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {asked!r}: {str(error).splitlines()[0]}") from error
-    report = kernel_report(where)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    console = plain_console()
-    table = Table(title=f"Attention kernels on {where}", title_justify="left")
-    table.add_column("kernel")
-    table.add_column("state")
-    for name, state in report["kernels"].items():
-        table.add_row(name, state)
-    console.print(table)
-    choices = Table(title="What would be chosen (fp32)", title_justify="left")
-    for column in ("head size", "length", "kernel", "why"):
-        choices.add_column(column)
-    for choice in report["choices"]:
-        choices.add_row(*(str(value) for value in choice.values()))
-    console.print(choices)
-    matmul, convolution = report["matmul"], report["convolution"]
-    console.print(f"Matrix products (fp32): {matmul['path']}; {matmul['reason']}")
-    console.print(f"Depthwise convolution (bf16): {convolution['path']}; {convolution['reason']}")
+app.command()(kernels)
+add_to(app)
 
 
 def main() -> None:

@@ -127,14 +127,19 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         """What makes batches of counts."""
 
     @classmethod
-    def from_pretrained(cls, path: str | Path | None = None, *, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(
+        cls, path: str | Path | None = None, *, base_url: str | None = None, device: torch.device | str = "cpu"
+    ) -> Self:
         """Read a model directory.
 
         Parameters
         ----------
         path
             The directory, or the name of a model that comes with the package (`shipped_models`), whose `card` says
-            what it is good for. None: ``"starter"``, of a SpatialFormer ``"starter-1"``.
+            what it is good for. None: ``"starter"``, of a SpatialFormer ``"starter-1"``. ``NAME@REVISION``: a model of
+            the web (`fetch_model`).
+        base_url
+            Where such a model is fetched from the first time.
         device
             Where the weights go.
 
@@ -145,7 +150,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             configuration.
         """
         path = cls.shipped if path is None else path
-        directory = read_model_directory(model_path(path))
+        directory = read_model_directory(model_path(path, base_url))
         try:
             family = family_of(directory.family)
         except InputError as error:
@@ -375,13 +380,17 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
         return f"{type(self).__name__}({self.n_parameters / 1e6:.1f} M parameters, {self.vocabulary!r})"
 
 
-def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu") -> Model[Any, Any]:
+def load_model(
+    path: str | Path = STARTER, *, base_url: str | None = None, device: torch.device | str = "cpu"
+) -> Model[Any, Any]:
     """Read a model directory of any family.
 
     Parameters
     ----------
     path
-        The directory, or the name of a model that comes with the package.
+        The directory, the name of a model that comes with the package, or ``NAME@REVISION`` of a model of the web.
+    base_url
+        Where a model of the web is fetched from the first time (`fetch_model`).
     device
         Where the weights go.
 
@@ -396,5 +405,5 @@ def load_model(path: str | Path = STARTER, *, device: torch.device | str = "cpu"
     >>> load_model("starter").family
     'tissue'
     """
-    model: Model[Any, Any] = Model.from_pretrained(path, device=device)
+    model: Model[Any, Any] = Model.from_pretrained(path, base_url=base_url, device=device)
     return model

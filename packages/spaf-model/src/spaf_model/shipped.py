@@ -7,7 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from spaf_model._files import read_json_object
+from spaf_model.fetching import fetch_model
 from spaf_model.model_directory import CONFIG_FILE, FIRST_FAMILY, FORMAT_VERSION
+from spaf_model.published_models import name_and_revision
 
 STARTER = "starter"  # used where no model is named
 SPATIALFORMER_STARTER = "starter-1"  # .. where a SpatialFormer is asked for
@@ -32,14 +34,17 @@ def shipped_family(model: str) -> str:
     return str(content.get("family", FIRST_FAMILY))
 
 
-def model_path(model: str | Path) -> Path:
+def model_path(model: str | Path, base_url: str | None = None) -> Path:
     """Return the folder of a model that is named or given by its path.
 
     A name of a shipped model goes before a folder of that name, so that it means the same everywhere; such a folder is
-    given as ``./starter`` or as a `Path`.
+    given as ``./starter`` or as a `Path`. ``NAME@REVISION`` is fetched from `base_url`, or is one that was fetched
+    (`fetch_model`), unless there is a folder of that name.
     """
-    if isinstance(model, str) and model in shipped_models():
+    if base_url is None and isinstance(model, str) and model in shipped_models():
         return _FOLDER / model
+    if base_url is not None or (name_and_revision(model) is not None and not Path(model).exists()):
+        return fetch_model(str(model), base_url)
     return Path(model)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import SPATIAL
-from spaf_model import Model, shipped_models
+from spaf_model import Model
 from spaf_train import FinetuneConfig, finetune_labels, predict_labels
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _bare(table: ad.AnnData, layer: str | None) -> ad.AnnData:
 
 def _directory(model: Model[Any, Any] | str | Path, folder: Path) -> str | Path:
     if not isinstance(model, Model):
-        return model if model in shipped_models() else Path(model)
+        return model
     model.save_pretrained(folder / "given")
     return folder / "given"
 

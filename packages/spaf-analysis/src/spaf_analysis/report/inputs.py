@@ -14,7 +14,7 @@ from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, S
 from spaf_analysis.records import Record
 from spaf_analysis.tables import loaded, read_table
 from spaf_data import Corpus, Distances
-from spaf_model import Model, shipped_models
+from spaf_model import Model, model_path, shipped_models
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, ke
     ):
         if not folder.is_dir():
             raise InputError(f"there is no {what} at {folder}; {command}.")
-    if not Path(model).is_dir() and str(model) not in shipped_models():
+    if not model_path(model).is_dir():
         raise InputError(
             f"there is no model directory at {model}; spaf-train pretrain writes one to RUN/model, and these come with "
             f"spaf-model: {', '.join(shipped_models()) or 'none'}."

@@ -162,15 +162,15 @@ class TissueModel:
         return model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> TissueModel:
-        """Read a model directory.
+    def from_pretrained(cls, path: str | Path, *, base_url: str | None = None) -> TissueModel:
+        """Read a model directory, or a model of the web: `path` and `base_url` as for `load_model`.
 
         Raises
         ------
         InputError
             If it is not one of this family, is damaged, of a newer format, or its tensors do not fit its configuration.
         """
-        config, vocabulary, tensors, card = read_directory(model_path(path))
+        config, vocabulary, tensors, card = read_directory(model_path(path, base_url))
         closed, identity, network = parts_of(tensors, config, vocabulary, source=str(path))
         model = cls(config, vocabulary, closed=closed.numpy(), identity=identity.numpy(), network=network)
         model.card = card

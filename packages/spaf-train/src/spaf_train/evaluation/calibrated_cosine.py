@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from spaf_data import write_text
-from spaf_model import InputError
+from spaf_model import InputError, model_path
 
 if TYPE_CHECKING:
     from spaf_train.evaluation.cell_pairs import PairScore
@@ -65,7 +65,7 @@ class CalibratedCosine:
         InputError
             If the file is damaged or of a newer format.
         """
-        path = Path(folder) / PAIRS_FILE
+        path = model_path(folder) / PAIRS_FILE
         if not path.is_file():
             return None
         try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from spaf_model import InputError, check_key, load_model
+from spaf_model import InputError, check_key, load_model, model_path
 from spaf_train._record import run_record
 from spaf_train.evaluation.log_counts import LogCounts
 
@@ -106,7 +106,7 @@ class LabelHead:
         InputError
             If it has none, or the files are damaged, of a newer format, or do not fit each other.
         """
-        folder = Path(folder)
+        folder = model_path(folder)
         if not (folder / LABELS_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
             raise InputError(
                 f"{folder} predicts no labels: it has no {LABELS_FILE} and {WEIGHTS_FILE}, which "
@@ -220,7 +220,7 @@ def predict_labels(
     model = load_model(model_dir, device=device)
     if head.pooling not in model.methods:
         raise InputError(
-            f"{Path(model_dir) / LABELS_FILE} is damaged: pooling {head.pooling!r} is none of "
+            f"{model_path(model_dir) / LABELS_FILE} is damaged: pooling {head.pooling!r} is none of "
             f"{', '.join(model.methods)}."
         )
     check_key(key_added)
