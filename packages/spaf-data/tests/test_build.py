@@ -22,6 +22,9 @@ from spaf_data import (
     build,
     build_corpus,
     claim,
+    colocalize,
+    gene_pair_table,
+    read_transcripts,
     simulate_bundle,
     write_corpus,
 )
@@ -67,6 +70,25 @@ def test_slide_has_what_the_contract_says(built):
     assert adata.obsm["colocalization"].shape == (adata.n_obs, len(adata.uns["colocalization"]["pairs"]))
     assert {"versions", "parameters", "account"} <= set(adata.uns["spaf"])
     assert adata.uns["spaf"]["parameters"]["gap"] == 60.0
+
+
+def test_corpus_holds_what_is_enriched_in_single_cells_where_that_is_asked_for(bundle, tmp_path):
+    source = SlideSource(path=bundle, slide="s1")
+    build_corpus([source], tmp_path / "out", options=BuildOptions(colocalization_method="enrichment"))
+    adata = anndata.read_h5ad(tmp_path / "out" / "slides" / "s1.h5ad")
+    assert set(adata.obsm) == {"spatial", "colocalization"}
+    assert adata.uns["colocalization"]["method"] == "enriched"
+    assert set(adata.uns["colocalization"]["parameters"]) >= {"radius", "min_z"}
+    scored = adata.copy()
+    colocalize(scored, read_transcripts(bundle), method="enrichment", key_added="scores")
+    z = gene_pair_table(scored, key="scores")
+    enriched = gene_pair_table(adata)
+    assert 0 < enriched.X.nnz == (z.X > 2).sum()
+    assert (z[:, enriched.var_names].X > 2).nnz == enriched.X.nnz
+    corpus = Corpus(tmp_path / "out" / "corpus")
+    assert sum(len(corpus.read(ref).colocalized) for ref in corpus.block_refs()) > 0
+    with pytest.raises(InputError, match="colocalization_method is 'louvain'; the choices are communities, enrichment"):
+        BuildOptions(colocalization_method="louvain")
 
 
 def test_no_validation_cell_is_near_a_training_cell(built):

@@ -21,7 +21,7 @@ from spaf_data._memory import return_freed
 from spaf_data._record import peak_rss_mb, versions
 from spaf_data.binning import bin_transcripts
 from spaf_data.cell_graph import spatial_neighbors
-from spaf_data.colocalization import Method, colocalize, leave_uncolocalized
+from spaf_data.colocalization import Method, colocalize, keep_enriched, leave_uncolocalized
 from spaf_data.errors import InputError
 from spaf_data.places import lay_apart
 from spaf_data.readers import has_transcripts, read_counts, read_transcripts
@@ -119,8 +119,11 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
     clock.step("counting genes", 0.4)
     adata = bin_transcripts(transcripts, min_transcripts=options.min_transcripts, **_described(source))
     clock.step("co-localising genes", 0.45)
-    # Communities are what models are trained on; enrichment says which pairs are more than two abundant genes.
+    # Of cells, models are told one of the two; of the slide, enrichment says which pairs are more than abundant genes.
+    by_enrichment = options.colocalization_method == "enrichment"
     methods: dict[Method, str] = {"communities": keys.COLOCALIZATION, "enrichment": keys.COLOCALIZATION_ENRICHMENT}
+    if by_enrichment:
+        del methods["communities"]
     for number, (method, key) in enumerate(methods.items()):
         colocalize(
             adata,
@@ -130,10 +133,12 @@ def _table_of_transcripts(source: SlideSource, options: BuildOptions, clock: _Cl
             min_transcripts=options.colocalization_min_transcripts,
             min_expected=options.colocalization_min_expected,
             # A score of every joined pair in every cell is several times the rest of the table.
-            cell_scores=False,
+            cell_scores=by_enrichment,
             key_added=key,
             progress=partial(_report_colocalization, clock, number / len(methods), 1 / len(methods)),
         )
+    if by_enrichment:
+        keep_enriched(adata)
     return adata
 
 

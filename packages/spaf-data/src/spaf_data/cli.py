@@ -36,6 +36,13 @@ class Dataset(StrEnum):
     xenium_breast_window = "xenium_breast_window"
 
 
+class _ColocalizationMethod(StrEnum):
+    """`ColocalizationMethod`, as typer takes choices."""
+
+    communities = "communities"
+    enrichment = "enrichment"
+
+
 def main() -> None:
     """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
     try:
@@ -157,6 +164,13 @@ def build(
     ] = None,
     hard_max: Annotated[float | None, _how("Largest distance of hard negatives.", "UM")] = None,
     easy_min: Annotated[float | None, _how("Easy negatives are further away.", "UM")] = None,
+    colocalization_method: Annotated[
+        _ColocalizationMethod,
+        _how(
+            "Which gene pairs of a cell the corpus holds: those of one community of transcripts, as published, or "
+            "those that are joined more often than their counts explain."
+        ),
+    ] = _ColocalizationMethod(_DEFAULTS.colocalization_method),
     colocalization_radius: Annotated[
         float, _how("Transcripts closer than this are proximal.", "UM")
     ] = _DEFAULTS.colocalization_radius,
@@ -253,6 +267,7 @@ def build(
         hard_min=hard_min,
         hard_max=hard_max,
         easy_min=easy_min,
+        colocalization_method=colocalization_method.value,
         colocalization_radius=colocalization_radius,
         colocalization_min_transcripts=colocalization_min_transcripts,
         colocalization_min_expected=colocalization_min_expected,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from spaf_data import defaults, keys
 from spaf_data.distances import Distances
@@ -24,6 +25,9 @@ READERS = {
     "table": ("table", "Table"),
 }
 PLATFORMS = tuple(READERS)
+
+# How it is found which genes lie together inside cells.
+ColocalizationMethod = Literal["communities", "enrichment"]
 
 # What columns of a table of transcripts can hold.
 REQUIRED_COLUMNS = ("gene", "x", "y", "cell")
@@ -117,6 +121,7 @@ class BuildOptions:
     hard_min: float | None = None  # of hard negatives; None follows the radius, as do the next two (`Distances`)
     hard_max: float | None = None
     easy_min: float | None = None  # easy negatives are further away
+    colocalization_method: ColocalizationMethod = "communities"  # of what a model is told of single cells
     colocalization_radius: float = defaults.COLOCALIZATION_RADIUS  # transcripts closer than this are proximal
     colocalization_min_transcripts: int = (
         defaults.COLOCALIZATION_MIN_TRANSCRIPTS
@@ -137,6 +142,11 @@ class BuildOptions:
         for name in ("radius", "colocalization_radius"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0 um, not {getattr(self, name):g}")
+        if self.colocalization_method not in get_args(ColocalizationMethod):
+            raise InputError(
+                f"colocalization_method is {self.colocalization_method!r}; the choices are "
+                f"{', '.join(get_args(ColocalizationMethod))}"
+            )
         fewest = self.colocalization_min_expected
         if fewest is not None and not fewest > 0:
             raise InputError(f"colocalization_min_expected must be above 0, not {fewest:g}")

@@ -119,6 +119,10 @@ def test_folds_are_strips_of_each_slide_or_whole_groups():
     np.testing.assert_array_equal(one_group, folds)
     nowhere = inner_folds(rows, seed=3)
     assert np.bincount(nowhere).tolist() == [50, 50, 50]
+    np.testing.assert_array_equal(inner_folds(rows, slide=slide), by_slide)
+    unknown = np.where(np.arange(300)[:, None] == rows[0], np.nan, places)
+    np.testing.assert_array_equal(inner_folds(rows, coordinates=unknown, slide=slide), by_slide)
+    np.testing.assert_array_equal(inner_folds(rows, slide=np.full(300, "x"), seed=3), nowhere)
 
 
 def test_the_better_of_two_equals_is_not_clearly_better():

@@ -9,6 +9,7 @@ from spaf_data.colocalization.absent import leave_uncolocalized
 from spaf_data.colocalization.api import Method, colocalize
 from spaf_data.colocalization.cells import CellTranscripts, select_cells
 from spaf_data.colocalization.communities import CellPairs, community_pairs
+from spaf_data.colocalization.enriched import keep_enriched
 from spaf_data.colocalization.enrichment import PairEnrichment, enrichment_p, pair_enrichment
 from spaf_data.colocalization.gene_proximity import gene_proximity
 from spaf_data.colocalization.graph import proximity_graph
@@ -28,6 +29,7 @@ __all__ = [
     "enrichment_p",
     "gene_pair_table",
     "gene_proximity",
+    "keep_enriched",
     "leave_uncolocalized",
     "louvain",
     "modularity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from spaf_data.colocalization.cells import CellTranscripts, choose_dimensions, s
 from spaf_data.colocalization.communities import community_pairs
 from spaf_data.colocalization.enrichment import REASON, PairEnrichment, pair_enrichment
 from spaf_data.errors import InputError
+from spaf_data.options import ColocalizationMethod
 from spaf_data.transcripts import Transcripts, cell_ranges
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Method = Literal["communities", "enrichment"]
+Method = ColocalizationMethod
 
 
 def colocalize(

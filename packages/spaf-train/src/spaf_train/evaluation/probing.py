@@ -119,8 +119,8 @@ def inner_folds(
     rows
         The cells to divide, as rows of the other arguments.
     coordinates
-        Of all cells: each slide is cut into three strips of equally many cells across its longer extent. None: cells
-        are divided at random.
+        Of all cells: each slide is cut into three strips of equally many cells across its longer extent. Where they are
+        not known, whole slides are told, which differ as other slides will; the cells of one are divided at random.
     slide
         Of all cells; one slide if None.
     groups
@@ -129,6 +129,9 @@ def inner_folds(
     seed
         Of random folds.
     """
+    placed = coordinates is not None and bool(np.isfinite(coordinates[rows]).all())
+    if groups is None and not placed:
+        groups = slide
     if groups is not None:
         names, code, size = np.unique(groups[rows], return_inverse=True, return_counts=True)
         if names.size > 1:
@@ -137,7 +140,7 @@ def inner_folds(
                 fold_of[group] = filled.argmin()
                 filled[fold_of[group]] += size[group]
             return fold_of[code.ravel()]
-    if coordinates is None or not np.isfinite(coordinates[rows]).all():
+    if coordinates is None or not placed:
         return np.random.default_rng(seed).permutation(rows.size) % N_FOLDS
     folds = np.zeros(rows.size, dtype=np.int64)
     of_slide = np.zeros(rows.size, dtype=np.int64) if slide is None else np.unique(slide[rows], return_inverse=True)[1]
