@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, OUT, SEED, SOURCE, check_all_kept, check_result, print_json, write_result
+from spaf_analysis.commands import (
+    JSON,
+    LAYER,
+    OUT,
+    SEED,
+    SOURCE,
+    check_all_kept,
+    check_result,
+    print_json,
+    write_result,
+)
 from spaf_analysis.defaults import BANDWIDTH, N_MATCHED, N_PERMUTATIONS, TILE
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LIGREC
@@ -52,7 +62,7 @@ def ligrec_command(
     n_matched: Annotated[int, typer.Option(help="Genes as frequent as either side, for matched pairs.")] = N_MATCHED,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not tested.", min=1)] = 10,
     permutations: Annotated[int, typer.Option(help="Arrangements of donors, at most.", min=1)] = N_PERMUTATIONS,
-    layer: Annotated[str | None, typer.Option(help="Layer with counts; default: X.")] = None,
+    layer: LAYER = None,
     seed: SEED = 0,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = LIGREC,
     as_json: JSON = False,
