@@ -1,14 +1,15 @@
 """Patterns of genes inside cells: planted ones found, others not, and how fast.
 
-    python benchmarks/patterns.py [--seeds 10] [--write]
+    python benchmarks/patterns.py [--seeds 20] [--first-seed 1000] [--write]
 
 Slides are simulated with `pattern_genes` genes of each pattern and with outlines of cells and nuclei. The depth is such
 that a planted gene has about 30 transcripts a cell. AUROC of a pattern is over genes: those planted with it against
 genes without any, by the standard score; beside it the baseline, which is told of the other genes' patterns. A call is
 right where the gene's planted pattern is that one or makes it true (`IMPLIED`), and false otherwise; the realised rate
-is the mean over slides of false calls among all calls. ``strict`` counts among the right ones the planted patterns
-alone. With labels permuted every call is false. Times are of the processor, warm, of cells with a median of about 150
-transcripts.
+is the mean over slides of false calls among all calls. ``planted alone`` asks the same of the planted patterns and what
+is false: rows that a planted pattern makes true are left out before p are adjusted, for a rate over all calls says
+nothing of a part of them. ``of_planted_and_false`` is that part of the calls after all. With labels permuted every call
+is false. Times are of the processor, warm, of cells with a median of about 150 transcripts.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _machine import describe, write_results
+from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
 import spaf_data
@@ -71,14 +73,22 @@ def judge(seed: int, pattern_fraction: float, depth: float) -> dict[str, Any]:
     called = table[table["fdr"] <= 0.05]
     of_pattern = {gene: name for name, genes in truth.items() for gene in genes}
     named = zip(called["gene"], called["pattern"], strict=True)
-    false = sum(pattern not in IMPLIED.get(of_pattern.get(gene, ""), ()) for gene, pattern in named)
+    false = sum(is_false(of_pattern, *name) for name in named)
     right = int((called["pattern"] == called["gene"].map(of_pattern)).sum())
+    is_right = (table["pattern"] == table["gene"].map(of_pattern)).to_numpy()
+    judged = is_right | [is_false(of_pattern, *name) for name in zip(table["gene"], table["pattern"], strict=True)]
+    called_alone = false_discovery_control(table["p"].to_numpy()[judged]) <= 0.05
     per_cell = summary.loc[sorted(planted), "n_transcripts"].median() / transcripts.n_cells
     return {
         "auroc": auroc, "baseline": baseline, "power": power, "false": false, "right": right, "called": len(called),
-
+        "alone": {"called": int(called_alone.sum()), "false": int((called_alone & ~is_right[judged]).sum())},
         "transcripts_of_gene_a_cell": float(per_cell),
     }  # fmt: skip
+
+
+def is_false(of_pattern: dict[str, str], gene: str, pattern: str) -> bool:
+    """Tell whether a call is of a pattern that the gene neither has nor gets from the one it has."""
+    return pattern not in IMPLIED.get(of_pattern.get(gene, ""), ())
 
 
 def of_nothing(seed: int) -> dict[str, float]:
@@ -126,28 +136,33 @@ def speed(n_cells: int, repeats: int = 3) -> dict[str, float]:
 def main() -> None:
     """Judge, then measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=1_000)
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"planted": {}}
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    results: dict[str, Any] = {"first_seed": seeds[0], "planted": {}}
     for name, fraction, depth in (("half moved", 0.5, DEPTH), ("a fifth moved", 0.2, DEPTH), ("shallow", 0.5, 150)):
-        slides = [judge(seed, fraction, depth) for seed in range(arguments.seeds)]
+        slides = [judge(seed, fraction, depth) for seed in seeds]
         row = {
             key: pd.DataFrame([s[key] for s in slides]).mean().round(3).to_dict()
             for key in ("auroc", "baseline", "power")
         }
         rate = [s["false"] / max(s["called"], 1) for s in slides]
-        strict = [s["false"] / max(s["false"] + s["right"], 1) for s in slides]
+        part = [s["false"] / max(s["false"] + s["right"], 1) for s in slides]
+        alone = [s["alone"]["false"] / max(s["alone"]["called"], 1) for s in slides]
         row |= {
-            "realised_fdr": float(np.mean(rate)), "realised_fdr_strict": float(np.mean(strict)),
+            "realised_fdr": float(np.mean(rate)), "realised_fdr_planted_alone": float(np.mean(alone)),
+            "of_planted_and_false": float(np.mean(part)),
+            "planted_alone": pd.DataFrame([s["alone"] for s in slides]).sum().to_dict(),
             "calls": sum(s["called"] for s in slides), "false_calls": sum(s["false"] for s in slides),
             "right_calls": sum(s["right"] for s in slides), "slides": len(slides),
             "transcripts_of_gene_a_cell": float(np.mean([s["transcripts_of_gene_a_cell"] for s in slides])),
         }  # fmt: skip
         results["planted"][name] = row
         print(name, row, flush=True)
-    slides = [of_nothing(seed) for seed in range(arguments.seeds)]
+    slides = [of_nothing(seed) for seed in seeds]
     results["labels_permuted"] = pd.DataFrame(slides).mean().to_dict()
     print("labels permuted", results["labels_permuted"], flush=True)
     results["speed"] = speed(arguments.cells)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
+import jinja2
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
 import spaf_data
+from spaf_analysis.report.words import count, figure, small
 from spaf_model import SpatialFormer, SpatialFormerConfig, Vocabulary
 from spaf_train.evaluation import pair_network
 
@@ -32,6 +34,19 @@ def quick_networks():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pair_network, "_MAX_EPOCHS", 2)
         yield
+
+
+@pytest.fixture
+def html_of():
+    """Lay out the body of one section, without its pictures."""
+
+    def laid_out(section) -> str:
+        environment = jinja2.Environment(autoescape=True)
+        environment.filters |= {"count": count, "figure": figure, "small": small}
+        shown = {"section": section, "show": lambda figures: f"{len(figures)} figures"}
+        return environment.from_string(section.template).render(**shown, **section.view())
+
+    return laid_out
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ TISSUE = Annotated[str | None, typer.Option(help="Tissue of all cells. Default: 
 CONDITION = Annotated[str | None, typer.Option(help="Condition. Default: obs column 'condition'.")]
 SPECIES = Annotated[str | None, typer.Option(help="Species. Default: obs column 'species'.")]
 ASSAY = Annotated[str | None, typer.Option(help="Assay. Default: obs column 'assay'.")]
+LAYER = Annotated[str | None, typer.Option(help="Layer with counts; default: X.")]
 SEED = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 _TABLES = (".csv", ".parquet")

@@ -36,6 +36,7 @@ PERTURBATION = "perturbation"
 NEIGHBOUR_GENES = "neighbour_genes"
 ATTENTION = "attention"
 LIGREC = "ligrec"
+LIGREC_TYPES = "ligrec_types"
 IMPUTATION = "imputation"
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "INTEGRATION",
     "LABEL_PRED",
     "LIGREC",
+    "LIGREC_TYPES",
     "MORANS_I",
     "NEIGHBORS",
     "NEIGHBOUR_GENES",

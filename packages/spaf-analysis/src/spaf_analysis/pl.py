@@ -5,10 +5,10 @@ from spaf_analysis.attention.plot import attention
 from spaf_analysis.cell_pairs.plot import cell_pairs
 from spaf_analysis.clusters.plot import clusters, umap
 from spaf_analysis.deconvolution.plot import proportion
-from spaf_analysis.gene_pairs.plot import gene_pairs, pair_robustness
+from spaf_analysis.gene_pairs.plot import gene_pair_markers, gene_pairs, pair_robustness
 from spaf_analysis.imputation.plot import imputation_accuracy
 from spaf_analysis.integrate.plot import integration
-from spaf_analysis.ligrec.plot import ligrec
+from spaf_analysis.ligrec.plot import ligrec, ligrec_types
 from spaf_analysis.niches.plot import niche_composition, niche_differences, niches
 from spaf_analysis.patterns.plot import patterns
 from spaf_analysis.perturbation.plot import perturbation
@@ -19,6 +19,7 @@ __all__ = [
     "attention",
     "cell_pairs",
     "clusters",
+    "gene_pair_markers",
     "gene_pairs",
     "imputation_accuracy",
     "integration",
@@ -26,6 +27,7 @@ __all__ = [
     "label_rejection",
     "label_reliability",
     "ligrec",
+    "ligrec_types",
     "niche_composition",
     "niche_differences",
     "niches",

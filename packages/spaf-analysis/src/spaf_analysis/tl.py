@@ -10,6 +10,7 @@ from spaf_analysis.gene_pairs.groups import gene_pair_markers
 from spaf_analysis.imputation.tool import impute
 from spaf_analysis.integrate.tool import integrate
 from spaf_analysis.ligrec.tool import ligrec
+from spaf_analysis.ligrec.types import ligrec_types
 from spaf_analysis.niches.comparison import niche_differences
 from spaf_analysis.niches.tool import niches
 from spaf_analysis.patterns.tool import patterns
@@ -29,6 +30,7 @@ __all__ = [
     "impute",
     "integrate",
     "ligrec",
+    "ligrec_types",
     "niche_differences",
     "niches",
     "patterns",

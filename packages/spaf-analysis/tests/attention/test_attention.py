@@ -161,7 +161,7 @@ def test_columns_are_those_of_the_model_and_of_the_counts(cells, model):
     stored = cells.uns["attention"]
     table = stored["table"].set_index(["direction", "query", "key"]).sort_index()
     # The pairs are those that perturb chooses for the same types and seed.
-    chosen = PairChoice(**TYPES, max_pairs=30).of(cells, genes_of_cells(cells, model, None))
+    chosen = PairChoice(**TYPES, max_pairs=30).of(cells, genes_of_cells(cells, cells.X, model, None))
     pairs = np.c_[chosen.left, chosen.right][chosen.near]
     plain, minus = (model.attention(cells, pairs, minus_alibi=flag) for flag in (False, True))
     row = table.loc[("right_to_left", "GENE2", "GENE5")]

@@ -1,11 +1,14 @@
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import optimize, sparse, stats
 
-from spaf_analysis import InputError, tl
+from spaf_analysis import InputError, pl, tl
 from spaf_analysis.gene_pairs.markers import pair_markers
+from spaf_analysis.gene_pairs.section import GenePairMarkersSection
 
 
 def make_cells(seed=0, *, n=600, n_genes=16, planted=True):
@@ -48,6 +51,32 @@ def test_a_pair_counts_for_what_it_adds_and_markers_by_presence_vanish(tmp_path)
     assert adata.uns["gene_pair_markers"]["n_called"] == len(called)
     adata.write_h5ad(tmp_path / "out.h5ad")
     assert ad.read_h5ad(tmp_path / "out.h5ad").uns["gene_pair_markers"]["n_called"] == len(called)
+
+
+def test_the_figure_and_the_section_show_what_pairs_add_beside_their_presence(html_of):
+    adata = make_cells()
+    said = GenePairMarkersSection.compute(SimpleNamespace(adata=adata))
+    assert (said.stored, said.numbers(), said.view()) == (None, {}, {})
+    with pytest.raises(InputError, match="uns has no markers among gene pairs 'gene_pair_markers'"):
+        pl.gene_pair_markers(adata)
+    tl.gene_pair_markers(adata, groupby="type")
+    axes = pl.gene_pair_markers(adata, n=7)
+    table = adata.uns["gene_pair_markers"]["table"].head(7)
+    first = table.iloc[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names[0] == f"{first['gene_a']} – {first['gene_b']}, {first['group']}"
+    assert len(names) == 7
+    _, presence, called, others = axes.collections
+    np.testing.assert_allclose(presence.get_offsets()[:, 0], -np.log10(table["p_presence"]))
+    np.testing.assert_allclose(called.get_offsets()[:, 0], -np.log10(table.loc[table["called"], "p"]))
+    assert len(called.get_offsets()) + len(others.get_offsets()) == 7
+    made = GenePairMarkersSection.compute(SimpleNamespace(adata=adata))
+    assert made.numbers()["gene_pair_markers"]["n_tested"] == 240
+    assert "add to their two genes" in made.view()["said"]
+    assert "spaf-analysis gene-pairs IN.h5ad --groupby" in html_of(said)
+    page = html_of(made)
+    assert page.count("<tr><td") == 15
+    assert made.view()["said"] in page
 
 
 def test_p_is_uniform_where_pairs_carry_nothing():

@@ -5,7 +5,6 @@ import sys
 from types import SimpleNamespace
 
 import anndata as ad
-import jinja2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 from spaf_analysis import InputError, cli, pl, tl
 from spaf_analysis.patterns import leading_patterns, location_baseline, pattern_counts
 from spaf_analysis.patterns.section import PatternsSection
-from spaf_analysis.report.words import count, figure, small
 from spaf_data import bin_transcripts, location_summary, read_transcripts, simulate_bundle
 
 N_PLANTED = 3
@@ -108,14 +106,7 @@ def test_genes_are_drawn_by_pattern(cells):
     assert names == ["central", "nuclear", "perinuclear", "peripheral", "polarised", "punctate"]
 
 
-def html_of(section):
-    environment = jinja2.Environment(autoescape=True)
-    environment.filters |= {"count": count, "figure": figure, "small": small}
-    shown = {"section": section, "show": lambda figures: f"{len(figures)} figures"}
-    return environment.from_string(section.template).render(**shown, **section.view())
-
-
-def test_the_report_shows_what_is_stored_or_says_what_it_needs(cells, truth):
+def test_the_report_shows_what_is_stored_or_says_what_it_needs(cells, truth, html_of):
     section = PatternsSection.compute(SimpleNamespace(adata=cells))
     page = html_of(section)
     assert "1 figures" in page

@@ -10,6 +10,7 @@ from spaf_analysis.commands import (
     ASSAY,
     CONDITION,
     JSON,
+    LAYER,
     OUT,
     SEED,
     SOURCE,
@@ -36,8 +37,8 @@ def attention_command(
     left: LEFT = None,
     right: RIGHT = None,
     pairs: PAIRS = None,
-    layer: Annotated[list[int] | None, typer.Option(help="Layer to average, from 0; repeatable; default: all.")] = None,
-    head: Annotated[list[int] | None, typer.Option(help="Head to average, from 0; repeatable; default: all.")] = None,
+    layers: Annotated[list[int] | None, typer.Option(help="Network layer, from 0; repeatable; default: all.")] = None,
+    heads: Annotated[list[int] | None, typer.Option(help="Attention head, from 0; repeatable; default: all.")] = None,
     by: Annotated[str, typer.Option(help="mean; or also each layer, or head, by itself (shown by --json).")] = "mean",
     near: NEAR = None,
     far: FAR = None,
@@ -47,6 +48,7 @@ def attention_command(
     shuffles: Annotated[int, typer.Option(help="Shuffled sets of pairs of cells.")] = 19,
     agreement: Annotated[int, typer.Option(help="Pairs of cells in which genes are deleted to compare; 0: none.")] = 10,
     fdr: Annotated[float, typer.Option(help="False discovery rate of what is called.")] = 0.05,
+    layer: LAYER = None,
     tissue: TISSUE = None,
     condition: CONDITION = None,
     species: SPECIES = None,
@@ -72,10 +74,10 @@ def attention_command(
         check_all_kept(out, as_json=as_json, lost=f"each {by} (--by)")
     adata = read_table(source)
     attention(
-        adata, model, cell_type=cell_type, left=left, right=right, pairs=read_pairs(pairs), layers=layer or None,
-        heads=head or None, by=by, near=near, far=far, tile=tile, max_pairs=max_pairs,  # type: ignore[arg-type]
+        adata, model, cell_type=cell_type, left=left, right=right, pairs=read_pairs(pairs), layers=layers or None,
+        heads=heads or None, by=by, near=near, far=far, tile=tile, max_pairs=max_pairs,  # type: ignore[arg-type]
         min_pairs=min_pairs, n_shuffles=shuffles, n_agreement=agreement, fdr=fdr, seed=seed, key_added=key_added,
-        **context,
+        layer=layer, **context,
     )  # fmt: skip
     write_result(adata, pd.DataFrame(adata.uns[key_added]["table"]), out)
     if as_json:

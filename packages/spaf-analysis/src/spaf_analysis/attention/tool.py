@@ -31,6 +31,7 @@ from spaf_model import Model, PerturbsPairs, ShowsAttention, asked, check_key
 
 if TYPE_CHECKING:
     import anndata as ad
+    from scipy import sparse
 
     from spaf_model import Cells
 
@@ -124,7 +125,8 @@ def attention(
     )  # fmt: skip
     table = table_of(adata, table_key)
     asks = model if isinstance(model, ShowsAttention) else asked(loaded(model), ShowsAttention)
-    chosen = choice.of(table, genes_of_cells(table, asks, None, options.get("layer")))
+    counts = checked_counts(table, options.get("layer"), "the table")
+    chosen = choice.of(table, genes_of_cells(table, counts, asks, None))
     cells = np.c_[chosen.left, chosen.right][chosen.near]
     tiles = chosen.stratum[chosen.near]
     if len(np.unique(tiles)) == len(tiles):
@@ -137,7 +139,6 @@ def attention(
     observed = asks.attention(table, cells, **read)
     plain = asks.attention(table, cells, **read, minus_alibi=False)
     shuffles = [asks.attention(table, other, **read) for other in others]
-    counts = checked_counts(table, options.get("layer"), "the table")
     amounts = {side: np.log1p(counts[cells[:, place]].toarray()) for place, side in enumerate(("left", "right"))}
     parts, controls = [], []
     for direction in DIRECTIONS:
@@ -164,7 +165,7 @@ def attention(
             found, left_over = _controls(rows[own], direction, fdr)
             controls.append(found)
             rows.loc[own, "residual"] = left_over
-    agreement, reason = _agreement(table, asks, cells[:n_agreement], read, seed)
+    agreement, reason = _agreement(table, counts, asks, cells[:n_agreement], read, seed)
     each = _by(table, asks, cells, others[0], by, read, layers, heads, choice.min_pairs)
     for column in ("query", "key"):
         rows[column] = table.var_names.to_numpy().astype(str)[rows[column].to_numpy(dtype=np.int64)]
@@ -178,12 +179,13 @@ def attention(
         "names": np.array(choice.names, dtype=object),
         "n_cell_pairs": int(observed.n_cell_pairs),
         "n_tested": int(tested.sum()),
-        "n_called": int((rows["fdr"] <= fdr).sum()),
+        "n_called": int(rows["called"].sum()),
         "parameters": {
             "cell_type": cell_type or "", "left": left or "", "right": right or "", "by": by, "fdr": fdr,
             "layers": np.array([] if layers is None else layers, dtype=np.int64),
             "heads": np.array([] if heads is None else heads, dtype=np.int64),
             "n_shuffles": n_shuffles, "max_pairs": max_pairs, "min_pairs": min_pairs, "seed": seed,
+            "layer": options.get("layer") or "",
             **dict(zip(("near", "far", "tile"), choice.distances(table), strict=True)),
             "model": str(getattr(asks, "source", "")),
         },
@@ -257,10 +259,18 @@ def _shuffled(
 
 
 def _agreement(
-    table: ad.AnnData, model: Any, cells: NDArray[np.int64], read: dict[str, Any], seed: int
+    table: ad.AnnData,
+    counts: sparse.csr_matrix,
+    model: Any,
+    cells: NDArray[np.int64],
+    read: dict[str, Any],
+    seed: int,
 ) -> tuple[pd.DataFrame, str]:
-    """Return for each pair of cells how attention between them ranks gene pairs beside deleting both genes."""
-    columns = ["left", "right", "n", "rho", "rho_position"]
+    """Return for each pair of cells how attention between them ranks gene pairs beside deleting both genes.
+
+    And how position alone, and the product of the shares of cells in which the genes are detected, rank them.
+    """
+    columns = ["left", "right", "n", "rho", "rho_position", "rho_detection"]
     if not len(cells):
         return pd.DataFrame({name: [] for name in columns}), "it was not asked for"
     can_delete: Any = model
@@ -268,7 +278,7 @@ def _agreement(
         return pd.DataFrame({name: [] for name in columns}), "the model cannot be asked again without genes"
     rng = np.random.default_rng(seed)
     options = {name: value for name, value in read.items() if name not in ("layers", "heads")}
-    counts = checked_counts(table, options.get("layer"), "the table")
+    rates = counts.getnnz(axis=0) / max(table.n_obs, 1)
     names, rows = table.obs_names.astype(str), []
     for one, other in cells:
         both = np.outer((counts[one].toarray() > 0).ravel(), (counts[other].toarray() > 0).ravel())
@@ -289,7 +299,9 @@ def _agreement(
         )
         weight, whole = there[0] + back[0], there[1] + back[1]
         moved = deleted[some[:, 0], some[:, 1]]
-        rows.append((names[one], names[other], len(some), spearman(weight, moved), spearman(whole - weight, moved)))
+        beside = (whole - weight, rates[some[:, 0]] * rates[some[:, 1]])
+        rho = [spearman(values, moved) for values in (weight, *beside)]
+        rows.append((names[one], names[other], len(some), *rho))
     return pd.DataFrame(rows, columns=columns), ""
 
 

@@ -18,10 +18,13 @@ from spaf_analysis.errors import InputError
 from spaf_analysis.genes import checked_counts
 from spaf_analysis.keys import SLIDE, SPATIAL
 from spaf_analysis.metrics import spatial_tiles
+from spaf_analysis.patterns.tool import cells_of_run
 from spaf_analysis.tables import check_cell_names, labels_of, places_of, read_table, slide_names
 
 if TYPE_CHECKING:
     import anndata as ad
+
+    from spaf_data import Transcripts
 
 T = TypeVar("T")
 Parts = Literal["strips", "thirds", "tiles", "slides", "donors"]
@@ -44,6 +47,7 @@ class DataOptions:
     label: str | None = None  # column of obs with cell types or what else a cell is
     region: str | None = None  # column of obs with what surrounds a cell: layers, domains
     reference: str | None = None  # h5ad of labelled cells, whose labels are carried to this one
+    transcripts: str | None = None  # the run that the cells are of, relative to the TOML file
     without: tuple[str, ...] = ()  # values of label, region and batch that say nothing, such as "undetermined"
     parts: Parts = "thirds"  # what is held out together, of what is predicted
     spot: float = 75.0  # um, side of the squares that cells are added up in for deconvolution
@@ -51,6 +55,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):
             raise InputError("a data set has either a path or the name of a public dataset.")
+        if self.dataset is not None and self.transcripts is not None:
+            raise InputError("a public dataset has transcripts of its own; leave transcripts out.")
         if self.dataset is not None and self.dataset not in PUBLIC:
             raise InputError(f"there is no public data set {self.dataset!r}; there are: {', '.join(PUBLIC)}.")
         if self.parts == "donors" and self.donor is None:
@@ -96,10 +102,41 @@ class Data:
             return None
         return self._ready(read_table(self.folder / self.options.reference), None)
 
+    @property
+    def run(self) -> Path | None:
+        """Where the run lies that the cells are of; None where the data set names none."""
+        if self.options.dataset is not None:
+            return PUBLIC[self.options.dataset][0]()
+        return None if self.options.transcripts is None else self.folder / self.options.transcripts
+
+    @cached_property
+    def transcripts(self) -> tuple[Transcripts, NDArray[np.int64]]:
+        """Read the transcripts of the cells of the table; and return the row of the table that each of their cells is.
+
+        Raises
+        ------
+        InputError
+            If the data set names no run, it cannot be read, or none of its cells is in the table.
+        """
+        if self.run is None:
+            raise InputError(f"data set {self.name!r} names no run with its transcripts (transcripts).")
+        read = spaf_data.read_transcripts(self.run)
+        rows, cells = cells_of_run(self.table, read)
+        return read.of_cells(cells), rows
+
     @cached_property
     def fingerprint(self) -> str:
-        """Say what the results depend on: the bytes of the files, or the name of the public data set."""
+        """Say what the results depend on: the bytes of the files, or the name of the public data set.
+
+        Of a run with transcripts, which can be many files and large, names, sizes and times of its files.
+        """
         digest = hashlib.sha256()
+        if self.options.transcripts is not None:
+            run = self.folder / self.options.transcripts
+            for place in sorted(run.rglob("*")) if run.is_dir() else [run]:
+                if place.is_file():
+                    state = place.stat()
+                    digest.update(f"{place.relative_to(run)} {state.st_size} {state.st_mtime_ns}\n".encode())
         for name in (self.options.path, self.options.reference):
             if name is not None:
                 with (self.folder / name).open("rb") as file:
@@ -116,6 +153,8 @@ class Data:
         """
         try:
             check_cell_names(self.table)
+            if self.options.transcripts is not None and not (self.folder / self.options.transcripts).exists():
+                raise InputError(f"there is no run {self.folder / self.options.transcripts} (transcripts).")
             for option in ("slide", "donor", "batch", "label", "region"):
                 column = getattr(self.options, option)
                 if column is not None:
@@ -133,6 +172,7 @@ class Data:
         """Give the memory of the cells back; they are read again where they are asked for."""
         self.__dict__.pop("table", None)
         self.__dict__.pop("reference", None)
+        self.__dict__.pop("transcripts", None)
         self._made.clear()
 
     @property
@@ -151,6 +191,8 @@ class Data:
     def names(self) -> set[str]:
         """Return the fields of the options that this data set has, for `Task.needs`."""
         found = {name for name in ("label", "region", "donor") if getattr(self.options, name) is not None}
+        if self.options.dataset is not None or self.options.transcripts is not None:
+            found.add("transcripts")
         return found | ({"batch"} if self.batch else set()) | ({"places"} if self.has_places else set())
 
     def codes(self, column: str) -> tuple[NDArray[np.int64], list[str]]:

@@ -103,7 +103,12 @@ def run_benchmark(
 def inputs_of(task: Task, method: Method, data: Data, settings: Settings) -> dict[str, Any]:
     """Return all that a cell depends on."""
     options = dataclasses.asdict(data.options)
-    for place in ("path", "reference", "dataset"):  # where the data lie does not matter, and their bytes do
+    for place in (
+        "path",
+        "reference",
+        "transcripts",
+        "dataset",
+    ):  # where the data lie does not matter, and their bytes do
         options.pop(place)
     return {
         "format": _FORMAT,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, OUT, SOURCE, check_result, print_json, write_result
+from spaf_analysis.commands import JSON, LAYER, OUT, SOURCE, check_result, print_json, write_result
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import GENE_PAIR_MARKERS, GENE_PAIRS
 
@@ -34,6 +34,7 @@ def gene_pairs_command(
         ),
     ] = None,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not ranked.", min=1)] = 10,
+    layer: LAYER = None,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = GENE_PAIRS,
     as_json: JSON = False,
 ) -> None:
@@ -75,7 +76,7 @@ def gene_pairs_command(
     del content["table"]
     content["enriched"] = ranked.enriched(len(ranked.table))
     if groupby is not None:
-        gene_pair_markers(adata, groupby=groupby, min_cells=min_cells)
+        gene_pair_markers(adata, groupby=groupby, min_cells=min_cells, layer=layer)
         markers = adata.uns[GENE_PAIR_MARKERS]
         table = markers["table"]
         content["markers"] = markers

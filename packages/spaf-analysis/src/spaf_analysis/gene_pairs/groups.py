@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -140,7 +141,7 @@ def scores_key(table: ad.AnnData) -> str:
     return ENRICHMENT if ENRICHMENT in table.obsm else COLOCALIZATION
 
 
-def markers_sentence(stored: dict[str, object]) -> str:
+def markers_sentence(stored: Mapping[str, Any]) -> str:
     """Say how many pairs mark a group, and how many only seemed to."""
     return (
         f"{stored['n_called']:,} of {stored['n_tested']:,} pairs and groups tested add to their two genes; "

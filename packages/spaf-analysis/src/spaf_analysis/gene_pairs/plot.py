@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.tool import stored_gene_pairs
-from spaf_analysis.keys import GENE_PAIRS
+from spaf_analysis.keys import GENE_PAIR_MARKERS, GENE_PAIRS
 from spaf_analysis.plots.style import ACCENT, FAINT, INK, MUTED, style
+from spaf_analysis.tables import stored_result, table_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -61,6 +62,57 @@ def gene_pairs(adata: Cells, *, n: int = 15, key: str = GENE_PAIRS, table_key: s
     if top.empty:
         raise InputError(f"no gene pair of uns[{key!r}] is enriched at a false discovery rate of 5 %.")
     return gene_pair_enrichment(top, label=COUNTED[ranked.method])
+
+
+def gene_pair_markers(adata: Cells, *, n: int = 15, key: str = GENE_PAIR_MARKERS, table_key: str | None = None) -> Axes:
+    """Draw the gene pairs that mark groups most certainly, beside how certain their presence alone seems.
+
+    Parameters
+    ----------
+    adata
+        With what `spaf_analysis.tl.gene_pair_markers` wrote, or a SpatialData.
+    n
+        Pairs and groups, at most: those that add most to their genes.
+    key
+        Key of `uns`.
+    table_key
+        Table of a SpatialData; may be None where it has only one.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        A line from p by presence (open) to p of what the pair adds (filled; in colour where it was called), both as
+        -log10.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    stored = stored_result(
+        table_of(adata, table_key), key, "markers among gene pairs", "tl.gene_pair_markers writes them"
+    )
+    rows = pd.DataFrame(stored["table"])
+    rows = rows[rows["p"].notna().to_numpy()].head(n)
+    adds, presence = (-np.log10(np.maximum(rows[name].to_numpy(), 1e-300)) for name in ("p", "p_presence"))
+    called = rows["called"].to_numpy(dtype=bool)
+    with style():
+        figure = Figure(figsize=(6.4, 0.27 * len(rows) + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        y = np.arange(len(rows))
+        axes.hlines(y, presence, adds, color=FAINT, linewidth=5)
+        axes.scatter(presence, y, facecolors="white", edgecolors=MUTED, s=34, zorder=3, label="presence alone")
+        axes.scatter(adds[called], y[called], color=ACCENT, s=34, zorder=4, label="beyond its genes, called")
+        axes.scatter(adds[~called], y[~called], color=MUTED, s=34, zorder=4, label="beyond its genes")
+        names = rows["gene_a"].astype(str) + " – " + rows["gene_b"].astype(str) + ", " + rows["group"].astype(str)
+        axes.set_yticks(y, list(names))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set(xlabel="−log10 p")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0, handletextpad=0.2)
+        return axes
 
 
 def pair_robustness(table: pd.DataFrame, *, score: str = "jaccard") -> NDArray[np.object_]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.gene_pairs.compute import GenePairs
-from spaf_analysis.gene_pairs.plot import COUNTED, gene_pair_enrichment
+from spaf_analysis.gene_pairs.groups import markers_sentence
+from spaf_analysis.gene_pairs.plot import COUNTED, gene_pair_enrichment, gene_pair_markers
 from spaf_analysis.gene_pairs.tool import enriched_gene_pairs
-from spaf_analysis.report.section import Card, Context, Picture, Section
-from spaf_analysis.report.words import count
+from spaf_analysis.keys import GENE_PAIR_MARKERS
+from spaf_analysis.report.section import Card, Context, Picture, Section, StoredSection
+from spaf_analysis.report.words import count, plain_rows
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 N_SHOWN = 15
 
@@ -102,6 +107,56 @@ less so.{% endif %} Pairs seen in at least 10 cells are ranked.</p>
             "rows": top.to_dict(orient="records"),
             "method": "" if self.ranked is None else method_sentences(self.ranked),
         }
+
+
+class GenePairMarkersSection(StoredSection):
+    """Gene pairs that mark groups beyond their genes, where `spaf_analysis.tl.gene_pair_markers` has written them."""
+
+    key = GENE_PAIR_MARKERS
+    anchor = "markers"
+    title = "Gene pairs that mark groups"
+    doing = "drawing gene pairs that mark groups"
+    unwritten = """Gene pairs were not held against groups;
+<code>spaf-analysis gene-pairs IN.h5ad --groupby COLUMN -o IN_WITH.h5ad</code> does it."""
+    written = """
+<p>{{ said }} Genes that a group has more of are found together more often there, so a pair counts for what it adds to
+both genes and the depth, at a false discovery rate of 5 % over all pairs and groups.</p>
+<div class="two wide">
+<div>{{ show(section.figures) }}</div>
+<div class="scroll"><table>
+<caption>The gene pairs that add most to their genes.</caption>
+<thead><tr><th class="text">Group</th><th class="text">Genes</th><th>Coefficient</th><th>FDR</th>
+<th>FDR, presence</th><th>Cells</th></tr></thead>
+<tbody>
+{% for row in rows %}
+<tr><td class="text">{{ row.group }}</td><td class="text genes">{{ row.gene_a }} – {{ row.gene_b }}</td>
+<td>{{ row.coefficient | figure(2) }}</td><td class="nowrap">{{ row.fdr | small }}</td>
+<td class="nowrap">{{ row.fdr_presence | small }}</td><td>{{ row.n_cells | count }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+</div>
+"""
+
+    @classmethod
+    def drawn(cls, adata: ad.AnnData, stored: dict[str, Any]) -> tuple[Picture, ...]:
+        """Draw what pairs add beside what their presence alone says."""
+        picture = Picture.of(
+            gene_pair_markers(adata, n=N_SHOWN),
+            "How certain gene pairs mark a group: by what they add to their genes, and by presence alone.",
+            "Filled: by what the pair adds to its two genes (in colour where it was called); open: by presence alone.",
+        )
+        return (picture,)
+
+    def numbers_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return how many pairs and groups were tested and called, and the rows that lead."""
+        names = ("n_tested", "n_called", "n_presence", "n_vanished")
+        rows = plain_rows(pd.DataFrame(stored["table"]).head(N_SHOWN))
+        return {"gene_pair_markers": {name: int(stored[name]) for name in names} | {"leading": rows}}
+
+    def view_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the rows that are shown, and the result in a sentence."""
+        rows = pd.DataFrame(stored["table"]).head(N_SHOWN)
+        return {"rows": rows.to_dict(orient="records"), "said": markers_sentence(stored)}
 
 
 def method_sentences(ranked: GenePairs) -> str:

@@ -6,6 +6,7 @@ from .overlap import overlap_of_calls
 from .resource import Coverage, Resource, cover, read_resource
 from .scores import ligand_receptor_scores
 from .tool import ligrec
+from .types import divided, ligrec_types
 
 __all__ = [
     "Coverage",
@@ -13,10 +14,12 @@ __all__ = [
     "PairTests",
     "Resource",
     "cover",
+    "divided",
     "feature_values",
     "judge_pairs",
     "ligand_receptor_scores",
     "ligrec",
+    "ligrec_types",
     "matched_genes",
     "overlap_of_calls",
     "p_among",

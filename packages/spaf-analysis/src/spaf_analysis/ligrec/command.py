@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spaf_analysis.commands import JSON, OUT, SEED, SOURCE, check_all_kept, check_result, print_json, write_result
+from spaf_analysis.commands import (
+    JSON,
+    LAYER,
+    OUT,
+    SEED,
+    SOURCE,
+    check_all_kept,
+    check_result,
+    print_json,
+    write_result,
+)
 from spaf_analysis.defaults import BANDWIDTH, N_MATCHED, N_PERMUTATIONS, TILE
 from spaf_analysis.errors import InputError
-from spaf_analysis.keys import LIGREC
+from spaf_analysis.keys import LIGREC, LIGREC_TYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +42,13 @@ def ligrec_command(
     scores: Annotated[
         Path | None, typer.Option(help="File to write with the scores of cells: cells x pairs.", metavar="SCORES.h5ad")
     ] = None,
+    types: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write (.csv, .parquet) of which types send and which receive, for each pair tested.",
+            metavar="TYPES.csv",
+        ),
+    ] = None,
     donor: Annotated[str | None, typer.Option(help="Column of obs with donors, which are then what is tested.")] = None,
     condition: Annotated[str | None, typer.Option(help="Column of obs with conditions to compare.")] = None,
     contrast: Annotated[
@@ -52,7 +69,7 @@ def ligrec_command(
     n_matched: Annotated[int, typer.Option(help="Genes as frequent as either side, for matched pairs.")] = N_MATCHED,
     min_cells: Annotated[int, typer.Option(help="Pairs seen in fewer cells are not tested.", min=1)] = 10,
     permutations: Annotated[int, typer.Option(help="Arrangements of donors, at most.", min=1)] = N_PERMUTATIONS,
-    layer: Annotated[str | None, typer.Option(help="Layer with counts; default: X.")] = None,
+    layer: LAYER = None,
     seed: SEED = 0,
     key_added: Annotated[str, typer.Option(help="Key of uns to write.")] = LIGREC,
     as_json: JSON = False,
@@ -63,10 +80,13 @@ def ligrec_command(
 
         spaf-analysis ligrec slide.h5ad --cell-type type --resource pairs.csv -o ligrec.csv
 
+        spaf-analysis ligrec slide.h5ad --cell-type type --types senders_receivers.csv -o ligrec.csv
+
         spaf-analysis ligrec slide.h5ad --cell-type type --beside perturbation=perturb.csv --json
     """
     from spaf_analysis.ligrec.scores import ligand_receptor_scores
     from spaf_analysis.ligrec.tool import ligrec
+    from spaf_analysis.ligrec.types import ligrec_types
     from spaf_analysis.tables import read_table
     from spaf_model import refuse_overwriting, replace_file
 
@@ -78,6 +98,15 @@ def ligrec_command(
         check_result(source, scores, as_json=as_json)
         if out is not None:
             refuse_overwriting(out, scores)
+    if types is not None:
+        if types.suffix == ".h5ad":
+            raise InputError(f"{types} is where a table goes; its name must end in .csv or .parquet.")
+        if cell_type is None:
+            raise InputError("--types says which types send and receive: name their column too (--cell-type).")
+        check_result(source, types, as_json=as_json, others=read)
+        for other in (out, scores):
+            if other is not None:
+                refuse_overwriting(other, types)
     if contrast is not None and condition is None:
         raise InputError("--contrast is for comparing conditions: give --condition too, or leave it out.")
     if beside:
@@ -90,9 +119,13 @@ def ligrec_command(
         beside_columns=beside_columns, n_permutations=permutations, seed=seed, layer=layer, key_added=key_added,
     )  # fmt: skip
     found = adata.uns[key_added]
+    if types is not None:
+        ligrec_types(adata, key=key_added)
     typer.echo(found["coverage"], err=True)
     if scores is not None:
         replace_file(scores, ligand_receptor_scores(adata, key=key_added).write_h5ad)
+    if types is not None:
+        write_result(adata, adata.uns[LIGREC_TYPES]["table"], types)
     write_result(adata, found["table"], out)
     if as_json:
         print_json({"coverage": found["coverage"]} | found)

@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 
 from spaf_analysis.ligrec.moments import Moments, upper_tail
 
+FDR = 0.05
 _FEW = 10
 _LEAST_FOR_TAIL = 100
 _TAIL = 0.1
@@ -132,15 +133,19 @@ def judge_pairs(
         With the Benjamini-Hochberg false discovery rate over all pairs.
     """
     together = Moments(*(part.sum(axis=0) for part in (_all(moments))))
-    ways, skewness = _standardised(together)
+    ways, skewness = standardised(together)
     z = np.minimum(ways, ways.T)
     n = len(pairs)
     ratio_matched, rank, p_matched = (np.full(n, np.nan) for _ in range(3))
     n_matched = np.zeros(n, dtype=np.int64)
     expected, by_unit = together.observed - together.excess, moments.observed - moments.excess
     of_units = np.full((len(moments.observed), n), np.nan)
+    shared = _shared(subunits)
+    banned = np.eye(len(subunits), dtype=bool)
+    if known:
+        banned[tuple(np.array(sorted(known)).T)] = True
     for index, (one, other) in enumerate(np.asarray(pairs).tolist()):
-        a, b = _random_pairs(one, other, pools, subunits, known)
+        a, b = _random_pairs(one, other, pools, shared, banned)
         tested = np.isfinite(z[a, b])
         a, b = a[tested], b[tested]
         n_matched[index] = len(a)
@@ -192,7 +197,7 @@ def _all(moments: Moments) -> tuple[NDArray[np.float64], ...]:
     return moments.observed, moments.excess, moments.variance, moments.third
 
 
-def _standardised(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def standardised(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return z and skewness of each two features, by where the second lies; NaN where no cell can change places."""
     observed, excess, variance, third = _all(moments)
     # What rounding leaves of strata of one cell is no variance.
@@ -201,18 +206,21 @@ def _standardised(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.flo
     return excess / deviation, third / (deviation * known)
 
 
+def _shared(subunits: Sequence[frozenset[int]]) -> NDArray[np.bool_]:
+    """Return which features have a gene in common, (n_features, n_features)."""
+    feature = np.repeat(np.arange(len(subunits)), [len(genes) for genes in subunits])
+    gene = np.array([gene for genes in subunits for gene in genes], dtype=np.int64)
+    parts = sparse.csr_matrix((np.ones(len(gene)), (feature, gene)))
+    return np.asarray((parts @ parts.T).toarray() > 0)
+
+
 def _random_pairs(
-    one: int,
-    other: int,
-    pools: NDArray[np.integer],
-    subunits: Sequence[frozenset[int]],
-    known: frozenset[tuple[int, int]],
+    one: int, other: int, pools: NDArray[np.integer], shared: NDArray[np.bool_], banned: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    taken = subunits[one] | subunits[other]
-    left, right = ([gene for gene in pools[side].tolist() if not subunits[gene] & taken] for side in (one, other))
-    chosen = [(a, b) for a in left for b in right if a != b and (a, b) not in known]
-    a, b = np.array(chosen, dtype=np.int64).reshape(-1, 2).T
-    return a, b
+    """Return the pairs of genes as frequent as two features, but for theirs and those that are banned."""
+    left, right = (pool[~(shared[one, pool] | shared[other, pool])] for pool in (pools[one], pools[other]))
+    row, column = np.nonzero(~banned[left[:, None], right[None]])
+    return left[row], right[column]
 
 
 def _ratio(observed: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:

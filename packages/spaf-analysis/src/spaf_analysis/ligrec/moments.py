@@ -55,6 +55,13 @@ class StratumMeans:
         """Return cells x features."""
         return np.asarray(self.means[self.stratum[cells]].toarray())
 
+    def weighed(self, weights: sparse.csr_matrix, beside: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return weights (cells x beside) times the means of the strata of `beside`, by way of the strata: cheaper."""
+        strata, column = np.unique(self.stratum[beside], return_inverse=True)
+        ends = np.arange(len(beside) + 1)
+        joins = sparse.csr_matrix((np.ones(len(beside)), column, ends), shape=(len(beside), len(strata)))
+        return np.asarray((weights @ joins) @ self.means[strata].toarray())
+
 
 def kernel(
     of: NDArray[np.float64], among: NDArray[np.float64], itself: NDArray[np.int64], sigma: float
@@ -175,14 +182,14 @@ def spatial_moments(
         first = np.flatnonzero(np.diff(stratum[cells], prepend=-1))
         n = np.diff(first, append=len(cells)).astype(np.float64)[:, None]
         of = int(unit[block[cells[0], 0]])
-        own, near = values[cells].toarray(), values[beside].toarray()
-        found.observed[of] += own.T @ (weights[order] @ near)
+        weights = weights[order]
+        own, surrounding = values[cells].toarray(), weights @ values[beside].toarray()
+        found.observed[of] += own.T @ surrounding
         own -= means(cells)
-        near -= means(beside)
-        surrounding = weights[order] @ near
+        surrounding -= means.weighed(weights, beside)
         found.excess[of] += own.T @ surrounding
         within[of] += own.T @ own
-        inside = sums_inside(weights, stratum[some], stratum[beside])[order]
+        inside = sums_inside(weights, stratum[cells], stratum[beside])
         own_weight = np.add.reduceat(inside, first) / np.maximum(n[:, 0] * (n[:, 0] - 1), 1)
         found.excess[of] += own.T @ (own * np.repeat(own_weight, n[:, 0].astype(np.int64))[:, None])
         surrounding -= np.repeat(np.add.reduceat(surrounding, first) / n, n[:, 0].astype(np.int64), axis=0)

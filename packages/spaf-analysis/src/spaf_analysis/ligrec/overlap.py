@@ -9,8 +9,8 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.ligrec.compute import FDR
 
-FDR = 0.05
 RESOURCE = "pairs of the resource"
 OWN = "ligand-receptor"
 

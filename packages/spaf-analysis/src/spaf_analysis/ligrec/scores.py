@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -51,6 +53,49 @@ def ligand_receptor_scores(
         If it is not there, or no pair was called.
     """
     table = table_of(adata, table_key)
+    found = stored_pairs(table, key, only_called=only_called)
+    pairs, inputs = found.pairs, found.inputs
+    score, excess = local_scores(inputs, found.ligands, found.receptors)
+    scores = ad.AnnData(
+        _of_all_cells(score, inputs.used, table.n_obs), obs=table.obs.copy(),
+        var=pairs.set_index(pairs["ligand"] + "|" + pairs["receptor"]),
+    )  # fmt: skip
+    scores.layers["excess"] = _of_all_cells(excess, inputs.used, table.n_obs)
+    scores.obsm[SPATIAL] = np.asarray(table.obsm[SPATIAL]).copy()
+    return scores
+
+
+@dataclass(frozen=True)
+class StoredPairs:
+    """Pairs that were tested, and the cells that they were tested in.
+
+    Attributes
+    ----------
+    pairs
+        Rows of the table.
+    ligands, receptors
+        Columns of `inputs` that make either side.
+    inputs
+        The cells, read again with the options that were stored.
+    parameters
+        These options.
+    """
+
+    pairs: pd.DataFrame
+    ligands: list[tuple[int, ...]]
+    receptors: list[tuple[int, ...]]
+    inputs: Inputs
+    parameters: Mapping[str, Any]
+
+
+def stored_pairs(table: ad.AnnData, key: str, *, only_called: bool) -> StoredPairs:
+    """Return what `tl.ligrec` tested, with the cells.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or no pair was called.
+    """
     stored = stored_result(table, key, "ligand-receptor pairs", "tl.ligrec writes them")
     pairs = pd.DataFrame(stored["table"])
     if only_called:
@@ -62,18 +107,11 @@ def ligand_receptor_scores(
         table, cell_type=options["cell_type"] or None, donor=options["donor"] or None, bandwidth=options["bandwidth"],
         tile=options["tile"], layer=options["layer"] or None,
     )  # fmt: skip
-    sides = [
+    ligands, receptors = (
         [tuple(inputs.genes[part] for part in subunits_of(name, inputs.genes)) for name in pairs[side]]
         for side in ("ligand", "receptor")
-    ]
-    score, excess = local_scores(inputs, *sides)
-    scores = ad.AnnData(
-        _of_all_cells(score, inputs.used, table.n_obs), obs=table.obs.copy(),
-        var=pairs.set_index(pairs["ligand"] + "|" + pairs["receptor"]),
-    )  # fmt: skip
-    scores.layers["excess"] = _of_all_cells(excess, inputs.used, table.n_obs)
-    scores.obsm[SPATIAL] = np.asarray(table.obsm[SPATIAL]).copy()
-    return scores
+    )
+    return StoredPairs(pairs, ligands, receptors, inputs, options)
 
 
 def local_scores(

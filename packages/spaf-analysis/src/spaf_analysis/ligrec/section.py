@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from spaf_analysis.keys import LIGREC
+from spaf_analysis.keys import LIGREC, LIGREC_TYPES
 from spaf_analysis.ligrec.plot import ligrec as draw
-from spaf_analysis.report.section import Context, Picture, Section
+from spaf_analysis.report.section import Context, Picture, StoredSection
 from spaf_analysis.report.words import plain_rows
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 _SHOWN = 15
 
 
 @dataclass(frozen=True)
-class LigrecSection(Section):
+class LigrecSection(StoredSection):
     """Ligand-receptor pairs, where `spaf_analysis.tl.ligrec` has written them.
 
     Attributes
     ----------
-    table
-        A row a pair that was tested; None where nothing was written.
-    overlap
-        Beside other results; None where there are none.
-    record
-        What else was written.
+    of_types
+        What `spaf_analysis.tl.ligrec_types` wrote; None where nothing was.
     """
 
-    table: pd.DataFrame | None
-    overlap: pd.DataFrame | None
-    record: dict[str, Any]
-    figures: tuple[Picture, ...]
+    of_types: pd.DataFrame | None = None
 
+    key = LIGREC
     anchor = "ligrec"
     title = "Ligands beside their receptors"
     doing = "drawing ligand-receptor pairs"
-    template = """
-{% if section.table is none %}
-<p class="note">No ligand-receptor pairs were tested;
-<code>spaf-analysis ligrec IN.h5ad --cell-type COLUMN --resource PAIRS.csv -o IN_WITH.h5ad</code> does.</p>
-{% else %}
-<p>{{ section.record.coverage }} {{ section.record.n_tested | count }} were tested, {{ section.record.n_called |
+    unwritten = """No ligand-receptor pairs were tested;
+<code>spaf-analysis ligrec IN.h5ad --cell-type COLUMN --resource PAIRS.csv -o IN_WITH.h5ad</code> does."""
+    written = """
+<p>{{ section.stored.coverage }} {{ section.stored.n_tested | count }} were tested, {{ section.stored.n_called |
 count }} called: more beside each other than if whole cells were dealt anew among those of one type in one tile,
 and than gene pairs as frequent as they are. Genes vary in space together for many reasons; a call is no proof of a
 signal.</p>
@@ -60,6 +55,20 @@ signal.</p>
 {% endfor %}
 </tbody></table></div>
 </div>
+{% if senders %}
+<table>
+<caption>Which types send and which receive: what is most certain of all pairs and types tested, beyond type and
+tile.</caption>
+<thead><tr><th class="text">Ligand – receptor</th><th class="text">Sends</th><th class="text">Receives</th>
+<th>Ratio</th><th>z</th><th>FDR</th></tr></thead>
+<tbody>
+{% for row in senders %}
+<tr><td class="text genes">{{ row.ligand }} – {{ row.receptor }}</td><td class="text">{{ row.sender }}</td>
+<td class="text">{{ row.receiver }}</td><td>{{ row.ratio | figure(2) }}</td><td>{{ row.z | figure(1) }}</td>
+<td class="nowrap">{{ row.fdr | small }}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
 {% if overlap %}
 <table>
 <caption>Beside other results: pairs that both called, among those that both tested.</caption>
@@ -73,35 +82,37 @@ signal.</p>
 {% endfor %}
 </tbody></table>
 {% endif %}
-{% endif %}
 """
 
     @classmethod
     def compute(cls, context: Context) -> Self:
-        """Draw what was written."""
-        stored = context.adata.uns.get(LIGREC)
-        if stored is None:
-            return cls(None, None, {}, ())
+        """Read what was written, of types too, and draw it."""
+        made = super().compute(context)
+        stored = context.adata.uns.get(LIGREC_TYPES)
+        return made if stored is None else replace(made, of_types=pd.DataFrame(stored["table"]))
+
+    @classmethod
+    def drawn(cls, adata: ad.AnnData, stored: dict[str, Any]) -> tuple[Picture, ...]:
+        """Draw the pairs beside pairs as frequent."""
         picture = Picture.of(
-            draw(context.adata, n=_SHOWN),
+            draw(adata, n=_SHOWN),
             "Observed over expected of each ligand-receptor pair beside that of gene pairs as frequent.",
             "Filled: the pair; open: all gene pairs as frequent as it. The longer the line, the larger the excess.",
         )
-        overlap = pd.DataFrame(stored["overlap"]) if "overlap" in stored else None
-        return cls(pd.DataFrame(stored["table"]), overlap, dict(stored), (picture,))
+        return (picture,)
 
-    def numbers(self) -> dict[str, Any]:
-        """Return how many pairs were tested and called; nothing where none were."""
-        if self.table is None:
-            return {}
+    def numbers_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return how many pairs were tested and called, and the rows that lead."""
+        table = pd.DataFrame(stored["table"])
         return {
-            "n_ligrec_tested": len(self.table), "n_ligrec_called": int(self.table["called"].sum()),
-            "ligrec": plain_rows(self.table.head(_SHOWN)),
+            "n_ligrec_tested": len(table), "n_ligrec_called": int(table["called"].sum()),
+            "ligrec": plain_rows(table.head(_SHOWN)),
         }  # fmt: skip
 
-    def view(self) -> dict[str, Any]:
-        """Return the rows that are shown."""
+    def view_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the rows that are shown, and those beside other results."""
         return {
-            "rows": [] if self.table is None else self.table.head(_SHOWN).to_dict(orient="records"),
-            "overlap": [] if self.overlap is None else self.overlap.to_dict(orient="records"),
+            "rows": pd.DataFrame(stored["table"]).head(_SHOWN).to_dict(orient="records"),
+            "senders": [] if self.of_types is None else self.of_types.head(_SHOWN).to_dict(orient="records"),
+            "overlap": pd.DataFrame(stored.get("overlap", {})).to_dict(orient="records"),
         }

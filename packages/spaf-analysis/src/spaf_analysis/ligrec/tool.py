@@ -14,7 +14,7 @@ from spaf_analysis.defaults import BANDWIDTH, N_MATCHED, N_PERMUTATIONS, TILE
 from spaf_analysis.donors import DonorTest, compare_conditions, compare_with_zero
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import LIGREC
-from spaf_analysis.ligrec.compute import PairTests, adjusted, judge_pairs, matched_genes
+from spaf_analysis.ligrec.compute import FDR, PairTests, adjusted, judge_pairs, matched_genes
 from spaf_analysis.ligrec.inputs import Inputs, inputs_of
 from spaf_analysis.ligrec.moments import spatial_moments
 from spaf_analysis.ligrec.overlap import called_pairs, overlap_of_calls
@@ -24,8 +24,6 @@ from spaf_model import check_key
 
 if TYPE_CHECKING:
     from spaf_model import Cells
-
-FDR = 0.05
 
 
 def ligrec(

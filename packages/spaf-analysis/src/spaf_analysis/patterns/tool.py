@@ -97,7 +97,7 @@ def patterns(
         source = None if isinstance(adata, ad.AnnData) else adata
     if transcripts is None:
         transcripts = read_transcripts(source, platform=platform, options=options)
-    rows, cells = _cells_of(table, transcripts)
+    rows, cells = cells_of_run(table, transcripts)
     used = transcripts.of_cells(cells)
     outlines = None if source is None else read_outlines(source, used, options=options)
     found = subcellular_patterns(
@@ -128,8 +128,14 @@ def stored_patterns(adata: Cells, *, key: str = PATTERNS, table_key: str | None 
     return {**stored, "table": pd.DataFrame(stored["table"])}
 
 
-def _cells_of(table: ad.AnnData, transcripts: Transcripts) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the table that have transcripts, and where these cells are among those of the transcripts."""
+def cells_of_run(table: ad.AnnData, transcripts: Transcripts) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the table that have transcripts, and where these cells are among those of the transcripts.
+
+    Raises
+    ------
+    InputError
+        If there are none, or two rows are one cell.
+    """
     names = table.obs_names
     instance = table.uns.get("spatialdata_attrs", {}).get("instance_key")
     if instance in table.obs:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from spaf_analysis.cell_pairs.tool import distances_of
 from spaf_analysis.defaults import MAX_CELL_PAIRS, MIN_CELL_PAIRS
 from spaf_analysis.errors import InputError
-from spaf_analysis.genes import check_gene_names, checked_counts
+from spaf_analysis.genes import check_gene_names
 from spaf_analysis.perturbation.pairs import CellPairs, given_pairs, matched_pairs
 from spaf_analysis.tables import check_radius, labels_of, places_of, slide_names
 from spaf_model import Model, match_genes
 
 if TYPE_CHECKING:
     import anndata as ad
+    from scipy import sparse
 
 _TILE = 3.0  # side of a tile, in the least distance of far pairs
 
@@ -164,16 +165,15 @@ def _given(
 
 
 def genes_of_cells(
-    table: ad.AnnData, model: Any, genes: Sequence[str] | None, layer: str | None = None
+    table: ad.AnnData, counts: sparse.csr_matrix, model: Any, genes: Sequence[str] | None
 ) -> NDArray[np.bool_]:
     """Return which genes each cell has counts of, (n_cells, n_genes): of those asked for that the model knows.
 
     Raises
     ------
     InputError
-        If a gene is not in the table or twice, the model lacks it, there is no such layer, or it holds no counts.
+        If a gene is not in the table or twice, or the model lacks it.
     """
-    counts = checked_counts(table, layer, "the table")
     known = np.ones(table.n_vars, dtype=bool)
     if isinstance(model, Model):
         known = match_genes(table.var, model.vocabulary, min_fraction=0.0).token_ids >= 0

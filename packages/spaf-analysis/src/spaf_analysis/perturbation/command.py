@@ -11,6 +11,7 @@ from spaf_analysis.commands import (
     ASSAY,
     CONDITION,
     JSON,
+    LAYER,
     OUT,
     SEED,
     SOURCE,
@@ -71,6 +72,7 @@ def perturb_command(
     ] = 0.125,
     fdr: Annotated[float, typer.Option(help="False discovery rate of what is called.")] = 0.05,
     permutations: Annotated[int, typer.Option(help="Of near and far, at most, of each gene pair.")] = N_NEAR_FAR,
+    layer: LAYER = None,
     tissue: TISSUE = None,
     condition: CONDITION = None,
     species: SPECIES = None,
@@ -105,7 +107,9 @@ def perturb_command(
         check_all_kept(out, as_json=as_json, lost="the expected counts of other genes (expression)")
         adata = read_table(source)
         key = key_added or NEIGHBOUR_GENES
-        perturb_neighbours(adata, model, genes=gene, cell_type=cell_type, seed=seed, key_added=key, **context)
+        perturb_neighbours(
+            adata, model, genes=gene, cell_type=cell_type, seed=seed, key_added=key, layer=layer, **context
+        )  # fmt: skip
     else:
         adata = read_table(source)
         key = key_added or PERTURBATION
@@ -113,7 +117,7 @@ def perturb_command(
             adata, model, cell_type=cell_type, left=left, right=right, pairs=read_pairs(pairs), genes=gene,
             change=change, fold=fold, near=near, far=far, tile=tile, max_pairs=max_pairs,  # type: ignore[arg-type]
             min_pairs=min_pairs, screen=screen, fdr=fdr, n_permutations=permutations, seed=seed, key_added=key,
-            **context,
+            layer=layer, **context,
         )  # fmt: skip
     write_result(adata, pd.DataFrame(adata.uns[key]["table"]), out)
     if as_json:

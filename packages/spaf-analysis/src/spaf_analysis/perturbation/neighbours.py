@@ -93,8 +93,9 @@ def perturb_neighbours(
     table = written = table_of(adata, table_key)
     asks = loaded(model)
     layer = options.pop("layer", None)
-    genes_of_cells(table, asks, genes, layer)  # which refuses those that are not known
-    has_gene = genes_of_cells(table, asks, None, layer)
+    counts = checked_counts(table, layer, "the table")
+    genes_of_cells(table, counts, asks, genes)  # which refuses those that are not known
+    has_gene = genes_of_cells(table, counts, asks, None)
     slides = np.unique(slide_names(table), return_inverse=True)[1].ravel().astype(np.int64)
     weights = neighbourhood_weights(places_of(table), slides, n_neighbours=n_neighbors)
     code, names = (np.zeros(table.n_obs, dtype=np.int64), [_ALL])
@@ -102,7 +103,6 @@ def perturb_neighbours(
         code, names = labels_of(table, cell_type, "cell_type", least=1)
     columns = table.var_names.get_indexer(list(genes)).astype(np.int64)
     controls = _controls(has_gene.mean(axis=0), columns, n_controls, seed)
-    counts = checked_counts(table, layer, "the table")
     table = ad.AnnData(counts, obs=table.obs, var=table.var, obsm={SPATIAL: table.obsm[SPATIAL]})
     expected, reason, targets = _expecting(table, asks, targets, has_gene, options)
     whole = _Whole(table, asks, weights, expected, options)

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from spaf_analysis.keys import PERTURBATION
 from spaf_analysis.perturbation.plot import perturbation
 from spaf_analysis.perturbation.tool import sentence
-from spaf_analysis.report.section import Context, Picture, Section
+from spaf_analysis.report.section import Picture, StoredSection
 from spaf_analysis.report.words import plain_rows
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
-class PerturbationSection(Section):
-    """Interactions of gene pairs, where `spaf_analysis.tl.perturb` has written them.
+class PerturbationSection(StoredSection):
+    """Interactions of gene pairs, where `spaf_analysis.tl.perturb` has written them."""
 
-    Attributes
-    ----------
-    stored
-        What was written; None where nothing was.
-    """
-
-    stored: dict[str, Any] | None
-    figures: tuple[Picture, ...]
-
+    key = PERTURBATION
     anchor = "perturbation"
     title = "Genes of neighbours that act together"
     doing = "drawing interactions of genes"
-    template = """
-{% if section.stored is none %}
-<p class="note">No genes were changed; for a model that tells whether two cells are neighbours,
+    unwritten = """No genes were changed; for a model that tells whether two cells are neighbours,
 <code>spaf-analysis perturb CELLS.h5ad --model MODEL --cell-type COLUMN --left A --right B -o CELLS_WITH.h5ad</code>
-does it.</p>
-{% else %}
+does it."""
+    written = """
 <p>{{ said }} The sum of both single changes explains {{ (100 * section.stored.additive_r2) | figure(1) }} % of what
 gene pairs change; what is shown is the rest. Near pairs were told from their matched far ones with an AUROC of
 {{ section.stored.auroc | figure(2) }}.</p>
@@ -54,38 +45,28 @@ gene pairs change; what is shown is the rest. Near pairs were told from their ma
 {% endfor %}
 </tbody>
 </table>
-{% endif %}
 """
 
     @classmethod
-    def compute(cls, context: Context) -> Self:
-        """Read what was written and draw it."""
-        stored = context.adata.uns.get(PERTURBATION)
-        if stored is None:
-            return cls(None, ())
+    def drawn(cls, adata: ad.AnnData, stored: dict[str, Any]) -> tuple[Picture, ...]:
+        """Draw the heat map and the volcano; nothing where no gene pair was tested."""
         if not len(pd.DataFrame(stored["table"])):
-            return cls(dict(stored), ())
-        heat, _ = perturbation(context.adata)
+            return ()
+        heat, _ = perturbation(adata)
         picture = Picture.of(
             heat,
             "Heat map of interactions of gene pairs, and a volcano of their differences and p-values.",
             "Dots and blue points: called at the false discovery rate of the analysis.",
         )
-        return cls(dict(stored), (picture,))
+        return (picture,)
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers_of(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return how many gene pairs were tested and called, and the rows that lead."""
-        if self.stored is None:
-            return {}
         names = ("n_tested", "n_called", "n_controls", "n_controls_called", "additive_r2", "auroc")
-        return {
-            "perturbation": {name: self.stored[name] for name in names}
-            | {"leading": plain_rows(pd.DataFrame(self.stored["table"]).head(_SHOWN))}
-        }
+        leading = plain_rows(pd.DataFrame(stored["table"]).head(_SHOWN))
+        return {"perturbation": {name: stored[name] for name in names} | {"leading": leading}}
 
-    def view(self) -> dict[str, Any]:
+    def view_of(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the rows that are shown, and the result in a sentence."""
-        if self.stored is None:
-            return {}
-        rows = pd.DataFrame(self.stored["table"]).head(_SHOWN)
-        return {"rows": rows.to_dict(orient="records"), "said": sentence(self.stored)}
+        rows = pd.DataFrame(stored["table"]).head(_SHOWN)
+        return {"rows": rows.to_dict(orient="records"), "said": sentence(stored)}

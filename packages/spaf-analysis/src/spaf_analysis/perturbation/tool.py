@@ -121,7 +121,8 @@ def perturb(
         raise InputError(f"n_permutations must be at least 100, not {n_permutations}.")
     table = table_of(adata, table_key)
     asks = model if isinstance(model, PerturbsPairs) else asked(loaded(model), PerturbsPairs)
-    has_gene = genes_of_cells(table, asks, genes, options.get("layer"))
+    counts = checked_counts(table, options.get("layer"), "the table")
+    has_gene = genes_of_cells(table, counts, asks, genes)
     cells = choice.of(table, has_gene)
     of_left, of_right = has_gene[cells.left], has_gene[cells.right]
     gene_pairs = seen_gene_pairs(
@@ -150,7 +151,7 @@ def perturb(
     wanted = None if exact else gene_pairs.wanted(table.n_vars)
     stream = asks.perturb_pairs(table, cells.left, cells.right, wanted=wanted, **asks_all)
     found = collect(stream, len(cells), table.n_vars, gene_pairs)
-    amounts = _amounts(table, options.get("layer"), cells)
+    amounts = [np.log1p(counts[side].toarray()).astype(np.float32) for side in (cells.left, cells.right)]
     beyond = beyond_amounts(found.interaction, gene_pairs, *amounts)
     tested = _compared(beyond, cells, choice, n_permutations, seed)
     controls = expression_controls(gene_pairs, of_left, of_right, tested.is_tested, seed=seed)
@@ -180,17 +181,11 @@ def perturb(
             "cell_type": cell_type or "", "left": left or "", "right": right or "", "change": change,
             "fold": fold if change == "fold" else float("nan"), "fdr": fdr, "screen": 1.0 if exact else screen,
             "n_permutations": n_permutations, "max_pairs": max_pairs, "min_pairs": min_pairs, "seed": seed,
+            "layer": options.get("layer") or "",
             **dict(zip(("near", "far", "tile"), choice.distances(table), strict=True)),
             "model": str(getattr(asks, "source", "")),
         },
     }  # fmt: skip
-
-
-def _amounts(table: ad.AnnData, layer: str | None, cells: CellPairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the logarithms of the counts of both cells of each pair, (n_pairs, n_genes)."""
-    counts = checked_counts(table, layer, "the table")
-    left, right = (np.log1p(counts[side].toarray()).astype(np.float32) for side in (cells.left, cells.right))
-    return left, right
 
 
 def sentence(stored: dict[str, Any]) -> str:

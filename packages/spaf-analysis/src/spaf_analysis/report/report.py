@@ -67,7 +67,7 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.cell_pairs.section import CellPairsSection
     from spaf_analysis.clusters.section import ClustersSection
     from spaf_analysis.deconvolution.section import DeconvolutionSection
-    from spaf_analysis.gene_pairs.section import GenePairsSection
+    from spaf_analysis.gene_pairs.section import GenePairMarkersSection, GenePairsSection
     from spaf_analysis.imputation.section import ImputationSection
     from spaf_analysis.integrate.section import IntegrationSection
     from spaf_analysis.ligrec.section import LigrecSection
@@ -90,6 +90,7 @@ def default_sections() -> tuple[type[Section], ...]:
         CellPairsSection,
         TypePairsSection,
         GenePairsSection,
+        GenePairMarkersSection,
         PerturbationSection,
         AttentionSection,
         LigrecSection,

@@ -106,6 +106,62 @@ class Section(ABC):
         return {}
 
 
+@dataclass(frozen=True)
+class StoredSection(Section):
+    """A section on what an analysis wrote into `uns`. Derive from it, and give what is different.
+
+    Attributes
+    ----------
+    stored
+        What was written; None where nothing was.
+    key
+        Of `uns`.
+    unwritten
+        The body where nothing was written: which command does it, as HTML.
+    written
+        The body where something was, as `template`.
+    """
+
+    stored: dict[str, Any] | None
+    figures: tuple[Picture, ...] = ()
+
+    key: ClassVar[str]
+    unwritten: ClassVar[str]
+    written: ClassVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        note = f'<p class="note">{cls.unwritten}</p>'
+        cls.template = f"{{% if section.stored is none %}}{note}{{% else %}}{cls.written}{{% endif %}}"
+
+    @classmethod
+    def compute(cls, context: Context) -> Self:
+        """Read what was written and draw it."""
+        stored = context.adata.uns.get(cls.key)
+        return cls(None) if stored is None else cls(dict(stored), cls.drawn(context.adata, dict(stored)))
+
+    @classmethod
+    @abstractmethod
+    def drawn(cls, adata: ad.AnnData, stored: dict[str, Any]) -> tuple[Picture, ...]:
+        """Draw what was written."""
+
+    @abstractmethod
+    def numbers_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return what goes into `summary.json` where something was written."""
+
+    @abstractmethod
+    def view_of(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return what the body sees beside the section."""
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers of what was written; none where nothing was."""
+        return {} if self.stored is None else self.numbers_of(self.stored)
+
+    def view(self) -> dict[str, Any]:
+        """Return what the body sees; nothing where nothing was written."""
+        return {} if self.stored is None else self.view_of(self.stored)
+
+
 AnySection = TypeVar("AnySection", bound=Section)
 
 
