@@ -42,7 +42,8 @@ from spaf_model.fetching import fetch_model
 from spaf_model.gene_names import GeneNames
 from spaf_model.inputs import Cells, table_of
 from spaf_model.kernels import KernelChoice, select_kernel
-from spaf_model.model import Model, load_model
+from spaf_model.loading import load_model
+from spaf_model.model import Model
 from spaf_model.niche import averaging_weights
 from spaf_model.options import EmbeddingSettings, ReadingOptions
 from spaf_model.outputs import check_key, check_output

@@ -12,7 +12,8 @@ from typing import Annotated, Any, cast, get_args, get_type_hints
 import torch
 import typer
 
-from spaf_model.model import Model, load_model
+from spaf_model.loading import load_model
+from spaf_model.model import Model
 from spaf_model.options import About, default_of
 from spaf_model.shipped import SPATIALFORMER_STARTER, STARTER
 

@@ -37,7 +37,8 @@ from spaf_model.asking import EmbedsPairs, PredictsColocalization, ShowsAttentio
 from spaf_model.conversion import import_published
 from spaf_model.distributed import ends_at_once, launched_by_torchrun, torchrun_group
 from spaf_model.errors import InputError
-from spaf_model.model import DEFAULT_KEY, load_model
+from spaf_model.loading import load_model
+from spaf_model.model import DEFAULT_KEY
 from spaf_model.niche import NICHE
 from spaf_model.options import KernelOptions, SharedOptions
 from spaf_model.outputs import check_key, check_output

@@ -378,32 +378,3 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.n_parameters / 1e6:.1f} M parameters, {self.vocabulary!r})"
-
-
-def load_model(
-    path: str | Path = STARTER, *, base_url: str | None = None, device: torch.device | str = "cpu"
-) -> Model[Any, Any]:
-    """Read a model directory of any family.
-
-    Parameters
-    ----------
-    path
-        The directory, the name of a model that comes with the package, or ``NAME@REVISION`` of a model of the web.
-    base_url
-        Where a model of the web is fetched from the first time (`fetch_model`).
-    device
-        Where the weights go.
-
-    Raises
-    ------
-    InputError
-        If it is not one, of no known family, and as `Model.from_pretrained`.
-
-    Examples
-    --------
-    >>> from spaf_model import load_model
-    >>> load_model("starter").family
-    'tissue'
-    """
-    model: Model[Any, Any] = Model.from_pretrained(path, base_url=base_url, device=device)
-    return model

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spaf_model.asking import PredictsColocalization, asked
-from spaf_model.model import Model, load_model
+from spaf_model.loading import load_model
+from spaf_model.model import Model
 from spaf_model.shipped import STARTER
 from spaf_model.spatialformer.published.embed_data import embed_data
 
