@@ -3,6 +3,7 @@
     python benchmarks/finetuning.py NAME=CELLS.h5ad:LABEL[:GROUPS] .. [--folds thirds tiles groups] [--seeds 0 1]
         [--spatialformer] [--write]
     python benchmarks/finetuning.py --pairs MODEL --radius UM NAME=CELLS.h5ad[:SLIDE:HELD,HELD] .. [--write]
+    python benchmarks/finetuning.py --pairs joint|separate --from CELLS.h5ad --radius UM NAME=CELLS.h5ad.. [--write]
 
 A table has counts in X and labels in obs[LABEL]; cells with a label of fewer than 10 cells are left out. Every third of
 a slide along its longer extent is held out in turn (thirds), or tiles of 250 um in five folds (tiles; places in um), or
@@ -16,7 +17,8 @@ fine-tuned by a probe, by adapters and fully.
 
 With --pairs a model is taught the neighbours (within a radius) of slides of another technology by `finetune_pairs`.
 Those of obs[SLIDE] named HELD are held out and judged; of one slide the end of its longer extent, with a gap of two
-radii.
+radii. MODEL may also be the way in which a small SpatialFormer reads two cells, joint or separate, that is pre-trained
+on the slide --from first.
 
 NAME goes into the results, the path does not.
 """
@@ -88,11 +90,13 @@ def labelled(path: Path, label: str) -> anndata.AnnData:
 
 
 def tuned(
-    cells: anndata.AnnData, part: NDArray[np.str_], label: str, seed: int, folder: Path
+    cells: anndata.AnnData, part: NDArray[np.str_], label: str, groups: str | None, seed: int, folder: Path
 ) -> FinetuneResult:  # fmt: skip
     """Fit the own-tissue model on the training cells, and fine-tune it by default."""
     cells = cells.copy()
     cells.obs["part"] = part
+    if groups is not None:
+        cells.obs["slide"] = cells.obs[groups].astype(str)
     TissueModel.fit(cells[part == "train"].copy(), seed=seed).save_pretrained(folder / "model")
     config = FinetuneConfig(seed=seed, threads=1, device="cpu")
     return finetune_labels(
@@ -101,25 +105,39 @@ def tuned(
     )  # fmt: skip
 
 
+def in_unknown_context(cells: anndata.AnnData) -> anndata.AnnData:
+    """Return cells of which nothing is said but what they express."""
+    return anndata.AnnData(
+        cells.X, cells.obs.assign(**dict.fromkeys(("tissue", "condition", "species", "assay"), "unknown")), cells.var,
+        obsm=dict(cells.obsm),
+    )  # fmt: skip
+
+
+def small_spatialformer(cells: anndata.AnnData, pair_input: str, seed: int, folder: Path) -> Path:
+    """Pre-train a small SpatialFormer on a slide, and return where it is."""
+    cells.obs = pd.DataFrame({"slide": "slide"}, index=cells.obs_names)
+    cells = in_unknown_context(cells)
+    cells.obs["split"] = split_regions(cells.obsm["spatial"], validation_fraction=0.15, gap=2 * Distances().positive)
+    corpus = write_corpus([cells], folder / "corpus", colocalization_key=None)
+    steps = [f"run.steps={_PRETRAINING}", "run.threads=1", 'run.device="cpu"', f"seed={seed}"]
+    reads = [f'model.pair_input="{pair_input}"']
+    if pair_input == "separate":  # such cells are trained by contrast
+        reads += ["objectives.pairs.enabled=false", "objectives.contrast.enabled=true", 'sampling.input="patches"']
+    pretrain(read_config("small", overrides=[*steps, *reads]), corpus.path, folder / "run")
+    return folder / "run" / "model"
+
+
 def by_spatialformer(
     cells: anndata.AnnData, part: NDArray[np.str_], label: str, seed: int, folder: Path
 ) -> Iterator[tuple[str, FinetuneResult]]:
     """Pre-train a small SpatialFormer on the training cells, and fine-tune it by each method."""
-    cells = cells.copy()
-    for kind in ("tissue", "condition", "species", "assay"):
-        cells.obs[kind] = "unknown"
-    cells.obs["slide"] = "slide"
+    model = small_spatialformer(cells[part == "train"].copy(), "joint", seed, folder)
+    cells = in_unknown_context(cells)
     cells.obs["part"] = part
-    train = cells[part == "train"].copy()
-    along = train.obsm["spatial"][:, int(np.ptp(train.obsm["spatial"], axis=0).argmax())]
-    train.obs["split"] = np.where(along > np.quantile(along, 0.85), "validation", "train")
-    corpus = write_corpus([train], folder / "corpus")
-    steps = [f"run.steps={_PRETRAINING}", "run.threads=1", 'run.device="cpu"', f"seed={seed}"]
-    pretrain(read_config("small", overrides=steps), corpus.path, folder / "run")
     for method in _METHODS:
         config = FinetuneConfig(method=method, seed=seed, threads=1, device="cpu", steps=400, rank=16, alpha=32.0)
         yield method, finetune_labels(
-            folder / "run" / "model", cells, label, folder / method, config=config, split="part", min_cells=1,
+            model, cells, label, folder / method, config=config, split="part", min_cells=1,
             n_replicates=10, gap=0.0,
         )  # fmt: skip
 
@@ -169,22 +187,23 @@ def run(path: Path, label: str, groups: str | None, how: str, seed: int, *, spat
                 }  # fmt: skip
             return {"methods": found, "cpu_seconds": round(time.process_time() - began, 1)}
         for number, part in enumerate(folds_of(cells, how, groups)):
-            result = tuned(cells, part, label, seed, Path(folder) / str(number))
+            result = tuned(cells, part, label, groups, seed, Path(folder) / str(number))
             tables.append(result.predictions)
             chosen.append(result.record["head"])
     seconds = round(time.process_time() - began, 1)
     return {**judged(cells, tables), "chosen": chosen, "cpu_seconds": seconds}
 
 
-def neighbours(path: Path, model: str, radius: float, slide: str, held: str, seed: int) -> dict[str, Any]:
+def neighbours(
+    path: Path, model: str, source: Path | None, radius: float, slide: str, held: str, seed: int
+) -> dict[str, Any]:
     """Teach a model the neighbours of slides, and return what those held out say, or the held-out end of one."""
     cells = anndata.read_h5ad(path)
     cells.X = sparse.csr_matrix(cells.X).astype(np.int32)
     places = np.asarray(cells.obsm["spatial"], dtype=np.float64)[:, :2]
     names = cells.obs[slide].astype(str).to_numpy() if slide else np.full(cells.n_obs, "slide")
     cells.obs = pd.DataFrame({"slide": names}, index=cells.obs_names)
-    for kind in ("tissue", "condition", "species", "assay"):
-        cells.obs[kind] = "unknown"
+    cells = in_unknown_context(cells)
     distances = Distances(
         positive=radius, hard_min=radius * 8 / 3, hard_max=5 * radius, easy_min=5 * radius
     )  # fmt: skip
@@ -193,6 +212,10 @@ def neighbours(path: Path, model: str, radius: float, slide: str, held: str, see
         cells.obs["split"] = np.where(np.isin(names, held.split(",")), "validation", "train")
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
+        if source is not None:
+            slide_of_source = anndata.read_h5ad(source)
+            slide_of_source.X = sparse.csr_matrix(slide_of_source.X).astype(np.int32)
+            model = str(small_spatialformer(slide_of_source, model, seed, Path(folder) / "source"))
         corpus = write_corpus(
             [cells[names == one].copy() for one in np.unique(names)],
             Path(folder) / "corpus",
@@ -229,6 +252,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", default=["thirds"], choices=["thirds", "tiles", "groups"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--pairs", metavar="MODEL", help="Teach neighbours to this model instead.")
+    parser.add_argument("--from", dest="source", type=Path, help="pairs: of what to pre-train a small model on first.")
     parser.add_argument("--radius", type=float, default=30.0, help="pairs: of neighbours, in um.")
     parser.add_argument("--spatialformer", action="store_true")
     parser.add_argument("--write", action="store_true", help="Add to the results, replacing rows of the same name.")
@@ -240,7 +264,9 @@ def main() -> None:
         if arguments.pairs:
             for seed in arguments.seeds:
                 row = f"{name}, pairs by {Path(arguments.pairs).name}, seed {seed}"
-                results[row] = neighbours(Path(path), arguments.pairs, arguments.radius, label, groups[0], seed)
+                results[row] = neighbours(
+                    Path(path), arguments.pairs, arguments.source, arguments.radius, label, groups[0], seed
+                )
                 print(row, results[row], flush=True)
             continue
         for how in arguments.folds:
