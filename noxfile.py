@@ -61,6 +61,25 @@ def install(session: nox.Session, *packages: str, editable: bool = False, groups
     session.install("--no-compile", "-c", "constraints.txt", *paths, *tools)
 
 
+def built(session: nox.Session, *packages: str) -> list[str]:
+    """Return wheels of packages of ours, each of which is built once for all sessions of a run."""
+    folder = Path(session.cache_dir) / "wheels"
+    missing = [name for name in packages if name not in _BUILT]
+    for name in missing:
+        for old in folder.glob(f"{name.replace('-', '_')}-*.whl"):
+            old.unlink()
+    if missing:
+        session.run(
+            "pip", "wheel", "--no-deps", "--wheel-dir", str(folder), *(f"./packages/{name}" for name in missing)
+        )
+    for name in missing:
+        (_BUILT[name],) = map(str, folder.glob(f"{name.replace('-', '_')}-*.whl"))
+    return [_BUILT[name] for name in packages]
+
+
+_BUILT: dict[str, str] = {}
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """From real transcripts to ``demo/report.html``, through the four command lines."""
@@ -99,10 +118,10 @@ def benchmark(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every package's tests and the examples of their docstrings, on the CPU and without the network."""
     install(session, *PACKAGES, editable=True, groups=("test",))
-    session.run("pytest", "--numprocesses", "auto", *session.posargs, env=THREADS)
-    if not session.posargs:  # which name what to test
-        examples = [f"packages/{name}/src" for name in PACKAGES]
-        session.run("pytest", "--numprocesses", "auto", "--doctest-modules", *examples, env=THREADS)
+    # What follows names what to test; else all of it in one run, that no processor waits for the end of a first one.
+    parts = [f"packages/{name}/{folder}" for name in PACKAGES for folder in ("tests", "src")]
+    everything = ["--doctest-modules", "--ignore-glob=*/tests/alone.py", *parts]
+    session.run("pytest", "--numprocesses", "auto", *(session.posargs or everything), env=THREADS)
 
 
 @nox.session
@@ -127,7 +146,9 @@ def smallest_job(session: nox.Session, package: str, *options: str) -> None:
 @nox.parametrize("package", PACKAGES)
 def alone(session: nox.Session, package: str) -> None:
     """One package with only what it declares imports, does its smallest real job, and lacks what it must not need."""
-    install(session, *NEEDS[package], package)
+    ours = (*NEEDS[package], package)
+    session.run("pip", "uninstall", "--quiet", "--yes", *ours)  # pip keeps a wheel of the same version
+    session.install("--no-compile", "-c", "constraints.txt", *built(session, *ours))
     smallest_job(session, package, "-W", "error")
 
 

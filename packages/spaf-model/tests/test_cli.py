@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import spaf_model
 from spaf_model import SpatialFormer, load_model
 
 Run = Callable[..., int]
@@ -138,3 +139,11 @@ def test_installed_command_prints_help() -> None:
     command = [sys.executable, "-m", "spaf_model.cli", "embed", "--help"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "spaf-model embed slide.h5ad --model breast-model -o embedded.h5ad" in finished.stdout
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    code = "import sys, spaf_model; print(sorted({'torch', 'numpy', 'anndata', 'pandas', 'scipy'} & {*sys.modules}))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "[]\n"
+    assert "Model" in dir(spaf_model)
+    assert spaf_model.Model is load_model.__globals__["Model"]
