@@ -80,7 +80,8 @@ def test_the_command_line_starts_without_heavy_libraries():
 
 
 def test_figures_need_no_backend_of_the_notebook_that_started_the_command():
-    code = "import spaf_analysis.cli as cli; cli.app = lambda: print(__import__('matplotlib').get_backend()); cli.main()"
+    drawn = "cli.app = lambda: print(__import__('matplotlib').get_backend())"
+    code = f"from spaf_analysis import cli; {drawn}; cli.main()"
     environment = {**os.environ, "MPLBACKEND": "module://backend_of_another_environment"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
     assert run.stdout.strip() == b"agg"
