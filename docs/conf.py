@@ -40,6 +40,7 @@ nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_render_image_options = {"alt": "Figure drawn by the code above it"}
 
 # Single backticks of docstrings are names of arguments and keys, and no references.
 default_role = "code"

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -76,6 +77,14 @@ def test_the_command_line_starts_without_heavy_libraries():
         "import sys, spaf_analysis.cli; print(sorted({'torch', 'scanpy', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
+def test_figures_need_no_backend_of_the_notebook_that_started_the_command():
+    drawn = "cli.app = lambda: print(__import__('matplotlib').get_backend())"
+    code = f"from spaf_analysis import cli; {drawn}; cli.main()"
+    environment = {**os.environ, "MPLBACKEND": "module://backend_of_another_environment"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    assert run.stdout.strip() == b"agg"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["run", "--help"], ["cell-pairs", "--help"]])

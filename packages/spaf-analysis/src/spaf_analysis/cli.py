@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ _SEED = typer.Option(help="Seed of clusters, UMAP, pairs and intervals.", min=0)
 
 def main() -> None:
     """Run the command line; what a user can cause becomes one line on stderr and exit code 2."""
+    # Figures go into files. The backend of a notebook that a command is started from may not be importable here.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         app()
     except ValueError as error:
