@@ -1,7 +1,7 @@
 """Ligands beside receptors: false alarms under three nulls, planted pairs, speed beside liana, and memory.
 
     python benchmarks/ligrec.py --transcripts WINDOW/transcripts.parquet --profiles WINDOW/reference_profiles.csv \
-        [--cells CELLS.parquet] [--liana PYTHON] [--write]
+        [--cells CELLS.parquet] [--liana PYTHON] [--parts PART ..] [--write]
 
 Real cells (Xenium breast; at least 30 counts; types by the profile of highest correlation): of all pairs of genes seen
 in 5 % of the cells, the share with p of at most .05 where values are dealt anew among all cells, within types, and
@@ -27,13 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from _machine import describe, write_results
+from _machine import describe, earlier_results, write_results
 from scipy import sparse
 
 from spaf_analysis import tl
@@ -41,6 +42,7 @@ from spaf_analysis.ligrec import judge_pairs, ligand_receptor_scores, matched_ge
 from spaf_analysis.ligrec.moments import kernel, upper_tail
 from spaf_analysis.metrics import log_normalize
 
+PARTS = ("window", "cells", "liana", "planted", "states", "large")
 _LIANA = """
 import json, sys, time, warnings
 warnings.filterwarnings("ignore")
@@ -319,6 +321,7 @@ def main() -> None:
     parser.add_argument("--profiles", type=Path)
     parser.add_argument("--cells", type=Path)
     parser.add_argument("--liana", help="Python that has liana.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="Default: all; the others are kept as they were.")
     parser.add_argument("--sets", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--n-cells", type=int, default=100_000)
@@ -329,27 +332,36 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.n_cells, arguments.n_pairs)))
         return
-    packages = ("spaf-analysis", "numpy", "scipy", "anndata")
-    found: dict[str, Any] = {"machine": describe(*packages)}
-    if arguments.transcripts:
+    found: dict[str, Any] = earlier_results("ligrec")
+    found["machine"] = describe("spaf-analysis", "numpy", "scipy", "anndata")
+    for part in arguments.parts or PARTS:
+        for name, result in measured(part, arguments):
+            print(name, result, flush=True)
+            found[name] = result
+        if arguments.write:  # what was measured is kept if a later part is cut off
+            write_results("ligrec", found)
+
+
+def measured(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the result of each measurement of a part; nothing where its data are not named."""
+    if part in ("window", "cells", "liana") and arguments.transcripts:
         profiles = pd.read_csv(arguments.profiles, index_col=0)
         window = annotated(*of_transcripts(arguments.transcripts), profiles)
-        found["false_alarms_window"] = false_alarms(window)
-        if arguments.cells:
-            found["false_alarms_cells"] = false_alarms(annotated(*of_cells(arguments.cells, profiles), profiles))
-        if arguments.liana:
+        if part == "window":
+            yield "false_alarms_window", false_alarms(window)
+        if part == "cells" and arguments.cells:
+            yield "false_alarms_cells", false_alarms(annotated(*of_cells(arguments.cells, profiles), profiles))
+        if part == "liana" and arguments.liana:
             for n_pairs in (23, 500):
-                name = f"beside_liana_{n_pairs}_pairs"
-                found[name] = beside_liana(window, arguments.liana, arguments.rounds, n_pairs)
-                print(found[name], flush=True)
-    found["planted"] = planted(arguments.sets)
-    found["states"] = states(20 * arguments.sets)
-    words = ["--measure", "--n-cells", str(arguments.n_cells), "--n-pairs", str(arguments.n_pairs)]
-    answer = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
-    found["large"] = {"cells": arguments.n_cells} | json.loads(answer.stdout.splitlines()[-1])
-    print(found["large"], flush=True)
-    if arguments.write:
-        write_results("ligrec", found)
+                yield f"beside_liana_{n_pairs}_pairs", beside_liana(window, arguments.liana, arguments.rounds, n_pairs)
+    if part == "planted":
+        yield part, planted(arguments.sets)
+    if part == "states":
+        yield part, states(20 * arguments.sets)
+    if part == "large":
+        words = ["--measure", "--n-cells", str(arguments.n_cells), "--n-pairs", str(arguments.n_pairs)]
+        answer = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+        yield part, {"cells": arguments.n_cells} | json.loads(answer.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _machine import describe, write_results
+from _machine import describe, earlier_results, write_results
 from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
@@ -142,7 +142,16 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    results: dict[str, Any] = {"first_seed": seeds[0], "planted": {}}
+    results = earlier_results("patterns") or {"planted": {}}
+    results["machine"] = describe("spaf-data", "spaf-analysis", "numpy", "numba")
+
+    def keep(name: str, found: dict[str, Any], within: dict[str, Any]) -> None:
+        """Print a part and, if asked, write it, so that it is kept if a later one is cut off."""
+        print(name, found, flush=True)
+        within[name] = found
+        if arguments.write:
+            write_results("patterns", results)
+
     for name, fraction, depth in (("half moved", 0.5, DEPTH), ("a fifth moved", 0.2, DEPTH), ("shallow", 0.5, 150)):
         slides = [judge(seed, fraction, depth) for seed in seeds]
         row = {
@@ -157,18 +166,13 @@ def main() -> None:
             "of_planted_and_false": float(np.mean(part)),
             "planted_alone": pd.DataFrame([s["alone"] for s in slides]).sum().to_dict(),
             "calls": sum(s["called"] for s in slides), "false_calls": sum(s["false"] for s in slides),
-            "right_calls": sum(s["right"] for s in slides), "slides": len(slides),
+            "right_calls": sum(s["right"] for s in slides), "slides": len(slides), "first_seed": seeds[0],
             "transcripts_of_gene_a_cell": float(np.mean([s["transcripts_of_gene_a_cell"] for s in slides])),
         }  # fmt: skip
-        results["planted"][name] = row
-        print(name, row, flush=True)
-    slides = [of_nothing(seed) for seed in seeds]
-    results["labels_permuted"] = pd.DataFrame(slides).mean().to_dict()
-    print("labels permuted", results["labels_permuted"], flush=True)
-    results["speed"] = speed(arguments.cells)
-    print("speed", results["speed"])
-    if arguments.write:
-        write_results("patterns", {"machine": describe("spaf-data", "spaf-analysis", "numpy", "numba"), **results})
+        keep(name, row, results["planted"])
+    nothing = pd.DataFrame([of_nothing(seed) for seed in seeds]).mean().to_dict()
+    keep("labels_permuted", nothing | {"slides": len(seeds), "first_seed": seeds[0]}, results)
+    keep("speed", speed(arguments.cells), results)
 
 
 if __name__ == "__main__":

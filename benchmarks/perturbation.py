@@ -3,7 +3,7 @@
 With ``--joint`` also what is left of attention between cells after its controls.
 
     python benchmarks/perturbation.py [--slide SLIDE.h5ad --column COLUMN --pair A B ..] [--joint MODEL_DIRECTORY]
-        [--seeds 10] [--write]
+        [--seeds 10] [--first-seed 1000] [--parts PART ..] [--write]
 
 Statistics are tried on a scorer whose interactions are known (``x W y`` of log counts), so that nothing is trained.
 Speed is that of 100 pairs of cells of 50 genes each: with the starter, which reads cells apart, and with a model that
@@ -22,12 +22,13 @@ import anndata
 import numpy as np
 import pandas as pd
 import torch
-from _machine import describe, write_results
+from _machine import describe, earlier_results, write_results
 from scipy import sparse
 
 from spaf_analysis import tl
 from spaf_model import PerturbedPair, SpatialFormer, SpatialFormerConfig, Vocabulary
 
+PARTS = ("planted", "types_alone", "speed", "slide", "attention")
 N_GENES = 30
 PLANTED = [(gene, gene + 1) for gene in range(0, 20, 2)]
 CONTEXT = {"tissue": "Breast", "condition": "Disease", "species": "Human", "assay": "Xenium"}
@@ -58,11 +59,11 @@ def table(counts: np.ndarray, of_type: np.ndarray, xy: np.ndarray) -> anndata.An
     return adata
 
 
-def planted(n_pairs: int, correlation: float, n_seeds: int) -> dict[str, Any]:
+def planted(n_pairs: int, correlation: float, n_seeds: int, first_seed: int) -> dict[str, Any]:
     """Return power and false discoveries where the amounts of ten gene pairs go together in near pairs of cells."""
     true = {(f"GENE{i}", f"GENE{j}") for i, j in PLANTED}
     hits, calls, shares = 0, 0, []
-    for seed in range(n_seeds):
+    for seed in range(first_seed, first_seed + n_seeds):
         rng = np.random.default_rng(seed)
         n = 2 * n_pairs
         rates = rng.gamma(4.0, 1.0, (2, N_GENES)) + 1.0
@@ -83,14 +84,15 @@ def planted(n_pairs: int, correlation: float, n_seeds: int) -> dict[str, Any]:
         shares.append((len(called) - hit) / max(len(called), 1))
     return {
         "near_pairs": n_pairs, "correlation": correlation, "power": hits / len(PLANTED) / n_seeds,
-        "seeds": n_seeds, "false_discovery_rate": float(np.mean(shares)), "calls": calls, "false_calls": calls - hits,
+        "seeds": n_seeds, "first_seed": first_seed,
+        "false_discovery_rate": float(np.mean(shares)), "calls": calls, "false_calls": calls - hits,
     }  # fmt: skip
 
 
-def types_alone(n_seeds: int) -> dict[str, Any]:
+def types_alone(n_seeds: int, first_seed: int) -> dict[str, Any]:
     """Return what is called where places mean nothing beyond types: the cells lie anywhere."""
     shares, called = [], 0
-    for seed in range(n_seeds):
+    for seed in range(first_seed, first_seed + n_seeds):
         rng = np.random.default_rng(seed)
         of_type = rng.integers(0, 2, 1600)
         rates = rng.gamma(2.0, 1.0, (2, N_GENES)) + 0.5
@@ -103,7 +105,12 @@ def types_alone(n_seeds: int) -> dict[str, Any]:
         stored = adata.uns["perturbation"]
         shares.append(float((stored["table"]["p"] < 0.05).mean()))
         called += stored["n_called"]
-    return {"tissues": n_seeds, "share_of_p_below_05": float(np.mean(shares)), "calls": called}
+    return {
+        "tissues": n_seeds,
+        "first_seed": first_seed,
+        "share_of_p_below_05": float(np.mean(shares)),
+        "calls": called,
+    }
 
 
 def on_slide(path: Path, column: str, left: str, right: str, model: str, n_shuffled: int) -> dict[str, Any]:
@@ -240,47 +247,57 @@ def main() -> None:
     parser.add_argument("--column", default="type")
     parser.add_argument("--pair", nargs=2, action="append", default=[], metavar=("A", "B"))
     parser.add_argument("--joint", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="Default: all; the others are kept as they were.")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=1_000)
     parser.add_argument("--shuffled", type=int, default=10)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"machine": describe("spaf-analysis", "spaf-model", "numpy", "scipy", "torch")}
-    results["planted"] = [
-        planted(n, correlation, arguments.seeds * (4 if n == 400 else 1))  # where there are calls and misses
-        for n in (100, 200, 400, 800)
-        for correlation in (0.5, 0.7, 0.9)
-    ]
-    calls, false = (sum(each[name] for each in results["planted"]) for name in ("calls", "false_calls"))
-    results["false_calls_of_all"] = false / max(calls, 1)
-    results["types_alone"] = types_alone(4 * arguments.seeds)
-    print(results["planted"], results["false_calls_of_all"], results["types_alone"], sep="\n")
-    starter = SpatialFormer.from_pretrained("starter-1")
-    joint = SpatialFormer.from_pretrained(arguments.joint) if arguments.joint else joint_of_small_sizes()
-    results["speed"] = {"separate": speed(starter, 100), "joint": speed(joint, 100)}
-    print(results["speed"])
-    if arguments.slide:
-        results["slide"] = {}
-        for name, model in (("starter-1", "starter-1"), ("small", arguments.joint)):
-            if model is not None:
-                # One sequence a gene pair takes minutes: the last two types alone.
-                asked = arguments.pair if name == "starter-1" else arguments.pair[-1:]
-                results["slide"][name] = [
-                    on_slide(
-                        arguments.slide, arguments.column, *types, str(model),
-                        arguments.shuffled if name == "starter-1" and number == 0 else 0,
-                    )
-                    for number, types in enumerate(asked)
-                ]  # fmt: skip
-                print(results["slide"][name])
-        if arguments.joint:
-            results["attention"] = [
+    results: dict[str, Any] = earlier_results("perturbation")
+    results["machine"] = describe("spaf-analysis", "spaf-model", "numpy", "scipy", "torch")
+    for part in arguments.parts or PARTS:
+        for name, found in measured(part, arguments):
+            print(name, found, flush=True)
+            results[name] = found
+        if arguments.write:  # what was measured is kept if a later part is cut off
+            write_results("perturbation", results)
+
+
+def measured(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the result of each measurement of a part; nothing where its data are not named."""
+    if part == "planted":
+        sets = [
+            planted(n, correlation, arguments.seeds * (4 if n == 400 else 1), arguments.first_seed)
+            for n in (100, 200, 400, 800)  # more of 400, where there are calls and misses
+            for correlation in (0.5, 0.7, 0.9)
+        ]
+        yield part, sets
+        calls, false = (sum(each[name] for each in sets) for name in ("calls", "false_calls"))
+        yield "false_calls_of_all", false / max(calls, 1)
+    if part == "types_alone":
+        yield part, types_alone(4 * arguments.seeds, arguments.first_seed)
+    if part == "speed":
+        joint = SpatialFormer.from_pretrained(arguments.joint) if arguments.joint else joint_of_small_sizes()
+        starter = SpatialFormer.from_pretrained("starter-1")
+        yield part, {"separate": speed(starter, 100), "joint": speed(joint, 100)}
+    if part == "slide" and arguments.slide:
+        found = {"starter-1": [
+            on_slide(arguments.slide, arguments.column, *types, "starter-1", 0 if number else arguments.shuffled)
+            for number, types in enumerate(arguments.pair)
+        ]}  # fmt: skip
+        if arguments.joint:  # one sequence a gene pair takes minutes: the last two types alone
+            types = arguments.pair[-1]
+            found["small"] = [on_slide(arguments.slide, arguments.column, *types, str(arguments.joint), 0)]
+        yield part, found
+    if part == "attention" and arguments.slide and arguments.joint:
+        yield (
+            part,
+            [
                 attention_on_slide(arguments.slide, arguments.column, *types, str(arguments.joint))
                 for types in (arguments.pair[0], arguments.pair[-1])
-            ]
-            print(results["attention"])
-    if arguments.write:
-        write_results("perturbation", results)
+            ],
+        )
 
 
 if __name__ == "__main__":

@@ -77,14 +77,27 @@ def test_ligands_and_receptors_of_cells_and_beside_other_results(stages, tmp_pat
     other = pd.read_csv(resource).rename(columns={"ligand": "gene_a", "receptor": "gene_b"}).assign(called=True)
     other.to_csv(tmp_path / "perturb.csv", index=False)
     words = ("--cell-type", "split", "--resource", resource, "--beside", f"perturbation={tmp_path / 'perturb.csv'}")
-    code, printed, said = call("ligrec", stages.embedded, *words, "--scores", tmp_path / "cells.h5ad", "--json")
+    code, printed, said = call(
+        "ligrec",
+        stages.embedded,
+        *words,
+        "--scores",
+        tmp_path / "cells.h5ad",
+        "--types",
+        tmp_path / "types.csv",
+        "--json",
+    )
     assert code == 0
     assert "of the 4 ligand-receptor pairs of pairs.csv" in said
     result = json.loads(printed)
-    assert result["coverage"] == " ".join(said.split())
+    assert " ".join(said.split()).startswith(result["coverage"] + " Of 3 gene pairs that ligand-receptor and perturb")
     assert result["overlap"][0]["n_tested"] == len(result["table"]) == 3
     scores = ad.read_h5ad(tmp_path / "cells.h5ad")
     assert scores.shape == (ad.read_h5ad(stages.embedded).n_obs, 3)
+    types = pd.read_csv(tmp_path / "types.csv")
+    totals = types.groupby(["ligand", "receptor"])["observed"].sum()
+    for row in result["table"]:
+        assert totals[row["ligand"], row["receptor"]] == pytest.approx(row["observed"], rel=1e-4)
 
 
 def test_gene_pairs_that_mark_groups_and_cells_by_pairs(stages, tmp_path, call):
@@ -300,6 +313,8 @@ def test_niches_are_judged_and_compared_in_json(stages, tmp_path, call):
         ("gene-pairs", ("--transcripts", "run", "--robustness", "c.h5ad", "--json"), "must end in .csv or .parquet"),
         ("ligrec", ("--contrast", "a", "b", "--json"), "--contrast is for comparing"),
         ("ligrec", ("--beside", "a=b.csv", "-o", "x.csv"), "in which the overlap with other results"),
+        ("ligrec", ("--types", "t.csv", "--json"), "name their column too (--cell-type)"),
+        ("ligrec", ("--types", "t.h5ad", "--json"), "its name must end in .csv or .parquet"),
         ("ligrec", ("--beside", "b.csv", "--json"), "--beside takes NAME=TABLE"),
         ("ligrec", ("--beside", "a=b.csv", "--json"), "there is no file b.csv (--beside)"),
         ("ligrec", ("--resource", "none.csv", "--json"), "there is no file none.csv"),

@@ -174,6 +174,7 @@ def test_columns_are_those_of_the_model_and_of_the_counts(cells, model):
     assert table.loc["within_left", "p"].isna().all()
     assert len(stored["by"]) == 4
     assert len(stored["agreement"]) == 2
+    assert {"rho", "rho_position", "rho_detection"} <= set(stored["agreement"])
     assert set(stored["controls"]["direction"]) == {"left_to_right", "right_to_left", "within_left", "within_right"}
     assert "directed gene pairs" in sentence(stored)
     points, bars = pl.attention(cells)
@@ -274,6 +275,18 @@ def test_the_command_and_the_section(cells, model, tmp_path, monkeypatch, capsys
     context = ("--condition", "D", "--tissue", "B", "--species", "H", "--assay", "X")
     assert call(tmp_path / "bare.h5ad", "-m", tmp_path / "model", *types, *few, *context, "--json") == 0
     assert json.loads(capsys.readouterr().out)["table"] == printed["table"]
+
+    in_layer = cells.copy()
+    in_layer.layers["counts"], in_layer.X = in_layer.X.copy(), in_layer.X / 3
+    in_layer.write_h5ad(tmp_path / "layer.h5ad")
+    words = (*types, *few, "--layer", "counts", "--json")
+    assert call(tmp_path / "layer.h5ad", "-m", tmp_path / "model", *words) == 0
+    assert json.loads(capsys.readouterr().out)["table"] == printed["table"]
+    assert (
+        call(tmp_path / "cells.h5ad", "-m", tmp_path / "model", *types, *few, "--layers", 1, "--heads", 0, "--json")
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["table"] != printed["table"]
 
     class Found:
         adata = ad.read_h5ad(out)

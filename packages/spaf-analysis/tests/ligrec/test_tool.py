@@ -170,12 +170,30 @@ def test_overlap_counts_all_that_both_tested(planted):
     assert list(by_fdr.values()) == [True]
     with pytest.raises(InputError, match="attention has no column 'gene_a'; it has: a, b"):
         called_pairs(pd.DataFrame({"a": [], "b": []}), ("gene_a", "gene_b", "called"), "attention")
+    with pytest.raises(InputError, match=r"attention has no two columns of genes .*--beside-columns\); it has: a, b"):
+        called_pairs(pd.DataFrame({"a": [], "b": []}), None, "attention")
+    nothing = overlap_of_calls(own, {"x": {frozenset("YZ"): True}}, own[["ligand", "receptor"]]).iloc[0]
+    assert nothing["said"].startswith("No gene pair was tested by ligand-receptor (4 tested) and by x (1) alike")
+    assert np.isnan(nothing["p"])
+    assert second["said"].startswith(
+        "Of 4 gene pairs that perturbation tested, 3 are pairs of the resource and 3 were called: 2 are both"
+    )
+    assert first["said"].startswith("Of 3 gene pairs that ligand-receptor and perturbation both tested, both called 1")
     adata = planted.copy()
     adata.uns["perturbation"] = {"table": other.replace({"A": "G0", "B": "G1"})}
     tl.ligrec(adata, resource=PAIRS, cell_type="type", n_matched=20, beside={"perturbation": "perturbation"})
     assert adata.uns["ligrec"]["overlap"]["pairs"][0] == "G0|G1"
     with pytest.raises(InputError, match="uns has no 'none' \\(attention\\)"):
         tl.ligrec(adata, resource=PAIRS, cell_type="type", beside={"attention": "none"})
+
+
+def test_results_of_other_analyses_are_read_by_their_columns_and_what_was_not_tested_is_left_out():
+    attention = pd.DataFrame(
+        {"query": ["A", "B", "C"], "key": ["B", "A", "D"], "called": [False, True, False], "fdr": [0.9, 0.01, np.nan]}
+    )
+    assert called_pairs(attention, None, "attention") == {frozenset("AB"): True}
+    interactions = pd.DataFrame({"gene_left": ["A"], "gene_right": ["B"], "called": ["False"], "fdr": ["0.2"]})
+    assert called_pairs(interactions, None, "perturbation") == {frozenset("AB"): False}
 
 
 def test_resources_are_read_by_their_columns(tmp_path):

@@ -46,6 +46,22 @@ def test_a_table_json_and_cells_with_the_result(files, tmp_path, monkeypatch, ca
     assert ad.read_h5ad(tmp_path / "with.h5ad").uns["perturbation"]["n_tested"] == printed["n_tested"]
 
 
+def test_counts_in_a_layer_give_what_they_give_in_x(files, tmp_path, monkeypatch, capsys):
+    cells, model = files
+    in_layer = ad.read_h5ad(cells)
+    in_layer.layers["counts"] = in_layer.X.copy()
+    in_layer.X = in_layer.X / 3
+    in_layer.write_h5ad(tmp_path / "layer.h5ad")
+    pairs = ("--cell-type", "type", "--left", "A", "--right", "B", *FEW)
+    for words in (pairs, ("--neighbours", "--gene", "GENE1")):
+        assert call(monkeypatch, cells, "-m", model, *words, "--json") == 0
+        expected = json.loads(capsys.readouterr().out)["table"]
+        assert call(monkeypatch, tmp_path / "layer.h5ad", "-m", model, *words, "--layer", "counts", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["table"] == expected
+        assert call(monkeypatch, tmp_path / "layer.h5ad", "-m", model, *words, "--layer", "raw", "--json") == 2
+        assert "the table has no layer 'raw'; it has: counts" in " ".join(capsys.readouterr().err.split())
+
+
 def test_context_that_the_table_lacks_is_given_by_options(files, tmp_path, monkeypatch, capsys):
     cells, model = files
     bare = ad.read_h5ad(cells)

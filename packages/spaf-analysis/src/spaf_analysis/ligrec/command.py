@@ -62,8 +62,12 @@ def ligrec_command(
         ),
     ] = None,
     beside_columns: Annotated[
-        tuple[str, str, str], typer.Option(help="Its columns: one gene, the other, whether it was called.")
-    ] = ("gene_a", "gene_b", "called"),
+        tuple[str, str, str] | None,
+        typer.Option(
+            help="Its columns: one gene, the other, whether it was called; default: those of results of this package.",
+            metavar="A B CALLED",
+        ),
+    ] = None,
     bandwidth: Annotated[float, typer.Option(help="Standard deviation of the Gaussian kernel in um.")] = BANDWIDTH,
     tile: Annotated[float, typer.Option(help="Side in um of the squares within which cells are dealt anew.")] = TILE,
     n_matched: Annotated[int, typer.Option(help="Genes as frequent as either side, for matched pairs.")] = N_MATCHED,
@@ -124,6 +128,8 @@ def ligrec_command(
     typer.echo(found["coverage"], err=True)
     if scores is not None:
         replace_file(scores, ligand_receptor_scores(adata, key=key_added).write_h5ad)
+    for said in found["overlap"]["said"] if beside else ():
+        typer.echo(said, err=True)
     if types is not None:
         write_result(adata, adata.uns[LIGREC_TYPES]["table"], types)
     write_result(adata, found["table"], out)

@@ -39,7 +39,7 @@ def ligrec(
     n_matched: int = N_MATCHED,
     min_cells: int = 10,
     beside: Mapping[str, str | pd.DataFrame] | None = None,
-    beside_columns: tuple[str, str, str] = ("gene_a", "gene_b", "called"),
+    beside_columns: tuple[str, str, str] | None = None,
     n_permutations: int = N_PERMUTATIONS,
     seed: int = 0,
     layer: str | None = None,
@@ -85,7 +85,8 @@ def ligrec(
     beside
         Other results on pairs of genes, by name: tables, or keys of `uns`.
     beside_columns
-        Their columns with both genes and with what was called; without the last, `fdr` at most .05 is.
+        Their columns with both genes and with what was called; without the last, `fdr` at most .05 is. None: those of
+        the results of this package.
     n_permutations, seed
         See `spaf_analysis.donors`.
     layer
