@@ -128,7 +128,7 @@ def test_info_for_people_and_programs(
 def test_kernels_for_people_and_programs(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("kernels", "--device", "cpu", "--json") == 0
     content = json.loads(capsys.readouterr().out)
-    assert set(content["kernels"]) == {"explicit", "sdpa", "flex", "flash"}
+    assert set(content["kernels"]) == {"explicit", "sdpa", "flex", "flash", "onednn"}
     assert content["matmul"]["path"] in ("torch", "onednn")
     assert all(choice["kernel"] == "sdpa" and choice["reason"] for choice in content["choices"])
     assert run("kernels", "--device", "cpu") == 0

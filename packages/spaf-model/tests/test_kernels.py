@@ -71,6 +71,54 @@ def test_kernels_agree_with_slow_attention(kind: str, name: str, lengths: list[i
     torch.testing.assert_close(first[:, :, :1], out[:, :, :1], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 4, 1]])
+@pytest.mark.parametrize("most_scores", [2**20, 20])
+def test_onednn_agrees_with_slow_attention(
+    lengths: list[int], most_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the scores of a head are held a few queries at a time, and for keys at padding of any numbers."""
+    monkeypatch.setattr("spaf_model.onednn_attention._MOST_SCORES", most_scores)
+    q, k, v = random_qkv(len(lengths), 3, 9, 32)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    bias, numbers = bias_of("none", 3, 9, None if mask.all() else mask)
+    for part in (k, v):
+        part.masked_fill_(~mask[:, None, :, None], math.nan)
+    with torch.inference_mode():
+        out = attend("onednn", q, k, v, bias, scale=0.3)
+        first = attend("onednn", q[:, :, :2], k, v, bias, scale=0.3)
+    expected = slow_attention(q, k, v, lengths, 0.3, numbers)
+    for cell, n in enumerate(lengths):
+        torch.testing.assert_close(out[cell, :, :n].double(), expected[cell, :, :n], atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(first, out[:, :, :2], atol=1e-6, rtol=1e-6)
+
+
+def test_onednn_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("spaf_model.kernels._onednn_obstacle", lambda device, dtype: None)
+
+    def chosen(head_dim: int = 64, length: int = 301, **options: object) -> str:
+        asked = {"bias": "none"} | options
+        return select_kernel("cpu", torch.float32, head_dim, length, **asked).name  # type: ignore[arg-type]
+
+    assert chosen() == "sdpa"  # with gradients
+    with pytest.raises(InputError, match="'onednn' cannot be used: 'onednn' has no gradients"):
+        chosen(forced="onednn")
+    with torch.no_grad():
+        assert chosen() == "onednn"
+        assert chosen(length=100) == chosen(head_dim=8) == chosen(bias="alibi") == "sdpa"
+        assert chosen(length=100, forced="onednn") == "onednn"
+        with pytest.raises(InputError, match="'onednn' cannot be used: 'onednn' knows no bias"):
+            chosen(bias="matrix", forced="onednn")
+        monkeypatch.setattr("torch.get_num_threads", lambda: 16)
+        assert chosen() == "sdpa"
+        monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+        assert chosen() == "sdpa"
+
+
 def test_padded_keys_weigh_nothing_however_far_off_the_values() -> None:
     q, k, v = random_qkv(2, 3, 9, 8)
     mask = torch.arange(9) < torch.tensor([[9], [3]])

@@ -7,6 +7,7 @@ padded keys left out. They agree to rounding, so the choice is one of speed and 
   dropout on them the fastest on a CPU.
 - ``sdpa`` is `torch.nn.functional.scaled_dot_product_attention` with the bias as an additive mask.
 - ``flex`` is FlexAttention compiled for a GPU, which computes the bias inside the kernel, so that no (H, L, L) exists.
+- ``onednn`` multiplies by oneDNN on a CPU with AVX-512, head by head, without gradients (`onednn_attention`).
 - ``flash`` is the variable-length kernel of flash-attn (https://github.com/Dao-AILab/flash-attention), where that is
   installed: half precision on a GPU, ALiBi inside the kernel or no bias, and no time for padding.
 """
@@ -27,8 +28,9 @@ from spaf_model.attention_bias import BIAS_KINDS, AlibiBias, AttentionBias, Bias
 from spaf_model.dropout import draws_fast
 from spaf_model.errors import InputError
 from spaf_model.explicit_attention import explicit_attention
+from spaf_model.onednn_attention import onednn_attention, onednn_attention_obstacle, onednn_attention_pays
 
-KernelName = Literal["explicit", "sdpa", "flex", "flash"]
+KernelName = Literal["explicit", "sdpa", "flex", "flash", "onednn"]
 KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 MatmulName = Literal["torch", "onednn"]
 ConvolutionName = Literal["native", "single"]
@@ -105,6 +107,7 @@ def select_kernel(
     obstacles = {
         "flex": _flex_obstacle(device, dtype, head_dim, dropout=dropout),
         "flash": _flash_obstacle(device, dtype, head_dim, bias),
+        "onednn": onednn_attention_obstacle(bias, dropout=dropout) or _onednn_obstacle(device, dtype),
     }
     if bias not in BIAS_KINDS:
         raise InputError(f"There is no attention bias {bias!r}; the kinds are: {', '.join(BIAS_KINDS)}.")
@@ -122,6 +125,8 @@ def select_kernel(
         return KernelChoice("explicit", "no fused kernel of a CPU drops attention weights")
     if obstacles["flash"] is None:
         return KernelChoice("flash", "flash-attn is installed: no time for padding, the bias inside the kernel")
+    if obstacles["onednn"] is None and onednn_attention_pays(head_dim, length):
+        return KernelChoice("onednn", f"{length} positions, and AVX-512, which torch's library does not always use")
     if bias == "none":
         return KernelChoice("sdpa", "fused attention; without a bias no kernel has to hold one")
     if obstacles["flex"] is None and length >= _FLEX_MIN_LENGTH:
@@ -195,6 +200,7 @@ def available_kernels(device: torch.device | str) -> dict[str, str]:
         "sdpa": "available",
         "flex": flex or f"available for heads of at least {_FLEX_MIN_HEAD_DIM} dimensions",
         "flash": _flash_obstacle(device, torch.bfloat16, _FLASH_VECTOR, "alibi") or "available in half precision",
+        "onednn": _onednn_obstacle(device, torch.float32) or "available without bias or gradients",
     }
 
 
@@ -370,9 +376,18 @@ def _flash(
     return out.transpose(1, 2)
 
 
+def _onednn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: AttentionBias, scale: float, dropout: float
+) -> torch.Tensor:
+    assert bias.kind == "none"
+    assert dropout == 0.0
+    return onednn_attention(q, k, v, None if bias.mask is None else bias.mask.sum(dim=1).tolist(), scale)
+
+
 _KERNELS: dict[str, Callable[..., torch.Tensor]] = {
     "explicit": _explicit,
     "sdpa": _sdpa,
     "flex": _flex,
     "flash": _flash,
+    "onednn": _onednn,
 }

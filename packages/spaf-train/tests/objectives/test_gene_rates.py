@@ -26,6 +26,9 @@ def test_a_network_begins_by_saying_the_rate_of_a_gene(spots):
     model, stream = spots("model.neighbour_mix=none")
     found = gene_rates(stream)
     begin_with_rates(model.network, found)
+    begun = model.network.count_output.log_inverse_dispersion.detach()
+    assert torch.equal(begun, found["log_inverse_dispersions"])
+    assert found["log_inverse_dispersions"][found["rates"] > 0].unique().numel() > 1
     batch = next(iter(stream.one_epoch()))
     technology = int(batch.masked.technologies[0])
     targets = batch.targets["neighbourhood"].asked
