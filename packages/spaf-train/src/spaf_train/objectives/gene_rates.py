@@ -57,7 +57,7 @@ def _estimated(train: BatchStream) -> dict[str, Tensor]:
         totals[block.slide] = totals.get(block.slide, 0.0) + float(own[there].sum())
         cells = np.repeat(np.arange(block.n_owned), np.diff(block.indptr[: block.n_owned + 1]))[there]
         technology = names.index(assays[block.slide]) if assays[block.slide] in names else len(names)
-        moments.add(technology, cells, tokens[there], own[there], train.panel(block.slide))
+        moments.add(technology, cells, tokens[there], own[there].astype(np.float64), train.panel(block.slide))
     slides = [slide for slide, total in totals.items() if total > 0]
     panels = np.stack([train.panel(slide) for slide in slides]).astype(np.float64)
     sizes = np.array([totals[slide] for slide in slides])
