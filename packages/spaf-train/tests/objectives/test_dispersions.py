@@ -14,7 +14,7 @@ def drawn(dispersions, shares, n_cells, seed, depth=2000.0):
 def added(moments, technology, counts, panel=None):
     cells, genes = np.nonzero(counts)
     panel = np.ones(counts.shape[1], dtype=bool) if panel is None else panel
-    moments.add(technology, cells, genes, counts[cells, genes].astype(np.float32), panel)
+    moments.add(technology, cells, genes, counts[cells, genes], panel)
 
 
 def test_the_dispersions_of_simulated_counts_are_found():

@@ -37,7 +37,7 @@ class CountMoments:
         technology: int,
         cells: NDArray[np.integer],
         genes: NDArray[np.integer],
-        counts: NDArray[np.floating],
+        counts: NDArray[np.integer],
         panel: NDArray[np.bool_],
     ) -> None:
         """Add cells of one technology.
