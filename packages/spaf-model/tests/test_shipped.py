@@ -115,3 +115,12 @@ def test_slides_that_are_enough_for_a_model_of_their_own_are_told_so(caplog: pyt
         del adata.obs["slide"]
         model.embed(adata, min_gene_fraction=0.0)
         assert f"A slide has {OWN_FROM} cells with places: a model fitted on it (TissueModel.fit, or" in caplog.text
+
+
+def test_a_name_that_is_no_model_says_which_there_are(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no model of that name comes with spaf-model; these do: starter, starter-1"):
+        load_model("spots")
+    (tmp_path / "spots").mkdir()
+    with pytest.raises(InputError, match="spots is not a model directory: it has no config.json"):
+        load_model("spots")

@@ -31,7 +31,7 @@ from spaf_model.model_directory import (
 from spaf_model.niche import NICHE, check_places
 from spaf_model.options import CallOptions, EmbeddingSettings, KernelOptions, ReadingOptions
 from spaf_model.outputs import check_key
-from spaf_model.shipped import STARTER, model_path, shipped_models
+from spaf_model.shipped import STARTER, model_to_read, shipped_models
 from spaf_model.vocabulary import CONTEXT_KINDS, Vocabulary
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Model(ABC, Generic[ConfigT, NetworkT]):
             configuration.
         """
         path = cls.shipped if path is None else path
-        directory = read_model_directory(model_path(path, base_url))
+        directory = read_model_directory(model_to_read(path, base_url))
         try:
             family = family_of(directory.family)
         except InputError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from importlib import resources
 from pathlib import Path
 
 from spaf_model._files import read_json_object
+from spaf_model.errors import InputError
 from spaf_model.fetching import fetch_model
 from spaf_model.model_directory import CONFIG_FILE, FIRST_FAMILY, FORMAT_VERSION
 from spaf_model.published_models import name_and_revision
@@ -16,6 +18,8 @@ SPATIALFORMER_STARTER = "starter-1"  # .. where a SpatialFormer is asked for
 
 # Cells with a place from which on a model of the slide itself is the better choice; see `benchmarks/starter2.md`.
 OWN_FROM = 5_000
+
+_PLAIN_NAME = re.compile(r"[\w-]+")  # no path, and no NAME@REVISION
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,23 @@ def model_path(model: str | Path, base_url: str | None = None) -> Path:
     if base_url is not None or (name_and_revision(model) is not None and not Path(model).exists()):
         return fetch_model(str(model), base_url)
     return Path(model)
+
+
+def model_to_read(model: str | Path, base_url: str | None = None) -> Path:
+    """Return `model_path` of a model that is about to be read.
+
+    Raises
+    ------
+    InputError
+        If a name is given that is none of a model, and no folder has it.
+    """
+    path = model_path(model, base_url)
+    if isinstance(model, str) and _PLAIN_NAME.fullmatch(model) and not path.exists():
+        raise InputError(
+            f"{model} is not a model directory, and no model of that name comes with spaf-model; these do: "
+            f"{', '.join(shipped_models())}."
+        )
+    return path
 
 
 def advice_of_own(model: str, n_placed: int) -> None:

@@ -20,7 +20,7 @@ from spaf_model.joint import centred, size_of
 from spaf_model.model_directory import write_model_directory
 from spaf_model.niche import N_CELLS, N_SPOTS
 from spaf_model.outputs import check_key
-from spaf_model.shipped import model_path
+from spaf_model.shipped import model_to_read
 from spaf_model.tissue.account import Account, card_of
 from spaf_model.tissue.components import principal_components
 from spaf_model.tissue.config import NetworkConfig, Preset, TissueConfig
@@ -170,7 +170,7 @@ class TissueModel:
         InputError
             If it is not one of this family, is damaged, of a newer format, or its tensors do not fit its configuration.
         """
-        config, vocabulary, tensors, card = read_directory(model_path(path, base_url))
+        config, vocabulary, tensors, card = read_directory(model_to_read(path, base_url))
         closed, identity, network = parts_of(tensors, config, vocabulary, source=str(path))
         model = cls(config, vocabulary, closed=closed.numpy(), identity=identity.numpy(), network=network)
         model.card = card
