@@ -36,6 +36,7 @@ myst_url_schemes = ("http", "https", "mailto")
 # asks for widgets that a page does not have.
 os.environ |= {"TTY_COMPATIBLE": "0", "NO_COLOR": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
 nb_execution_mode = "cache"
+nb_execution_excludepatterns = os.environ.get("SPAF_DOCS_NOT_RUN", "").split()  # an option -D cannot give a list of it
 nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
