@@ -30,10 +30,14 @@ class ClustersSection(Section):
         Size and marker genes of each cluster; the clusters themselves are in `obs["spaf_cluster"]`.
     resolution
         Of the clusters.
+    cells, layout
+        Rows of the table that the UMAP shows, and their places in it, cells x 2.
     """
 
     clusters: pd.DataFrame
     resolution: float
+    cells: NDArray[np.int64]
+    layout: NDArray[np.floating]
     figures: tuple[Picture, ...]
 
     anchor = "umap"
@@ -79,7 +83,7 @@ describe the clusters; they are no test, since clusters and genes come from the 
             "Cells with similar embeddings lie close together; numbers and colours are the clusters of the tissue map. "
             f"Distances between far groups mean little.{part}",
         )
-        return cls(marker_genes(adata), options.resolution, (picture,))
+        return cls(marker_genes(adata), options.resolution, cells[shown], layout, (picture,))
 
     def sentences(self) -> tuple[str, ...]:
         """Say how many clusters there are."""

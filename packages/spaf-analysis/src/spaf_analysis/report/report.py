@@ -74,7 +74,13 @@ def default_sections() -> tuple[type[Section], ...]:
     from spaf_analysis.niches.section import NichesSection
     from spaf_analysis.patterns.section import PatternsSection
     from spaf_analysis.perturbation.section import PerturbationSection
-    from spaf_analysis.report.sections import AccountSection, ProvenanceSection, RegionsSection, TrainingSection
+    from spaf_analysis.report.sections import (
+        AccountSection,
+        LinkedSection,
+        ProvenanceSection,
+        RegionsSection,
+        TrainingSection,
+    )
     from spaf_analysis.spatial_genes.section import TissueSection
     from spaf_analysis.type_pairs.section import TypePairsSection
 
@@ -82,6 +88,7 @@ def default_sections() -> tuple[type[Section], ...]:
         AccountSection,
         TissueSection,
         ClustersSection,
+        LinkedSection,
         AnnotationSection,
         NichesSection,
         IntegrationSection,

@@ -47,6 +47,7 @@ class Corpus:
     def __init__(self, path: str | Path, *, check: bool = True):
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
+        self._found_gene_pairs: dict[str, bool] = {}
         for shard in self.manifest.shards if check else ():
             self._check_size(shard)
 
@@ -105,7 +106,14 @@ class Corpus:
         A table without transcripts, or one written without gene pairs, says nothing of them: that its cells have none
         does not mean that no genes lie together.
         """
-        return int(self.manifest.slides[slide]["n_gene_pairs"]) > 0
+        stored = self.manifest.slides[slide].get("n_gene_pairs")
+        if stored is not None:
+            return int(stored) > 0
+        # Early versions did not store it; the loader asks for every block of every batch, so blocks are read once.
+        if slide not in self._found_gene_pairs:
+            refs = (ref for ref in self.block_refs() if ref.slide == slide)
+            self._found_gene_pairs[slide] = any(len(self.read(ref).colocalized) > 0 for ref in refs)
+        return self._found_gene_pairs[slide]
 
     @property
     def splits(self) -> list[str]:
