@@ -5,6 +5,7 @@ import torch
 
 from spaf_model import InputError
 from spaf_train import Checkpoints, load_checkpoint
+from spaf_train.trainer.checkpoint import state_to_resume
 
 
 def names(checkpoints):
@@ -73,3 +74,16 @@ def test_what_killed_runs_left_is_swept_and_nothing_else(tmp_path):
         (checkpoints.folder / name).write_bytes(b"half")
     checkpoints.sweep()
     assert names(checkpoints) == [".step-notes.pt.x", "best-000001.pt", "step-000001.pt", "step-000001.pt.bak"]
+
+
+def test_a_run_goes_on_as_it_was_begun_or_says_why_not(tmp_path):
+    checkpoints, identity = Checkpoints(tmp_path / "checkpoints"), {"corpus": "a", "config": {"seed": 0, "width": 8}}
+    assert state_to_resume(checkpoints, identity, tmp_path) is None
+    checkpoints.save({"step": 1, "identity": identity}, step=1, best_step=None)
+    assert state_to_resume(checkpoints, identity, tmp_path)["step"] == 1
+    with pytest.raises(InputError, match="was trained on another corpus"):
+        state_to_resume(checkpoints, identity | {"corpus": "b"}, tmp_path)
+    with pytest.raises(InputError, match="was begun with another configuration: width was 8 and is 16"):
+        state_to_resume(checkpoints, identity | {"config": {"seed": 0, "width": 16}}, tmp_path)
+    with pytest.raises(InputError, match="begun by another version of spaf-train, which has no option depth: go on"):
+        state_to_resume(checkpoints, identity | {"config": {**identity["config"], "depth": 2}}, tmp_path)

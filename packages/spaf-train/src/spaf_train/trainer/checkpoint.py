@@ -139,6 +139,12 @@ def state_to_resume(checkpoints: Checkpoints, identity: dict[str, Any], out: Pat
         )
     former, now = state["identity"]["config"], identity["config"]
     changed = [name for name in sorted({*former, *now}) if former.get(name) != now.get(name)]
+    unknown = [name for name in changed if name not in former]
+    if unknown:
+        raise InputError(
+            f"{out} was begun by another version of spaf-train, which has no option {', '.join(unknown)}: go on with "
+            "that version, or begin a new run, which --from takes the weights of a model that is there."
+        )
     if changed:
         details = ", ".join(f"{name} was {former.get(name)!r} and is {now.get(name)!r}" for name in changed)
         raise InputError(f"{out} was begun with another configuration: {details}.")
