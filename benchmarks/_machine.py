@@ -3,6 +3,9 @@
 import json
 import os
 import platform
+import resource
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,23 @@ def describe(*packages: str) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},
+    }
+
+
+def time_of(work: Callable[[], object]) -> dict[str, Any]:
+    """Run something and return what it took, and how busy the machine was.
+
+    The clock is an upper bound where others run beside, which the load says: the mean number of processes over the last
+    minute that ran or waited for a core. The seconds of cores are those of this process alone.
+    """
+    load, started, used = os.getloadavg()[0], time.perf_counter(), time.process_time()
+    work()
+    return {
+        "seconds": time.perf_counter() - started,
+        "core_seconds": time.process_time() - used,
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
+        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 
 

@@ -7,22 +7,21 @@ or without a label are left out. The own-tissue model is fitted on the table, ea
 its joint embedding, without them identity alone. All baselines stand beside it, each as it is and after Harmony; the
 metrics are those of ``spaf-analysis integrate``. NAME goes into the results, the path does not.
 
-The cells whose time is taken are simulated: 300 genes, 12 types, 4 batches; it runs in a process of its own.
+Without a table what was judged before is kept. The cells whose time is taken are simulated: 300 genes, 12 types, 4
+batches; it runs in a process of its own.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from _machine import describe, write_results
+from _machine import describe, earlier_results, time_of, write_results
 from scipy import sparse
 
 _NO_LABEL = {"unlabelled", "undetermined", "nan", ""}
@@ -52,7 +51,7 @@ def judge(path: Path, batch: str, label: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(n_cells: int) -> dict[str, float]:
+def measure(n_cells: int) -> dict[str, Any]:
     """Integrate simulated cells in this process."""
     from spaf_analysis import tl
 
@@ -63,13 +62,7 @@ def measure(n_cells: int) -> dict[str, float]:
     obs = pd.DataFrame({"batch": batch.astype(str), "kind": kind.astype(str)}, index=np.arange(n_cells).astype(str))
     table = anndata.AnnData(sparse.csr_matrix(counts).astype(np.float32), obs=obs)
     table.obsm["X_SpaF"] = 2 * rng.normal(size=(12, 32))[kind] + rng.normal(size=(n_cells, 32))
-    started, used = time.perf_counter(), time.process_time()
-    tl.integrate(table, batch="batch", label="kind")
-    return {
-        "seconds": time.perf_counter() - started,
-        "core_seconds": time.process_time() - used,
-        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    return time_of(lambda: tl.integrate(table, batch="batch", label="kind"))
 
 
 def main() -> None:
@@ -94,7 +87,9 @@ def main() -> None:
             print(f"  {method:<26}" + "".join(f"{row[metric]:>20.3f}" for metric in _SHOWN), flush=True)
         for row in found[name]["overall"]:
             print(f"  {row['method']} against {row['baseline']}: {row['verdict']}")
-    taken: dict[str, float] = {}
+    if not arguments.tables:
+        found = earlier_results("integrate").get("tables", {})
+    taken: dict[str, Any] = {}
     if arguments.cells:
         command = [sys.executable, __file__, "--measure", "--cells", str(arguments.cells)]
         answer = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -8,8 +8,9 @@ many domains as there are regions are asked of every method. Intervals go over s
 resampled tiles of tissue; differences to PCA averaged twice over 15 neighbours are paired. NAME goes into the results,
 the path does not.
 
-The cells whose time is taken are simulated: an embedding of programmes that are smooth in space, with noise. Each
-number of cells runs in a process of its own, so that its peak of memory is its own.
+Without a slide what was judged before is kept. The cells whose time is taken are simulated: an embedding of programmes
+that are smooth in space, with noise. Each number of cells runs in a process of its own, so that its peak of memory is
+its own.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any
 
 import anndata
 import numpy as np
-from _machine import describe, write_results
+from _machine import describe, earlier_results, time_of, write_results
 from scipy import sparse
 
 _NO_REGION = {"Excluded", "nan", ""}
@@ -46,7 +47,7 @@ def judge(path: Path, column: str, n_seeds: int) -> dict[str, Any]:
     return {"n_cells": slide.n_obs, "n_regions": n_regions, "seconds": time.perf_counter() - started, "rows": rows}
 
 
-def measure(n_cells: int, n_dimensions: int, threads: int) -> dict[str, float]:
+def measure(n_cells: int, n_dimensions: int, threads: int) -> dict[str, Any]:
     """Find niches of simulated cells in this process."""
     from spaf_analysis import tl
 
@@ -57,14 +58,8 @@ def measure(n_cells: int, n_dimensions: int, threads: int) -> dict[str, float]:
     adata = anndata.AnnData(sparse.csr_matrix((n_cells, 1), dtype=np.float32))
     adata.obsm["spatial"], adata.obsm["X_SpaF"] = places, embedding
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    started, used = time.perf_counter(), time.process_time()
-    tl.niches(adata, n_domains=10, inputs="embedding", n_threads=threads)
-    return {
-        "seconds": time.perf_counter() - started,
-        "core_seconds": time.process_time() - used,
-        "peak_rss_gb_before": before,
-        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    taken = time_of(lambda: tl.niches(adata, n_domains=10, inputs="embedding", n_threads=threads))
+    return {**taken, "peak_rss_gb_before": before}
 
 
 def main() -> None:
@@ -82,6 +77,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure, arguments.dimensions, arguments.threads)))
         return
     results: dict[str, Any] = {"regions": {}, "time": {}}
+    if not arguments.slides:
+        results["regions"] = earlier_results("niches").get("regions", {})
     for given in arguments.slides:
         name, _, place = given.partition("=")
         path, _, column = place.rpartition(":")

@@ -12,16 +12,14 @@ of 30 um; without reading. It runs in a process of its own.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from _machine import describe, write_results
+from _machine import describe, time_of, write_results
 from scipy import sparse
 
 from spaf_analysis import tl
@@ -71,7 +69,7 @@ def alarms(n_sets: int) -> dict[str, Any]:
     return found
 
 
-def measure(n_cells: int, n_types: int, n_images: int) -> dict[str, float]:
+def measure(n_cells: int, n_types: int, n_images: int) -> dict[str, Any]:
     """Compare types of simulated cells in this process."""
     rng = np.random.default_rng(0)
     image = np.sort(rng.integers(n_images, size=n_cells))
@@ -87,14 +85,8 @@ def measure(n_cells: int, n_types: int, n_images: int) -> dict[str, float]:
     )  # fmt: skip
     adata = anndata.AnnData(sparse.csr_matrix((n_cells, 1), dtype=np.float32), obs=obs)
     adata.obsm["spatial"] = rng.random((n_cells, 2)) * side
-    started, used = time.perf_counter(), time.process_time()
-    tl.type_pairs(adata, cell_type="type", donor="donor", condition="condition", radius=30.0)
-    return {
-        "seconds": time.perf_counter() - started,
-        "core_seconds": time.process_time() - used,
-        "neighbours_per_cell": float(np.pi * 30.0**2 / 150.0),
-        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    taken = time_of(lambda: tl.type_pairs(adata, cell_type="type", donor="donor", condition="condition", radius=30.0))
+    return {**taken, "neighbours_per_cell": float(np.pi * 30.0**2 / 150.0)}
 
 
 def main() -> None:

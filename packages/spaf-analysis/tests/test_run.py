@@ -83,6 +83,10 @@ def test_a_sheet_and_a_reference_make_one_page_that_speaks_of_labels(tmp_path):
     page = (out / "report.html").read_text()
     assert "the groups of label_pred that are most frequent" in page
     assert "by the method" in page
+    # The page says of the labels, too, what they cost and by which options they were made.
+    assert list(summary["seconds"]) == ["build", "pretrain", "embed", "annotate", "report"]
+    assert "Annotate: versions and parameters" in page
+    assert annotated.uns["spaf"]["annotate"]["parameters"]["label"] == "kind"
 
 
 @pytest.mark.parametrize(

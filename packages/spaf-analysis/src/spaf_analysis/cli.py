@@ -19,7 +19,7 @@ from spaf_analysis.attention.command import attention_command
 from spaf_analysis.benchmark.command import benchmark_command
 from spaf_analysis.cell_pairs.command import cell_pairs_command
 from spaf_analysis.clusters.command import clusters_command
-from spaf_analysis.commands import print_json
+from spaf_analysis.commands import print_json, recorded
 from spaf_analysis.deconvolution.command import deconvolve_command
 from spaf_analysis.defaults import MAX_PAIRS, N_REPLICATES
 from spaf_analysis.errors import InputError
@@ -189,21 +189,24 @@ def run(
         print_json(made.summary)
 
 
-app.command("clusters")(clusters_command)
-app.command("spatial-genes")(spatial_genes_command)
-app.command("cell-pairs")(cell_pairs_command)
-app.command("gene-pairs")(gene_pairs_command)
-app.command("annotate")(annotate_command)
-app.command("deconvolve")(deconvolve_command)
-app.command("impute")(impute_command)
-app.command("integrate")(integrate_command)
-app.command("niches")(niches_command)
-app.command("type-pairs")(type_pairs_command)
-app.command("benchmark")(benchmark_command)
-app.command("perturb")(perturb_command)
-app.command("attention")(attention_command)
-app.command("ligrec")(ligrec_command)
-app.command("patterns")(patterns_command)
+for _name, _command in {
+    "clusters": clusters_command,
+    "spatial-genes": spatial_genes_command,
+    "cell-pairs": cell_pairs_command,
+    "gene-pairs": gene_pairs_command,
+    "annotate": annotate_command,
+    "deconvolve": deconvolve_command,
+    "impute": impute_command,
+    "integrate": integrate_command,
+    "niches": niches_command,
+    "type-pairs": type_pairs_command,
+    "benchmark": benchmark_command,
+    "perturb": perturb_command,
+    "attention": attention_command,
+    "ligrec": ligrec_command,
+    "patterns": patterns_command,
+}.items():
+    app.command(_name)(recorded(_name, _command))
 
 
 def _announce(stage: str) -> None:

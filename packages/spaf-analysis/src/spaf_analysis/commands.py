@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spaf_analysis.errors import InputError
+from spaf_analysis.keys import SPAF
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -38,6 +43,33 @@ LAYER = Annotated[str | None, typer.Option(help="Layer with counts; default: X."
 SEED = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 
 _TABLES = (".csv", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Running:
+    """The command that is running, with the options that were given or have a default."""
+
+    name: str
+    options: dict[str, Any]
+    started: float  # of time.perf_counter
+
+
+_RUNNING: ContextVar[_Running | None] = ContextVar("running", default=None)
+
+
+def recorded(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that `write_result` knows of, so that what it writes says how it was made."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        given = {option: value for option, value in options.items() if value is not None}
+        token = _RUNNING.set(_Running(name, given, time.perf_counter()))
+        try:
+            command(**options)
+        finally:
+            _RUNNING.reset(token)
+
+    return run
 
 
 def given_context(**kinds: str | None) -> dict[str, Any]:
@@ -99,11 +131,21 @@ def write_result(adata: ad.AnnData, table: pd.DataFrame, out: Path | None) -> No
         return
     named = table.reset_index() if table.index.name else table
     if out.suffix == ".h5ad":
+        _keep_record(adata)
         replace_file(out, adata.write_h5ad)
     elif out.suffix == ".csv":
         replace_file(out, lambda path: named.to_csv(path, index=False))
     else:
         replace_file(out, lambda path: named.to_parquet(path, index=False))
+
+
+def _keep_record(adata: ad.AnnData) -> None:
+    """Write into ``uns["spaf"]`` what the command that is running says of itself."""
+    from spaf_analysis.records import run_record
+
+    if (running := _RUNNING.get()) is not None:
+        record = run_record(f"spaf-analysis {running.name}", running.options, started=running.started)
+        adata.uns[SPAF] = {**adata.uns.get(SPAF, {}), running.name: record}
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Record:
     Attributes
     ----------
     stage
-        "build", "pretrain", "embed" or "report".
+        "build", "pretrain", "embed", "report", or a command whose result is in the table, such as "annotate".
     command
         The command line's name.
     versions
@@ -54,16 +54,27 @@ class Record:
         )
 
 
-def own_record(command: str, parameters: Mapping[str, Any], *, started: float) -> Record:
-    """Return the record of this process, begun at `started` (of `time.perf_counter`)."""
-    stored = {
+def run_record(command: str, parameters: Mapping[str, Any], *, started: float) -> dict[str, Any]:
+    """Return what this process, begun at `started` (of `time.perf_counter`), writes down of itself."""
+    return {
         "command": command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        "parameters": parameters,
+        "parameters": dict(_flat(parameters)),
         "seconds": time.perf_counter() - started,
         "peak_rss_mb": peak_rss_mb(),
     }
-    return Record.of("report", stored)
+
+
+def own_record(command: str, parameters: Mapping[str, Any], *, started: float) -> Record:
+    """Return the record of this process, begun at `started` (of `time.perf_counter`)."""
+    return Record.of("report", run_record(command, parameters, started=started))
+
+
+def stored_records(spaf: Mapping[str, Any]) -> tuple[Record, ...]:
+    """Return the records that commands of this package left in ``uns["spaf"]`` of a table, in their order there."""
+    told = {name: one for name, one in spaf.items() if isinstance(one, Mapping)}
+    ours = {name: one for name, one in told.items() if str(one.get("command", "")).startswith("spaf-analysis ")}
+    return tuple(Record.of(name, one) for name, one in ours.items())
 
 
 def _flat(parameters: Any, prefix: str = "") -> list[tuple[str, str]]:

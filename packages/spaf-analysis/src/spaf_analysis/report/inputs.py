@@ -11,7 +11,7 @@ import pandas as pd
 
 from spaf_analysis.errors import InputError
 from spaf_analysis.keys import EMBEDDING, N_TRANSCRIPTS, SLIDE, SPAF, SPATIAL, SPLIT
-from spaf_analysis.records import Record
+from spaf_analysis.records import Record, stored_records
 from spaf_analysis.tables import loaded, read_table
 from spaf_data import Corpus, Distances
 from spaf_model import Model, model_path, shipped_models
@@ -32,7 +32,7 @@ class ReportInputs:
     build, run
         `build.json` and `run.json`.
     records
-        The records of build, pretrain and embed.
+        The records of build, pretrain and embed, and of commands whose results are in the table.
     distances
         At what distances cells of the corpus are neighbours, hard negatives and easy negatives.
     """
@@ -143,8 +143,9 @@ def read_inputs(embedded: Path, *, model: str | Path, run: Path, build: Path, ke
     metrics = _read_metrics(run / "metrics.csv", is_fitted="account" in run_record)
     adata = read_table(embedded)
     _check_table(adata, embedded, key)
-    embed = adata.uns.get(SPAF, {}).get("embed", {})
-    records = (Record.of("build", build_record), Record.of("pretrain", run_record), Record.of("embed", embed))
+    spaf = adata.uns.get(SPAF, {})
+    before = (("build", build_record), ("pretrain", run_record), ("embed", spaf.get("embed", {})))
+    records = (*(Record.of(stage, stored) for stage, stored in before), *stored_records(spaf))
     return ReportInputs(
         adata,
         loaded(model),

@@ -18,7 +18,7 @@ class ProvenanceSection(Section):
     Attributes
     ----------
     records
-        Build, pretrain, embed and report.
+        Build, pretrain, embed, commands whose results are in the table, and report.
     card
         The model's card, in Markdown.
     """
