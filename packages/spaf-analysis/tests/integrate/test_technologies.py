@@ -76,7 +76,7 @@ def test_retrieval_counts_what_is_less_alike():
         assert top[at] == (np.sum(np.array(like) > like[at]) < 10)
 
 
-def test_command_completes_and_judges_places(pair, tmp_path):
+def test_command_completes_and_judges_places(pair, tmp_path, monkeypatch):
     spots, cells = pair
     paths = [tmp_path / "spots.h5ad", tmp_path / "cells.h5ad"]
     for table, path in zip(pair, paths, strict=True):
@@ -98,6 +98,9 @@ def test_command_completes_and_judges_places(pair, tmp_path):
     fails("one table, in which what registered places say", *words, "--registered", "60", "-o", str(tmp_path / "a.csv"))
     fails("--complete is for two files", "integrate", str(paths[0]), "--complete", "--batch", "x", "--json")
     fails("--registered is for two files", "integrate", str(paths[0]), "--registered", "6", "--batch", "x", "--json")
+    with monkeypatch.context() as patched:  # before the work, which takes minutes
+        patched.setattr("spaf_analysis.integrate.tool.integrate", lambda *_, **__: pytest.fail("was begun"))
+        fails("0 spots have 3 cells within 0.001 um", *words, "--registered", "0.001", "--json")
     few = cells[:, :10].copy()
     with pytest.raises(InputError, match="the tables share 10 genes; at least 20"):
         completed_embedding(spots, few)

@@ -137,7 +137,7 @@ def annotate_arrays(
         reliability=_reliability(sure, codes[rows]),
         rejection=_rejection(sure, codes[rows]),
         per_class=_per_class(confusion, classes),
-        confusion=pd.DataFrame(confusion.astype(np.int64), index=classes, columns=classes),
+        confusion=pd.DataFrame(confusion.astype(np.int64), index=pd.Index(classes, name="label"), columns=classes),
     )
 
 

@@ -66,7 +66,7 @@ def integrate_command(
     import pandas as pd
 
     from spaf_analysis.integrate.tables import FILE, together
-    from spaf_analysis.integrate.technologies import completed_embedding, registered_pairs
+    from spaf_analysis.integrate.technologies import completed_embedding, registered_pairs, registered_places
     from spaf_analysis.integrate.tool import integrate, stored_embeddings
     from spaf_analysis.tables import embed_where_missing, labels_of, read_table
 
@@ -99,6 +99,8 @@ def integrate_command(
     for option, name in (("--batch", column), ("--label", label)):
         if name is not None:
             labels_of(adata, name, option)
+    if registered is not None:  # what cannot be asked is said before the work
+        registered_places(adata, batch=column, radius=registered)
     integrate(
         adata, batch=column, label=label, key=key, use_harmony=use_harmony, centre=centre, max_cells=max_cells,
         n_replicates=replicates, seed=seed, key_added=key_added,

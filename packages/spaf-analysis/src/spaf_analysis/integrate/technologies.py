@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,50 @@ def completed_embedding(
     return axes[: one.n_obs], axes[one.n_obs :]
 
 
+@dataclass(frozen=True)
+class RegisteredPlaces:
+    """Spots that have cells of the other technology around them.
+
+    Attributes
+    ----------
+    spots, cells
+        Rows of the table: spots with enough cells, and all cells of the other technology.
+    places
+        Of these spots, n_spots x 2, um.
+    means
+        n_spots x n_cells: what takes the mean over the cells around each spot.
+    """
+
+    spots: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    places: NDArray[np.float64]
+    means: sparse.csr_matrix
+
+
+def registered_places(table: ad.AnnData, *, batch: str, radius: float) -> RegisteredPlaces:
+    """Find the places that both technologies have seen; parameters and errors are those of `registered_pairs`."""
+    code, names = labels_of(table, batch, "batch")
+    if len(names) != 2:
+        raise InputError(f"registered places are of two technologies, and obs column {batch!r} names {len(names)}.")
+    if not 0.0 < radius < float("inf"):
+        raise InputError(f"the radius of registered places must be above 0 um, not {radius:g}.")
+    of_spots = int(np.argmin(np.bincount(code[code >= 0])))
+    spots, cells = np.flatnonzero(code == of_spots), np.flatnonzero(code == 1 - of_spots)
+    xy = places_of(table)
+    near = [np.asarray(some, dtype=np.int64) for some in cKDTree(xy[cells]).query_ball_point(xy[spots], radius)]
+    used = np.flatnonzero([some.size >= _LEAST_CELLS for some in near])
+    if used.size < _LEAST_SPOTS:
+        raise InputError(
+            f"{used.size} spots have {_LEAST_CELLS} cells within {radius:g} um, and {_LEAST_SPOTS} are needed; are "
+            "both in one frame, in um?"
+        )
+    sizes = np.array([near[spot].size for spot in used])
+    columns = np.concatenate([near[spot] for spot in used])
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    means = sparse.csr_matrix((np.repeat(1.0 / sizes, sizes), columns, ends), shape=(used.size, cells.size))
+    return RegisteredPlaces(spots[used], cells, xy[spots][used], means)
+
+
 def registered_pairs(
     adata: Cells,
     *,
@@ -129,33 +174,15 @@ def registered_pairs(
     """
     table = table_of(adata, table_key)
     check_cell_names(table)
-    code, names = labels_of(table, batch, "batch")
-    if len(names) != 2:
-        raise InputError(f"registered places are of two technologies, and obs column {batch!r} names {len(names)}.")
-    if not 0.0 < radius < float("inf"):
-        raise InputError(f"the radius of registered places must be above 0 um, not {radius:g}.")
-    of_spots = int(np.argmin(np.bincount(code[code >= 0])))
-    spots, cells = np.flatnonzero(code == of_spots), np.flatnonzero(code == 1 - of_spots)
-    xy = places_of(table)
-    near = [np.asarray(some, dtype=np.int64) for some in cKDTree(xy[cells]).query_ball_point(xy[spots], radius)]
-    used = np.flatnonzero([some.size >= _LEAST_CELLS for some in near])
-    if used.size < _LEAST_SPOTS:
-        raise InputError(
-            f"{used.size} spots have {_LEAST_CELLS} cells within {radius:g} um, and {_LEAST_SPOTS} are needed; are "
-            "both in one frame, in um?"
-        )
-    sizes = np.array([near[spot].size for spot in used])
-    columns = np.concatenate([near[spot] for spot in used])
-    ends = np.concatenate([[0], np.cumsum(sizes)])
-    means = sparse.csr_matrix((np.repeat(1.0 / sizes, sizes), columns, ends), shape=(used.size, cells.size))
-    places = xy[spots][used]
-    tile = spatial_tiles(places, np.zeros(used.size, dtype=np.int64)).code
+    seen = registered_places(table, batch=batch, radius=radius)
+    tile = spatial_tiles(seen.places, np.zeros(seen.spots.size, dtype=np.int64)).code
     rows = []
     for name, key in keys.items():
         embedding = np.nan_to_num(np.asarray(table.obsm[key], dtype=np.float64))
-        own, top = retrieval(embedding[spots][used], np.asarray(means @ embedding[cells]), places, 2.0 * radius)
+        around = np.asarray(seen.means @ embedding[seen.cells])
+        own, top = retrieval(embedding[seen.spots], around, seen.places, 2.0 * radius)
         low, high = _interval(own, tile, n_replicates, seed)
-        rows.append((name, float(np.nanmean(own)), low, high, float(top.mean()), used.size))
+        rows.append((name, float(np.nanmean(own)), low, high, float(top.mean()), seen.spots.size))
     return pd.DataFrame(rows, columns=["method", "auroc", "auroc_low", "auroc_high", "top", "n_spots"])
 
 
