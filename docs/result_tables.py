@@ -108,6 +108,8 @@ def fine_tuning(tables: Mapping[str, Any]) -> str:
     """`finetune --task labels` beside a regression on log counts."""
     rows = []
     for name, table in tables.items():
+        if "chosen" not in table:  # of pairs, or of other methods than the default
+            continue
         scores, less = table["scores"], table["differences"]["log counts, logistic regression"]
         shown = ["fine-tuned model", "log counts, logistic regression", "PCA, logistic regression"]
         shown += ["probe of the embedding alone", "probe of random weights"]

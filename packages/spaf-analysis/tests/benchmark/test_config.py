@@ -39,7 +39,11 @@ def refused(monkeypatch, capsys, folder):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("[tasks.identity]", "[tasks.identify]", "there is no task 'identify'; the tasks are: annotation, attention, cell-pairs"),
+        (
+            "[tasks.identity]",
+            "[tasks.identify]",
+            "there is no task 'identify'; the tasks are: annotation, attention",
+        ),
         ("[tasks.identity]", "[tasks.identity]\nradius = 1", "tasks.identity.radius is not an option"),
         ('label = "kind"', 'label = "type"', "data set 'tissue': obs has no column 'type' (label); it has: kind"),
         ('label = "kind"', "", "no data set can be asked any of the tasks (identity: the data set names no column"),
