@@ -29,6 +29,8 @@ COPIED = {
     },
     "ARCHITECTURE.md": "generated/architecture",
     "CONTRIBUTING.md": "generated/contributing",
+    "RELEASING.md": "generated/releasing",
+    "SECURITY.md": "generated/security",
     "benchmarks/starter.md": "generated/starter-1",
     "benchmarks/starter2.md": "generated/starter",
     "packages/spaf-model/src/spaf_model/models/starter/card.md": "generated/card-starter",
