@@ -189,7 +189,7 @@ def run(
         print_json(made.summary)
 
 
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "clusters": clusters_command,
     "spatial-genes": spatial_genes_command,
     "cell-pairs": cell_pairs_command,
@@ -205,7 +205,8 @@ for _name, _command in {
     "attention": attention_command,
     "ligrec": ligrec_command,
     "patterns": patterns_command,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(recorded(_name, _command))
 
 

@@ -89,7 +89,7 @@ class TypePairs(Task):
             # A half more keeps what was never seen finite.
             ratio = np.log2((frequent["observed"] + 0.5) / (frequent["expected"] + 0.5))
             logs.append(ratio.set_axis(pd.MultiIndex.from_frame(frequent[["of", "around"]])))
-        both = pd.concat(logs, axis=1, join="inner", keys=["first", "second"]).reset_index()
+        both: pd.DataFrame = pd.concat(logs, axis=1, join="inner", keys=["first", "second"]).reset_index()
         if len(both) < _LEAST:
             raise InputError(
                 f"{len(both)} pairs of types have {self.min_expected:g} expected neighbours in both halves; {_LEAST} "
